@@ -1,0 +1,1 @@
+//! The EVE API: protobuf messages, envelope, logs, conversion to and from `model`.

@@ -1,0 +1,1 @@
+//! Composition: linuxkit yml to a root file system tar.

@@ -1,0 +1,1 @@
+//! Images: a root file system tar to slot images and disks.

@@ -1,0 +1,5 @@
+//! Packages, composition, images.
+
+pub mod compose;
+pub mod image;
+pub mod pkg;

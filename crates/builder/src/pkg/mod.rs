@@ -1,0 +1,1 @@
+//! Packages: recipes and Debian archives to OCI images.

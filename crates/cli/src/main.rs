@@ -1,0 +1,2 @@
+//! The `eve` command.
+fn main() {}

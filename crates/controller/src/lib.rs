@@ -1,0 +1,1 @@
+//! The fleet: device API, operator API, database, web pages.

@@ -1,0 +1,2 @@
+//! Every device service, one process each: `eved <service>`.
+fn main() {}

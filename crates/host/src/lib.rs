@@ -1,0 +1,7 @@
+//! The hands: what touches the kernel, the network, disks, other programs and the clock.
+//!
+//! They do as told and tell what came of it. Decisions live in `device` (node) and `builder`.
+
+pub mod clock;
+pub mod process;
+pub mod topics;

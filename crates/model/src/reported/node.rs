@@ -1,0 +1,189 @@
+//! The node itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::services::Service;
+use crate::{Bytes, DeviceId, Problem, UnixMillis};
+
+/// Who this node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Given by the controller.
+    pub id: DeviceId,
+    /// The controller that gave it: host and port.
+    pub server: String,
+    /// When.
+    pub onboarded: UnixMillis,
+}
+
+/// How far onboarding is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Onboarding {
+    /// The step being tried, or `Done`.
+    pub step: OnboardingStep,
+    /// Tries so far in this boot.
+    pub tries: u32,
+    /// Hardware serial number, as sent.
+    pub serial: String,
+    /// Soft serial number, as sent.
+    pub soft_serial: String,
+    /// What stands in the way.
+    pub problem: Option<Problem>,
+}
+
+/// The steps of onboarding (EVE API, onboarding sequence).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnboardingStep {
+    /// Waiting for a port with an address.
+    Network,
+    /// Fetching and checking the controller's certificates.
+    Certs,
+    /// Registering with the onboarding certificate.
+    Register,
+    /// Asking for our id.
+    Uuid,
+    /// We have an id.
+    Done,
+}
+
+/// The controller, seen from the node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// Host and port.
+    pub server: String,
+    /// When it last answered well. `None`: not in this boot.
+    pub last_contact: Option<UnixMillis>,
+    /// What stands in the way now.
+    pub problem: Option<Problem>,
+    /// Which config is in force.
+    pub config: ConfigSource,
+    /// When the config in force was made.
+    pub config_timestamp: Option<UnixMillis>,
+    /// Objects of it that were refused.
+    pub refused: Vec<crate::desired::Refused>,
+}
+
+/// Where the config in force came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConfigSource {
+    /// There is none.
+    None,
+    /// From the disk: saved in an earlier boot.
+    Saved,
+    /// From the controller, in this boot.
+    Controller,
+}
+
+/// Why the node booted (EVE's boot reasons).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootReason {
+    /// The first time after the installation.
+    First,
+    /// Told by the controller.
+    RebootCommand,
+    /// Told to power off, and started again.
+    PoweroffCommand,
+    /// No controller for too long.
+    Disconnect,
+    /// A lifeline service kept dying.
+    Fatal,
+    /// Out of memory.
+    OutOfMemory,
+    /// A service was silent for too long.
+    WatchdogHung,
+    /// The kernel panicked.
+    Kernel,
+    /// The hardware watchdog fired.
+    HardwareWatchdog,
+    /// Power went away: nothing said why.
+    PowerFail,
+    /// We do not know.
+    Unknown,
+}
+
+/// This boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Boot {
+    /// Why it happened.
+    pub reason: BootReason,
+    /// More about why, in words.
+    pub detail: String,
+    /// How often the node has booted, this one included.
+    pub count: u32,
+    /// When the kernel started.
+    pub started: UnixMillis,
+    /// What came when, in order.
+    pub timeline: Vec<TimelineMark>,
+    /// The version of the running image (`/etc/eve-release`).
+    pub version: String,
+    /// The partition it runs from: IMGA or IMGB.
+    pub slot: String,
+}
+
+/// A moment of the boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimelineMark {
+    /// `init`, `services`, `network`, `onboarded`, `config`, `app <name>`.
+    pub what: String,
+    /// Milliseconds since the kernel started.
+    pub at_ms: u64,
+}
+
+/// What the node's services use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Each service.
+    pub services: Vec<ServiceUse>,
+    /// The kernel's view of all memory.
+    pub memory_total: Bytes,
+    /// … and what is free for use.
+    pub memory_available: Bytes,
+    /// Processor time of the node since boot, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Size of /persist.
+    pub persist_total: Bytes,
+    /// … and what is used of it.
+    pub persist_used: Bytes,
+}
+
+/// What one service uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceUse {
+    /// Which.
+    pub service: Service,
+    /// Its process.
+    pub pid: u32,
+    /// Proportional set size (smaps_rollup), its children included.
+    pub pss: Bytes,
+    /// Its peak, as far as seen.
+    pub pss_peak: Bytes,
+    /// How often it was started in this boot.
+    pub starts: u32,
+}
+
+/// What `eved storage` found or made of /persist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Storage {
+    /// The block device.
+    pub device: String,
+    /// Whether this boot created it.
+    pub created: bool,
+    /// What fsck did, in words; empty if it was clean.
+    pub repaired: String,
+}
+
+/// Queued, sent and dropped logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Files that wait for the controller.
+    pub queued: u64,
+    /// Files sent in this boot.
+    pub sent: u64,
+    /// Lines lost in this boot: bursts, disk quota.
+    pub dropped_lines: u64,
+    /// What stands in the way.
+    pub problem: Option<Problem>,
+}

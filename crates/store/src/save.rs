@@ -1,0 +1,79 @@
+//! Replacing files whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What failed while a file was replaced. The old file is still whole.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {doing} {path}")]
+pub struct SaveError {
+    doing: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl SaveError {
+    /// The operating system's reason.
+    pub fn io(&self) -> &io::Error {
+        &self.source
+    }
+}
+
+/// Replaces `dir/name` as one step: after a power cut the file holds the old bytes or the new.
+pub fn save(dir: &Path, name: &str, body: &[u8]) -> Result<(), SaveError> {
+    let new = dir.join(format!(".{name}.new"));
+    let step = |doing, path: &Path, result: io::Result<()>| {
+        result.map_err(|source| SaveError { doing, path: path.to_owned(), source })
+    };
+    let write = || {
+        let mut file = File::create(&new)?;
+        file.write_all(body)?;
+        file.sync_all() // the bytes are durable
+    };
+    let outcome = step("write", &new, write())
+        .and_then(|()| step("rename", &new, fs::rename(&new, dir.join(name)))) // the name moves
+        .and_then(|()| step("sync", dir, sync_dir(dir))); // the move is durable
+    if outcome.is_err() {
+        // A full disk must not stay full of our own leavings; the first error is the one to tell.
+        let _ = fs::remove_file(&new);
+    }
+    outcome
+}
+
+/// Removes `dir/name`, durably. A name that is not there is no error.
+pub fn remove(dir: &Path, name: &str) -> Result<(), SaveError> {
+    let path = dir.join(name);
+    let done = match fs::remove_file(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other.and_then(|()| sync_dir(dir)),
+    };
+    done.map_err(|source| SaveError { doing: "remove", path, source })
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_whole_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), "x", b"old").unwrap();
+        save(dir.path(), "x", b"new").unwrap();
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_failed_write_keeps_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), "x", b"old").unwrap();
+        fs::create_dir(dir.path().join(".x.new")).unwrap(); // the new file cannot be made
+        assert!(save(dir.path(), "x", b"new").is_err());
+        assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"old");
+    }
+}

@@ -1,0 +1,1 @@
+//! The lab: nodes in QEMU, snapshots, scenarios.

@@ -1,0 +1,2 @@
+//! What CI does, by name.
+fn main() {}
