@@ -1,2 +1,67 @@
-//! The `eve` command.
-fn main() {}
+//! The `eve` command: one file a subcommand; each has `Args` and `run`.
+
+mod build;
+mod compose;
+mod controller;
+mod fleet;
+mod pkg;
+mod run;
+mod up;
+
+use clap::{Parser, Subcommand};
+
+/// Builds EVE-OS images, runs them, and controls a fleet of nodes.
+#[derive(Debug, Parser)]
+#[command(name = "eve", version, propagate_version = true)]
+struct Eve {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build images: rootfs, slot, config, live
+    Build(build::Args),
+    /// Compose a root file system tar from linuxkit yml files
+    Compose(compose::Args),
+    /// Build and inspect packages, and their lock file
+    Pkg(pkg::Args),
+    /// Boot an image in QEMU
+    Run(run::Args),
+    /// Build, boot, onboard and deploy the sample app, all on this machine
+    Up(up::Args),
+    /// Stop what `eve up` started, and nothing else
+    Down(up::DownArgs),
+    /// What `eve up` started, and how it is
+    Status(up::StatusArgs),
+    /// Serve the controller
+    Controller(controller::Args),
+    #[command(flatten)]
+    Fleet(fleet::Command),
+}
+
+fn main() -> std::process::ExitCode {
+    let eve = Eve::parse();
+    let outcome = match eve.command {
+        Command::Build(args) => build::run(args),
+        Command::Compose(args) => compose::run(args),
+        Command::Pkg(args) => pkg::run(args),
+        Command::Run(args) => run::run(args),
+        Command::Up(args) => up::up(args),
+        Command::Down(args) => up::down(args),
+        Command::Status(args) => up::status(args),
+        Command::Controller(args) => controller::run(args),
+        Command::Fleet(command) => fleet::run(command),
+    };
+    match outcome {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("eve: {}", format_chain(&error));
+            std::process::ExitCode::from(1)
+        }
+    }
+}
+
+fn format_chain(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
