@@ -62,6 +62,12 @@ pub struct ControllerStatus {
     pub config_timestamp: Option<UnixMillis>,
     /// Objects of it that were refused.
     pub refused: Vec<crate::desired::Refused>,
+    /// The operator's name for this node, from the config in force; may be empty.
+    #[serde(default)]
+    pub node_name: String,
+    /// The controller does not know the id we gave it: `eved onboard` asks for it again.
+    #[serde(default)]
+    pub forgotten: bool,
 }
 
 /// Where the config in force came from.
