@@ -3,5 +3,6 @@
 //! They do as told and tell what came of it. Decisions live in `device` (node) and `builder`.
 
 pub mod clock;
+pub mod http;
 pub mod process;
 pub mod topics;
