@@ -28,6 +28,12 @@ pub enum Tool {
     Swtpm,
     /// Our own builds of node programs.
     Cargo,
+    /// Where the compiler lives.
+    Rustc,
+    /// Signatures of Debian's archive.
+    Gpgv,
+    /// The same, on systems without gpgv (Debian 13 and later).
+    Sqv,
     /// The debug profile's shell.
     Shell,
 }
@@ -49,6 +55,9 @@ impl Tool {
             Tool::QemuImg => "qemu-img",
             Tool::Swtpm => "swtpm",
             Tool::Cargo => "cargo",
+            Tool::Rustc => "rustc",
+            Tool::Gpgv => "gpgv",
+            Tool::Sqv => "sqv",
             Tool::Shell => "sh",
         }
     }
@@ -65,6 +74,9 @@ impl Tool {
             Tool::QemuImg => "qemu-utils",
             Tool::Swtpm => "swtpm",
             Tool::Cargo => "cargo",
+            Tool::Rustc => "rustc",
+            Tool::Gpgv => "gpgv",
+            Tool::Sqv => "sqv",
             Tool::Shell => "busybox-static",
         }
     }
