@@ -4,11 +4,12 @@ mod build;
 mod compose;
 mod controller;
 mod fleet;
+mod out;
 mod pkg;
 mod run;
 mod up;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Builds EVE-OS images, runs them, and controls a fleet of nodes.
 #[derive(Debug, Parser)]
@@ -38,10 +39,16 @@ enum Command {
     Controller(controller::Args),
     #[command(flatten)]
     Fleet(fleet::Command),
+    /// Print the completion script of a shell: `eve completion bash > …/completions/eve`
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 fn main() -> std::process::ExitCode {
-    let eve = Eve::parse();
+    let eve = Eve::parse(); // wrong use ends here, with exit code 2
+    out::start_log();
     let outcome = match eve.command {
         Command::Build(args) => build::run(args),
         Command::Compose(args) => compose::run(args),
@@ -52,16 +59,23 @@ fn main() -> std::process::ExitCode {
         Command::Status(args) => up::status(args),
         Command::Controller(args) => controller::run(args),
         Command::Fleet(command) => fleet::run(command),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Eve::command(), "eve", &mut std::io::stdout());
+            Ok(())
+        }
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("eve: {}", format_chain(&error));
-            std::process::ExitCode::from(1)
-        }
+        Err(error) => out::report(&error),
     }
 }
 
-fn format_chain(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ")
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Eve::command().debug_assert();
+    }
 }

@@ -1,0 +1,316 @@
+//! The manners of the command line: progress, tables, JSON, errors, the log.
+//!
+//! Facts go to standard output; progress, errors and the log go to standard error, so that
+//! `eve … --json | jq` always works. It decides nothing.
+
+use std::error::Error;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use model::{Bytes, Diagnose, Diagnosis, Who};
+
+/// Where a plain line of progress is worth printing again: not more often than this.
+const PLAIN_EVERY: Duration = Duration::from_secs(10);
+
+/// One long step. On a terminal a spinner or bar with the time; elsewhere a line when it starts,
+/// one now and then, and one when it ends. Dropped without [`Step::done`] it counts as failed.
+#[derive(Debug)]
+pub(crate) struct Step {
+    name: String,
+    started: Instant,
+    /// `None`: not on a terminal.
+    bar: Option<ProgressBar>,
+    plain: Mutex<Plain>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Plain {
+    last: Instant,
+    note: String,
+}
+
+impl Step {
+    /// Starts a step. `name` says what is being done, as in `booting the node`.
+    pub(crate) fn start(name: impl Into<String>) -> Step {
+        let name = name.into();
+        let now = Instant::now();
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            bar.set_style(style("{spinner} {prefix}  {elapsed}  {wide_msg}"));
+            bar.set_prefix(name.clone());
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        if bar.is_none() {
+            eprintln!("{name} ...");
+        }
+        let plain = Mutex::new(Plain { last: now, note: String::new() });
+        Step { name, started: now, bar, plain, ended: false }
+    }
+
+    /// Says what it is doing just now.
+    pub(crate) fn note(&self, text: impl Into<String>) {
+        let text = text.into();
+        match &self.bar {
+            Some(bar) => bar.set_message(text),
+            None => self.plain_note(text),
+        }
+    }
+
+    /// Says how far it is. `total` of 0 means that it is not known.
+    pub(crate) fn bytes(&self, done: Bytes, total: Bytes) {
+        match &self.bar {
+            Some(bar) if total.0 > 0 => {
+                if bar.length() != Some(total.0) {
+                    bar.set_length(total.0);
+                    bar.set_style(style(
+                        "{spinner} {prefix}  {elapsed}  {bar:24} {bytes}/{total_bytes}  {msg}",
+                    ));
+                }
+                bar.set_position(done.0);
+            }
+            _ if total.0 > 0 => self.plain_note(format!("{done} of {total}")),
+            _ => self.note(done.to_string()),
+        }
+    }
+
+    /// A line above the progress, kept.
+    pub(crate) fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
+        }
+    }
+
+    /// It ended well; `facts` may be empty.
+    pub(crate) fn done(mut self, facts: impl fmt::Display) {
+        self.ended = true;
+        self.end("done", &facts.to_string());
+    }
+
+    fn plain_note(&self, text: String) {
+        let Ok(mut plain) = self.plain.lock() else { return };
+        if plain.note != text && plain.last.elapsed() >= PLAIN_EVERY {
+            eprintln!("  {}: {text} ({})", self.name, Seconds(self.started.elapsed()));
+            plain.last = Instant::now();
+        }
+        plain.note = text;
+    }
+
+    fn end(&self, how: &str, facts: &str) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        let comma = if facts.is_empty() { "" } else { ", " };
+        eprintln!("{}: {how} in {}{comma}{facts}", self.name, Seconds(self.started.elapsed()));
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.end("failed", "");
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// A time span as people say it: `0.4 s`, `12 s`, `3 min 05 s`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whole = self.0.as_secs();
+        match whole {
+            0..10 => write!(f, "{:.1} s", self.0.as_secs_f64()),
+            10..60 => write!(f, "{whole} s"),
+            _ => write!(f, "{} min {:02} s", whole / 60, whole % 60),
+        }
+    }
+}
+
+/// Prints a line of facts. A reader that went away (`eve … | head`) is no error.
+pub(crate) fn line(text: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// Prints facts for programs: one JSON document, indented.
+pub(crate) fn json(facts: &impl serde::Serialize) -> anyhow::Result<()> {
+    line(serde_json::to_string_pretty(facts)?);
+    Ok(())
+}
+
+/// Prints rows under a head, columns aligned. Rows may be shorter than the head.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
+    line(aligned(head, rows).trim_end());
+}
+
+fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+    let head: Vec<String> = head.iter().map(|h| h.to_uppercase()).collect();
+    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let columns = all.iter().map(|r| r.len()).max().unwrap_or(0);
+    let width = |c: usize| {
+        all.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in all {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// Wrong use of a command, found after the arguments were parsed: exit code 2.
+#[derive(Debug)]
+pub(crate) struct WrongUse(pub(crate) String);
+
+impl fmt::Display for WrongUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for WrongUse {}
+
+/// An error that carries its diagnosis to [`report`].
+#[derive(Debug)]
+struct Diagnosed {
+    error: Box<dyn Error + Send + Sync>,
+    diagnosis: Diagnosis,
+}
+
+impl fmt::Display for Diagnosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl Error for Diagnosed {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.error.source()
+    }
+}
+
+/// Keeps what an error knows about who can act, on its way to the person.
+pub(crate) trait OrAdvise<T> {
+    /// The error with its diagnosis.
+    fn or_advise(self) -> anyhow::Result<T>;
+}
+
+impl<T, E: Diagnose + Send + Sync + 'static> OrAdvise<T> for Result<T, E> {
+    fn or_advise(self) -> anyhow::Result<T> {
+        self.map_err(|error| {
+            let diagnosis = error.diagnose();
+            anyhow::Error::new(Diagnosed { error: Box::new(error), diagnosis })
+        })
+    }
+}
+
+/// An error of our own with advice for whoever types.
+pub(crate) fn advised(text: impl Into<String>, advice: impl Into<String>) -> anyhow::Error {
+    let diagnosis = Diagnosis::of(Who::Operator, advice);
+    anyhow::Error::new(Diagnosed { error: text.into().into(), diagnosis })
+}
+
+/// Prints an error: the chain on one line, then what can be done. The exit code is 2 for wrong
+/// use, else 1.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    eprint!("{}", explain(error));
+    let wrong_use = error.chain().any(|e| e.is::<WrongUse>());
+    ExitCode::from(if wrong_use { 2 } else { 1 })
+}
+
+fn explain(error: &anyhow::Error) -> String {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let mut text = format!("eve: {}\n", chain.join(": "));
+    for diagnosis in error.chain().filter_map(|e| e.downcast_ref::<Diagnosed>()) {
+        let who = match diagnosis.diagnosis.who {
+            Who::Operator => "what to do",
+            Who::Network => "who runs the network can",
+            Who::Hardware => "who can touch the machine can",
+            Who::Developer => "this is a bug",
+            Who::Nobody => "nothing needs to be done",
+        };
+        text.push_str(&format!("  {who}: {}\n", diagnosis.diagnosis.advice));
+    }
+    text
+}
+
+/// Sends the log to standard error: warnings, or what `EVE_LOG` says (`EVE_LOG=debug`).
+pub(crate) fn start_log() {
+    use tracing_subscriber::EnvFilter;
+    let filter = EnvFilter::try_from_env("EVE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    // A second start in one process (tests) keeps the first.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .try_init();
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Full(std::io::Error);
+    impl fmt::Display for Full {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("cannot write the disk")
+        }
+    }
+    impl Error for Full {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&self.0)
+        }
+    }
+    impl Diagnose for Full {
+        fn diagnose(&self) -> Diagnosis {
+            Diagnosis::of(Who::Operator, "free 2 GiB in /tmp")
+        }
+    }
+
+    #[test]
+    fn an_error_shows_its_causes_once_and_the_advice() {
+        let failed: Result<(), _> = Err(Full(std::io::Error::other("no space left")));
+        let error = failed.or_advise().context("cannot build the image").unwrap_err();
+        assert_eq!(
+            explain(&error),
+            "eve: cannot build the image: cannot write the disk: no space left\n  \
+             what to do: free 2 GiB in /tmp\n"
+        );
+    }
+
+    #[test]
+    fn wrong_use_is_told_from_failure() {
+        let wrong = anyhow::Error::new(WrongUse("no such format".into()));
+        assert_eq!(report(&wrong.context("x")), ExitCode::from(2));
+        assert_eq!(report(&anyhow::anyhow!("it broke")), ExitCode::from(1));
+    }
+
+    #[test]
+    fn columns_are_aligned_and_lines_have_no_tail() {
+        let rows = vec![vec!["edge-1".into(), "online".into()], vec!["e2".into()]];
+        assert_eq!(aligned(&["name", "state"], &rows), "NAME    STATE\nedge-1  online\ne2\n");
+    }
+
+    #[test]
+    fn times_read_well() {
+        for (ms, text) in [(400, "0.4 s"), (12_300, "12 s"), (185_000, "3 min 05 s")] {
+            assert_eq!(Seconds(Duration::from_millis(ms)).to_string(), text);
+        }
+    }
+}
