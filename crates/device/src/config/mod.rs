@@ -1,0 +1,412 @@
+//! The controller's voice: certificates first, then the config by hash, attestation when asked for.
+//!
+//! ```text
+//!            ┌────────────── alarm, port up ───────────────┐
+//!            ▼                                             │
+//! Certs ─▶ Config ──200 or 304───────────────────────▶ Waiting
+//!   ▲        │ 403 ─▶ Nonce ─▶ Quote ─▶ Config             ▲
+//!   └────────┘ unknown signer        any failure ──────────┘
+//! ```
+//!
+//! Invariants: one question is open at a time; nothing is asked before a chain of certificates was
+//! verified; a config for another node, or one older than the last applied, is never applied, also
+//! not after a reboot; a node that does not reach its controller runs the saved config within
+//! [`PATIENCE`]. [`queue`] decides which message about which object goes out next.
+
+pub mod queue;
+
+use std::time::Duration;
+
+use model::desired::Properties;
+use model::reported::ConfigSource;
+use model::{DeviceId, Diagnosis, Problem, UnixMillis, Who};
+
+use crate::backoff::{Backoff, Jitter};
+
+/// So long after its start a node waits for the controller before it runs the saved config.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+/// Between tries of a refused attestation (EVE API, attestation).
+pub const ATTEST_AGAIN: Duration = Duration::from_secs(15);
+/// Between tries to get certificates while there are none.
+pub const CERTS_AGAIN: Backoff =
+    Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(120) };
+
+/// Where the conversation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doing {
+    /// Nothing is open; an alarm is set.
+    Waiting,
+    /// Certificates are being fetched.
+    Certs,
+    /// The config was asked for.
+    Config,
+    /// A nonce was asked for.
+    Nonce,
+    /// A quote was sent.
+    Quote,
+}
+
+/// What is known about the controller and the config in force.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// Where the conversation is.
+    pub doing: Doing,
+    /// Whether a verified chain is in use.
+    pub certs: bool,
+    /// Certificates are to be fetched before the next question.
+    pub certs_wanted: bool,
+    /// What the config said about certificates last.
+    pub certs_hash: String,
+    /// The hash last received in this boot.
+    pub hash: String,
+    /// When the newest config ever applied was made.
+    pub floor: Option<UnixMillis>,
+    /// Where the config in force came from.
+    pub source: ConfigSource,
+    /// There is a saved config that was not used yet.
+    pub saved: bool,
+    /// Proof of attestation, as the controller gave it; never saved.
+    pub token: Option<Vec<u8>>,
+    /// The controller does not know our id.
+    pub forgotten: bool,
+    /// Failures in a row.
+    pub failures: u32,
+    /// When the controller last answered well.
+    pub last_contact: Option<UnixMillis>,
+    /// What stands in the way now.
+    pub problem: Option<Problem>,
+    /// The signer was unknown although the certificates were just fetched.
+    signer_missed: bool,
+}
+
+/// What a received config says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Whom it is for.
+    pub id: DeviceId,
+    /// When it was made.
+    pub timestamp: Option<UnixMillis>,
+    /// Changes with the controller's certificates.
+    pub certs_hash: String,
+}
+
+/// What the controller answered to the question for the config.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// 304.
+    Unchanged,
+    /// A verified reply.
+    Config {
+        /// Its hash; may be empty.
+        hash: String,
+        /// What is in it. `None`: only a hash came.
+        config: Option<Summary>,
+    },
+    /// 403: attest first.
+    Forbidden,
+    /// 400 or 404: the controller does not know our id.
+    Unknown,
+    /// The signer, or its time, is not what we know: fetch the certificates again.
+    UnknownSigner(Problem),
+    /// Anything else.
+    Failed(Problem),
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The service started.
+    Started {
+        /// Whether a saved chain was verified and is in use.
+        certs: bool,
+        /// The saved config, if there is one that verifies and is ours.
+        saved: Option<Summary>,
+    },
+    /// A port came up.
+    NetworkUp,
+    /// Somebody else met an unknown signer.
+    CertsStale,
+    /// New certificates are verified, saved and in use; or not.
+    Certs(Result<(), Problem>),
+    /// The answer to the question for the config.
+    Config(Answer),
+    /// A nonce.
+    Nonce(Result<Vec<u8>, Problem>),
+    /// The verdict on a quote: the token.
+    Quote(Result<Vec<u8>, Problem>),
+    /// An alarm rang.
+    Alarm(Alarm),
+}
+
+/// The alarms there are; each can be set once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Alarm {
+    /// Ask for the config.
+    Poll,
+    /// Ask for the certificates.
+    Certs,
+    /// Run the saved config if there is no other.
+    Saved,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Fetch, verify, save and use the certificates.
+    FetchCerts,
+    /// Ask for the config.
+    AskConfig {
+        /// What we have.
+        hash: String,
+        /// Proof of attestation.
+        token: Option<Vec<u8>>,
+    },
+    /// Ask for a nonce.
+    AskNonce,
+    /// Send a quote over it.
+    SendQuote {
+        /// As given.
+        nonce: Vec<u8>,
+    },
+    /// Save the config that was just received, then publish it.
+    Apply,
+    /// Publish the saved config.
+    ApplySaved,
+    /// Set an alarm; replaces an earlier one of its kind.
+    Alarm(Alarm, Duration),
+}
+
+/// Who asks and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment<'a> {
+    /// Our id.
+    pub me: DeviceId,
+    /// Settings in force.
+    pub properties: &'a Properties,
+    /// The wall clock.
+    pub now: UnixMillis,
+    /// Drawn by the caller.
+    pub jitter: Jitter,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        State {
+            doing: Doing::Waiting,
+            certs: false,
+            certs_wanted: true,
+            certs_hash: String::new(),
+            hash: String::new(),
+            floor: None,
+            source: ConfigSource::None,
+            saved: false,
+            token: None,
+            forgotten: false,
+            failures: 0,
+            last_contact: None,
+            problem: None,
+            signer_missed: false,
+        }
+    }
+}
+
+/// One step of the conversation.
+pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) {
+    match (state.doing.clone(), event) {
+        (_, Event::Started { certs, saved }) => started(state, certs, saved),
+        (_, Event::Alarm(Alarm::Saved)) if state.saved && state.source == ConfigSource::None => {
+            let next = State { source: ConfigSource::Saved, saved: false, ..state };
+            (next, vec![Effect::ApplySaved])
+        }
+        (Doing::Waiting, Event::Alarm(Alarm::Poll)) => ask(state),
+        // Only who waits because something failed has a reason to hurry.
+        (Doing::Waiting, Event::NetworkUp) if state.problem.is_some() => ask(state),
+        (Doing::Waiting, Event::Alarm(Alarm::Certs) | Event::CertsStale) => {
+            ask(State { certs_wanted: true, ..state })
+        }
+        (_, Event::Alarm(Alarm::Certs) | Event::CertsStale) => {
+            (State { certs_wanted: true, ..state }, Vec::new())
+        }
+        (Doing::Certs, Event::Certs(Ok(()))) => {
+            let next = State { certs: true, certs_wanted: false, ..state };
+            let (next, mut effects) = ask(next);
+            effects.insert(0, Effect::Alarm(Alarm::Certs, at.properties.cert_interval));
+            (next, effects)
+        }
+        // Who has a chain goes on with it; the controller may still sign with it.
+        (Doing::Certs, Event::Certs(Err(why))) if state.certs && !state.signer_missed => {
+            let next = State { certs_wanted: false, problem: Some(why), ..state };
+            let (next, mut effects) = ask(next);
+            effects.insert(0, Effect::Alarm(Alarm::Certs, CERTS_AGAIN.longest));
+            (next, effects)
+        }
+        (Doing::Certs, Event::Certs(Err(why))) => {
+            let wait = CERTS_AGAIN.after(state.failures.saturating_add(1), at.jitter);
+            failed(State { certs_wanted: true, ..state }, why, wait)
+        }
+        (Doing::Config, Event::Config(answer)) => answered(state, answer, at),
+        (Doing::Nonce, Event::Nonce(Ok(nonce))) => {
+            (State { doing: Doing::Quote, ..state }, vec![Effect::SendQuote { nonce }])
+        }
+        (Doing::Quote, Event::Quote(Ok(token))) => ask(State { token: Some(token), ..state }),
+        (Doing::Nonce, Event::Nonce(Err(why))) | (Doing::Quote, Event::Quote(Err(why))) => {
+            failed(State { token: None, ..state }, why, ATTEST_AGAIN)
+        }
+        // Answers to questions that are no longer open.
+        (_, _) => (state, Vec::new()),
+    }
+}
+
+fn started(state: State, certs: bool, saved: Option<Summary>) -> (State, Vec<Effect>) {
+    let mut effects = Vec::new();
+    if saved.is_some() {
+        effects.push(Effect::Alarm(Alarm::Saved, PATIENCE));
+    }
+    let state = State {
+        certs,
+        certs_wanted: true,
+        saved: saved.is_some(),
+        floor: saved.as_ref().and_then(|s| s.timestamp),
+        certs_hash: saved.map(|s| s.certs_hash).unwrap_or_default(),
+        ..state
+    };
+    let (state, first) = ask(state);
+    effects.extend(first);
+    (state, effects)
+}
+
+/// The next question: certificates if they are wanted, else the config.
+fn ask(state: State) -> (State, Vec<Effect>) {
+    if state.certs_wanted || !state.certs {
+        return (State { doing: Doing::Certs, ..state }, vec![Effect::FetchCerts]);
+    }
+    let asked = Effect::AskConfig { hash: state.hash.clone(), token: state.token.clone() };
+    (State { doing: Doing::Config, ..state }, vec![asked])
+}
+
+fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>) {
+    match answer {
+        Answer::Unchanged => well(state, at, Vec::new()),
+        // The remembered hash starts empty, so an empty one means "unchanged" from the first day.
+        Answer::Config { hash, .. } if hash == state.hash => well(state, at, Vec::new()),
+        Answer::Config { hash, config } => {
+            // Remembered before it is judged: what we refuse once we do not ask for again.
+            let state = State { hash, ..state };
+            match admit(&state, config, at) {
+                Ok(new) => {
+                    let certs_changed = !new.certs_hash.is_empty()
+                        && !state.certs_hash.is_empty()
+                        && new.certs_hash != state.certs_hash;
+                    let state = State {
+                        source: ConfigSource::Controller,
+                        saved: false,
+                        floor: new.timestamp.or(state.floor),
+                        certs_hash: new.certs_hash,
+                        certs_wanted: state.certs_wanted || certs_changed,
+                        ..state
+                    };
+                    well(state, at, vec![Effect::Apply])
+                }
+                Err(why) => {
+                    let (state, effects) = well(state, at, Vec::new());
+                    (State { problem: Some(why), ..state }, effects)
+                }
+            }
+        }
+        Answer::Forbidden if state.token.is_some() => {
+            // A token that was just given, refused: do not turn in circles.
+            let why = Diagnosis::of(Who::Operator, "look at the attestation of this node");
+            let why = Problem::new("the controller refuses our integrity token", why, at.now);
+            failed(State { token: None, ..state }, why, ATTEST_AGAIN)
+        }
+        Answer::Forbidden => (State { doing: Doing::Nonce, ..state }, vec![Effect::AskNonce]),
+        Answer::Unknown => {
+            let advice = "add the node to the controller again, or wipe it";
+            let why = Diagnosis::of(Who::Operator, advice);
+            let why = Problem::new("the controller does not know this node", why, at.now);
+            let wait = poll_wait(at);
+            failed(State { forgotten: true, ..state }, why, wait)
+        }
+        Answer::UnknownSigner(_) if !state.signer_missed => {
+            ask(State { certs_wanted: true, signer_missed: true, ..state })
+        }
+        Answer::UnknownSigner(why) => {
+            let wait = poll_wait(at);
+            failed(State { certs_wanted: true, ..state }, why, wait)
+        }
+        Answer::Failed(why) => {
+            let wait = poll_wait(at).min(CERTS_AGAIN.after(state.failures + 1, at.jitter));
+            failed(state, why, wait)
+        }
+    }
+}
+
+/// Whether a received config may be applied.
+fn admit(state: &State, config: Option<Summary>, at: Moment<'_>) -> Result<Summary, Problem> {
+    let refuse = |text: String, advice: &str| {
+        Err(Problem::new(text, Diagnosis::of(Who::Operator, advice), at.now))
+    };
+    let Some(config) = config else {
+        return refuse(
+            "the controller announced a config and sent none".to_owned(),
+            "report this to whoever maintains the controller",
+        );
+    };
+    if config.id != at.me {
+        return refuse(
+            format!("the config is for node {}, we are {}", config.id, at.me),
+            "look for a mix-up of nodes at the controller",
+        );
+    }
+    match (config.timestamp, state.floor) {
+        (Some(made), Some(floor)) if made < floor => refuse(
+            format!(
+                "the config was made at {} ms, before the one in force ({} ms)",
+                made.0, floor.0
+            ),
+            "look at the controller's clock; a newer config is taken at once",
+        ),
+        _ => Ok(config),
+    }
+}
+
+/// The controller answered well: wait for the next poll, unless certificates are wanted.
+fn well(state: State, at: Moment<'_>, mut effects: Vec<Effect>) -> (State, Vec<Effect>) {
+    let state = State {
+        doing: Doing::Waiting,
+        failures: 0,
+        problem: None,
+        forgotten: false,
+        signer_missed: false,
+        last_contact: Some(at.now),
+        ..state
+    };
+    if state.certs_wanted {
+        let (state, more) = ask(state);
+        effects.extend(more);
+        return (state, effects);
+    }
+    effects.push(Effect::Alarm(Alarm::Poll, poll_wait(at)));
+    (state, effects)
+}
+
+fn failed(state: State, why: Problem, wait: Duration) -> (State, Vec<Effect>) {
+    let retry = why.diagnosis.clone().retry_in(wait);
+    let next = State {
+        doing: Doing::Waiting,
+        failures: state.failures.saturating_add(1),
+        problem: Some(Problem { diagnosis: retry, ..why }),
+        signer_missed: false,
+        ..state
+    };
+    (next, vec![Effect::Alarm(Alarm::Poll, wait)])
+}
+
+/// 0.3 to 1 times the interval, so that a fleet that started at once does not ask at once.
+fn poll_wait(at: Moment<'_>) -> Duration {
+    let most = at.properties.config_interval;
+    at.jitter.between(most.mul_f64(0.3), most)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,254 @@
+use super::*;
+
+const ME: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+
+fn summary(timestamp: u64) -> Summary {
+    Summary {
+        id: ME.parse().unwrap(),
+        timestamp: Some(UnixMillis(timestamp)),
+        certs_hash: "c1".into(),
+    }
+}
+
+fn why() -> Problem {
+    Problem::new("no", Diagnosis::of(Who::Network, "look"), UnixMillis(0))
+}
+
+fn config(hash: &str, timestamp: u64) -> Event {
+    Event::Config(Answer::Config { hash: hash.into(), config: Some(summary(timestamp)) })
+}
+
+fn one(state: State, event: Event) -> (State, Vec<Effect>) {
+    let properties = Properties::default();
+    let at = Moment {
+        me: ME.parse().unwrap(),
+        properties: &properties,
+        now: UnixMillis(9),
+        jitter: Jitter(1.0),
+    };
+    step(state, event, at)
+}
+
+/// Plays events and tells what was asked for.
+fn play(mut state: State, events: Vec<Event>) -> (State, String) {
+    let mut told = Vec::new();
+    for event in events {
+        let (next, effects) = one(state, event);
+        told.extend(effects.iter().map(|e| match e {
+            Effect::Alarm(kind, wait) => format!("{kind:?} in {} s", wait.as_secs()),
+            Effect::AskConfig { hash, token } => {
+                format!("ask {hash:?}{}", if token.is_some() { " with token" } else { "" })
+            }
+            Effect::SendQuote { .. } => "quote".to_owned(),
+            other => format!("{other:?}"),
+        }));
+        state = next;
+    }
+    (state, told.join(", "))
+}
+
+fn boot(saved: Option<Summary>) -> State {
+    let certs = saved.is_some();
+    one(State::default(), Event::Started { certs, saved }).0
+}
+
+/// A node that just asked for the config.
+fn asking() -> State {
+    one(boot(None), Event::Certs(Ok(()))).0
+}
+
+#[test]
+fn certificates_come_before_anything_else() {
+    let events = vec![
+        Event::Started { certs: false, saved: None },
+        Event::Certs(Err(why())),
+        Event::Alarm(Alarm::Poll),
+        Event::Certs(Ok(())),
+        config("h1", 5),
+    ];
+    let (state, told) = play(State::default(), events);
+    let want =
+        "FetchCerts, Poll in 2 s, FetchCerts, Certs in 86400 s, ask \"\", Apply, Poll in 60 s";
+    assert_eq!(told, want);
+    assert_eq!((state.source, state.hash.as_str()), (ConfigSource::Controller, "h1"));
+}
+
+#[test]
+fn the_same_hash_and_the_empty_hash_change_nothing() {
+    let (state, _) = play(asking(), vec![config("h1", 5), Event::Alarm(Alarm::Poll)]);
+    for answer in [config("h1", 6), Event::Config(Answer::Unchanged)] {
+        assert_eq!(play(state.clone(), vec![answer]).1, "Poll in 60 s");
+    }
+    assert_eq!(play(asking(), vec![config("", 5)]).1, "Poll in 60 s");
+}
+
+#[test]
+fn a_hash_without_a_config_is_an_error_and_keeps_what_is_in_force() {
+    let nothing = Event::Config(Answer::Config { hash: "h2".into(), config: None });
+    let (state, told) = play(asking(), vec![config("h1", 5), Event::Alarm(Alarm::Poll), nothing]);
+    assert!(told.ends_with("ask \"h1\", Poll in 60 s"), "{told}");
+    assert_eq!(state.source, ConfigSource::Controller);
+    assert!(state.problem.is_some());
+}
+
+#[test]
+fn a_config_for_another_node_is_refused() {
+    let other =
+        Summary { id: "00000000-0000-4000-8000-000000000001".parse().unwrap(), ..summary(5) };
+    let answer = Event::Config(Answer::Config { hash: "h".into(), config: Some(other) });
+    let (state, told) = play(asking(), vec![answer]);
+    assert_eq!(told, "Poll in 60 s");
+    assert!(state.problem.unwrap().text.contains("00000000-0000-4000-8000-000000000001"));
+}
+
+#[test]
+fn time_does_not_run_backwards_also_across_a_reboot() {
+    let events = vec![Event::Certs(Ok(())), config("old", 4)];
+    let (state, told) = play(boot(Some(summary(5))), events);
+    assert_eq!(told, "Certs in 86400 s, ask \"\", Poll in 60 s");
+    assert_eq!((state.floor, state.source), (Some(UnixMillis(5)), ConfigSource::None));
+    // Equal is fine: it is the config we have.
+    assert!(
+        play(boot(Some(summary(5))), vec![Event::Certs(Ok(())), config("x", 5)])
+            .1
+            .contains("Apply")
+    );
+}
+
+#[test]
+fn without_a_controller_the_saved_config_runs_after_a_few_seconds() {
+    let events = vec![
+        Event::Started { certs: true, saved: Some(summary(5)) },
+        Event::Certs(Err(why())),
+        Event::Alarm(Alarm::Saved),
+    ];
+    let (state, told) = play(State::default(), events);
+    assert_eq!(told, "Saved in 5 s, FetchCerts, Certs in 120 s, ask \"\", ApplySaved");
+    assert_eq!(state.source, ConfigSource::Saved);
+}
+
+#[test]
+fn the_saved_config_never_replaces_one_of_the_controller() {
+    let events = vec![Event::Certs(Ok(())), config("h", 6), Event::Alarm(Alarm::Saved)];
+    let (state, told) = play(boot(Some(summary(5))), events);
+    assert!(!told.contains("ApplySaved"), "{told}");
+    assert_eq!(state.source, ConfigSource::Controller);
+}
+
+#[test]
+fn an_obsolete_answer_leaves_the_saved_config_to_run() {
+    let events = vec![Event::Certs(Ok(())), config("old", 4), Event::Alarm(Alarm::Saved)];
+    assert!(play(boot(Some(summary(5))), events).1.ends_with("ApplySaved"));
+}
+
+#[test]
+fn forbidden_means_attest_and_ask_again_with_the_token() {
+    let events = vec![
+        Event::Config(Answer::Forbidden),
+        Event::Nonce(Ok(vec![1])),
+        Event::Quote(Ok(vec![2])),
+    ];
+    assert_eq!(play(asking(), events).1, "AskNonce, quote, ask \"\" with token");
+}
+
+#[test]
+fn a_refused_quote_waits_and_takes_a_new_nonce() {
+    let events = vec![
+        Event::Config(Answer::Forbidden),
+        Event::Nonce(Ok(vec![1])),
+        Event::Quote(Err(why())),
+        Event::Alarm(Alarm::Poll),
+        Event::Config(Answer::Forbidden),
+    ];
+    assert_eq!(play(asking(), events).1, "AskNonce, quote, Poll in 15 s, ask \"\", AskNonce");
+}
+
+#[test]
+fn a_refused_token_does_not_turn_in_circles() {
+    let state = State { token: Some(vec![1]), ..asking() };
+    let (state, told) = play(state, vec![Event::Config(Answer::Forbidden)]);
+    assert_eq!((told.as_str(), state.token), ("Poll in 15 s", None));
+}
+
+#[test]
+fn an_unknown_signer_means_new_certificates_once() {
+    let miss = || Event::Config(Answer::UnknownSigner(why()));
+    let events = vec![miss(), Event::Certs(Ok(())), miss()];
+    let told = play(asking(), events).1;
+    assert_eq!(told, "FetchCerts, Certs in 86400 s, ask \"\", Poll in 60 s");
+}
+
+#[test]
+fn a_new_certificate_hash_means_new_certificates() {
+    let new = Summary { certs_hash: "c2".into(), ..summary(6) };
+    let answer = Event::Config(Answer::Config { hash: "h2".into(), config: Some(new) });
+    let (_, told) = play(asking(), vec![config("h1", 5), Event::Alarm(Alarm::Poll), answer]);
+    assert!(told.ends_with("Apply, FetchCerts"), "{told}");
+}
+
+#[test]
+fn a_forgotten_node_says_so_and_keeps_its_config() {
+    let events = vec![config("h", 5), Event::Alarm(Alarm::Poll), Event::Config(Answer::Unknown)];
+    let (state, _) = play(asking(), events);
+    assert!(state.forgotten);
+    assert_eq!(state.source, ConfigSource::Controller);
+    let back = play(state, vec![Event::Alarm(Alarm::Poll), Event::Config(Answer::Unchanged)]).0;
+    assert!(!back.forgotten);
+}
+
+#[test]
+fn a_port_that_comes_up_shortens_the_wait_after_a_failure() {
+    let down = vec![Event::Config(Answer::Failed(why())), Event::NetworkUp];
+    assert_eq!(play(asking(), down).1, "Poll in 2 s, ask \"\"");
+    let fine = vec![Event::Config(Answer::Unchanged), Event::NetworkUp];
+    assert_eq!(play(asking(), fine).1, "Poll in 60 s");
+}
+
+/// All orders of events up to a depth, power cuts included. The disk holds what `Apply` saved.
+#[test]
+fn whatever_happens_time_never_runs_backwards_and_the_node_never_falls_silent() {
+    let events = [
+        Event::NetworkUp,
+        Event::CertsStale,
+        Event::Certs(Ok(())),
+        Event::Certs(Err(why())),
+        config("a", 4),
+        config("b", 6),
+        Event::Config(Answer::Unchanged),
+        Event::Config(Answer::Forbidden),
+        Event::Config(Answer::UnknownSigner(why())),
+        Event::Config(Answer::Failed(why())),
+        Event::Nonce(Ok(vec![1])),
+        Event::Quote(Ok(vec![2])),
+        Event::Quote(Err(why())),
+        Event::Alarm(Alarm::Poll),
+        Event::Alarm(Alarm::Saved),
+    ];
+    let mut seen = vec![(boot(None), None::<Summary>)];
+    for _ in 0..6 {
+        let mut next = Vec::new();
+        for (state, disk) in &seen {
+            for event in &events {
+                let (after, effects) = one(state.clone(), event.clone());
+                let mut disk = disk.clone();
+                if effects.contains(&Effect::Apply) {
+                    let Event::Config(Answer::Config { config: Some(new), .. }) = event else {
+                        panic!("applied out of nothing: {event:?}")
+                    };
+                    assert!(disk.as_ref().is_none_or(|d| d.timestamp <= new.timestamp));
+                    disk = Some(new.clone());
+                }
+                let polls = effects.iter().any(|e| matches!(e, Effect::Alarm(Alarm::Poll, _)));
+                let fell_asleep = state.doing != Doing::Waiting && after.doing == Doing::Waiting;
+                assert!(!fell_asleep || polls, "{state:?} and {event:?}: nothing wakes us again");
+                let rebooted = boot(disk.clone());
+                assert_eq!(rebooted.floor, disk.as_ref().and_then(|d| d.timestamp));
+                next.push((after, disk.clone()));
+                next.push((rebooted, disk));
+            }
+        }
+        next.sort_by_key(|(s, d)| format!("{s:?}{d:?}"));
+        next.dedup();
+        seen = next;
+    }
+}
