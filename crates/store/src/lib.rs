@@ -1,5 +1,31 @@
-//! Content by digest: the OCI layout, references, layers; and the one way to replace a file.
+//! Content by digest: the OCI layout and its references, images, layers; and the one way to replace
+//! a file.
+//!
+//! Everything here is synchronous and works on one machine's files. It fetches nothing: whoever has
+//! bytes from a network writes them through [`BlobWriter`], which shows a blob only when it is whole
+//! and right.
 
+mod builder;
+mod error;
+mod image;
+mod layer;
+mod layout;
+pub mod name;
+mod refs;
 mod save;
+pub mod tarball;
+mod transfer;
+mod unpack;
 
+pub use builder::{Compression, ImageBuilder};
+pub use error::StoreError;
+pub use image::{
+    Descriptor, Image, ImageConfig, Index, MANIFEST_MAX, Manifest, Platform, RootFs, RunConfig,
+    media_type,
+};
+pub use layer::{LayerReader, flatten};
+pub use layout::{BlobWriter, Layout};
+pub use refs::{Ref, Resolved};
 pub use save::{SaveError, remove, save};
+pub use transfer::{Imported, export_tar, import_tar};
+pub use unpack::{Limits, Unpacked, unpack};
