@@ -1,1 +1,4 @@
-//! The fleet: device API, operator API, database, web pages.
+//! The fleet: device API, operator API, registry, database, web pages.
+mod db;
+pub mod objects;
+pub mod pki;

@@ -1,0 +1,145 @@
+//! What operators write: objects with a kind, a name and a spec, referring to each other by name.
+//!
+//! [`read`] takes YAML or JSON documents; [`check`] finds what is wrong in a set of objects;
+//! [`compile`] makes of them what one node is told. All three are values in, values out: storing and
+//! sending is done elsewhere.
+
+mod check;
+mod compile;
+mod read;
+mod spec;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use model::Digest;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use check::{Flaw, check};
+pub use compile::{Bumps, Target, bumps, compile, content_of, targets};
+pub use read::{Document, ReadError, read, read_spec};
+pub use spec::{
+    AddressSpec, AppSpec, DatastoreSpec, DeviceSpec, Dhcp, ImageSpec, Many, NetworkSpec,
+    NetworkUse, Outbound, PortMap, PortSpec, Size, Spec, VolumeSpec, VolumeUse,
+};
+
+/// The datastore that always exists: this controller's own registry.
+pub const LOCAL: &str = "local";
+/// The network that always exists, one on each node that needs it.
+pub const DEFAULT: &str = "default";
+
+/// The kinds of objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// A node.
+    Device,
+    /// Where images come from.
+    Datastore,
+    /// Something to download.
+    Image,
+    /// A disk or folder for apps.
+    Volume,
+    /// A virtual network for apps.
+    Network,
+    /// An app.
+    App,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they refer to each other.
+    pub const ALL: [Kind; 6] =
+        [Kind::Device, Kind::Datastore, Kind::Image, Kind::Volume, Kind::Network, Kind::App];
+
+    /// As it is written in a document.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Device => "Device",
+            Kind::Datastore => "Datastore",
+            Kind::Image => "Image",
+            Kind::Volume => "Volume",
+            Kind::Network => "Network",
+            Kind::App => "App",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Reads a kind in any case, and under the names the EVE API has for them.
+impl FromStr for Kind {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Kind, String> {
+        let known = Kind::ALL.into_iter().find(|k| k.name().eq_ignore_ascii_case(text));
+        known
+            .or_else(|| match text.to_ascii_lowercase().as_str() {
+                "edgenode" | "node" => Some(Kind::Device),
+                "contenttree" | "content" => Some(Kind::Image),
+                "networkinstance" => Some(Kind::Network),
+                _ => None,
+            })
+            .ok_or_else(|| {
+                let all = Kind::ALL.map(Kind::name).join(", ");
+                format!("{text:?} is no kind of object; there are {all}")
+            })
+    }
+}
+
+/// What an object is found by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its name; unique within the kind.
+    pub name: String,
+}
+
+impl Key {
+    /// The key of the object of this kind and name.
+    pub fn new(kind: Kind, name: impl Into<String>) -> Key {
+        Key { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// An object as it is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// Its key.
+    pub key: Key,
+    /// Ids of what it becomes on nodes derive from this; an object that was deleted and made again
+    /// has another.
+    pub uid: Uuid,
+    /// Counts changes of the spec, from 1.
+    pub generation: u64,
+    /// An app is restarted when it grows.
+    pub restart: u32,
+    /// An app gets fresh volumes when it grows.
+    pub purge: u32,
+    /// What an app's image tag meant when the app was last applied. `None`: the node finds out.
+    pub pinned: Option<Digest>,
+    /// What it says.
+    pub spec: Spec,
+}
+
+/// All objects of a fleet.
+pub type Objects = BTreeMap<Key, Object>;
+
+/// The apps of a set.
+pub(crate) fn apps(objects: &Objects) -> impl Iterator<Item = (&Object, &AppSpec)> {
+    objects.values().filter_map(|o| match &o.spec {
+        Spec::App(app) => Some((o, app)),
+        _ => None,
+    })
+}
