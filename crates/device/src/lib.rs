@@ -3,4 +3,6 @@
 
 pub mod backoff;
 pub mod config;
+pub mod content;
 pub mod onboard;
+pub mod volume;

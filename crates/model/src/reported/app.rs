@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::desired::VolumeRef;
 use crate::{AppId, Bytes, NetworkInstanceId, Problem, UnixMillis, VolumeId};
 
 /// An app, as it is.
@@ -27,6 +28,9 @@ pub struct AppStatus {
     pub purge: u32,
     /// The volumes it uses.
     pub volumes: Vec<VolumeId>,
+    /// The volumes whose files are mounted for it now; they must not be removed.
+    #[serde(default)]
+    pub mounted: Vec<VolumeRef>,
     /// What it uses.
     pub used: AppUse,
     /// What stands in the way.
