@@ -189,7 +189,7 @@ fn counters_are_neither_lost_nor_done_twice_wherever_the_power_goes() {
         node.app = Some(App { restart: 4, ..app() });
         node.cut = Some(cut);
         let at_rest = node.settle();
-        let was_cut = node.cut.is_none();
+        let was_cut = node.cut.take().is_none();
         assert_eq!(at_rest.state, Some(AppState::Running), "cut {cut}");
         assert_eq!(node.disk, Some(Memory { restart: 4, purge: 0 }), "cut {cut}");
         node.power_cut();
