@@ -3,6 +3,8 @@
 //! They do as told and tell what came of it. Decisions live in `device` (node) and `builder`.
 
 pub mod clock;
+pub mod detached;
 pub mod http;
 pub mod process;
+pub mod qemu;
 pub mod topics;

@@ -1,0 +1,89 @@
+//! Disk images on this machine's file system: overlays, sparse copies.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use model::Bytes;
+use rustix::io::Errno;
+
+use super::error::QemuError;
+use super::machine::DiskFormat;
+use crate::process::{Tool, run};
+
+/// Makes `at`, a qcow2 image that holds what differs from `base`. `base` must stay as it is.
+pub fn overlay(base: &Path, base_format: DiskFormat, at: &Path) -> Result<(), QemuError> {
+    let base = base.canonicalize().map_err(QemuError::file("find", base))?;
+    let (base, at) = (base.to_string_lossy(), at.to_string_lossy());
+    run(
+        Tool::QemuImg,
+        &["create", "-q", "-f", "qcow2", "-F", base_format.name(), "-b", &base, &at],
+    )?;
+    Ok(())
+}
+
+/// Copies a file, holes and all: a disk of 4 GiB that holds 100 MiB costs 100 MiB. `at` must not
+/// exist yet.
+pub fn copy_sparse(from: &Path, at: &Path) -> Result<(), QemuError> {
+    let mut input = File::open(from).map_err(QemuError::file("open", from))?;
+    let mut output = File::create_new(at).map_err(QemuError::file("create", at))?;
+    copy_data(&mut input, &mut output).map_err(QemuError::file("write", at))
+}
+
+fn copy_data(input: &mut File, output: &mut File) -> io::Result<()> {
+    let size = input.metadata()?.len();
+    output.set_len(size)?;
+    let mut at = 0;
+    // A file system without holes answers with one stretch of data: the whole file.
+    while let Some(start) = seek(input, rustix::fs::SeekFrom::Data(at))? {
+        let end = seek(input, rustix::fs::SeekFrom::Hole(start))?.unwrap_or(size);
+        input.seek(SeekFrom::Start(start))?;
+        output.seek(SeekFrom::Start(start))?;
+        let copied = io::copy(&mut input.take(end - start), output)?;
+        if copied < end - start {
+            return Err(io::ErrorKind::UnexpectedEof.into()); // it shrank under our hands
+        }
+        at = end;
+    }
+    output.flush()
+}
+
+/// `None`: there is no such place behind that position.
+fn seek(file: &File, to: rustix::fs::SeekFrom) -> io::Result<Option<u64>> {
+    match rustix::fs::seek(file, to) {
+        Ok(at) => Ok(Some(at)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes a raw image at least `size` long; what is added is a hole.
+pub fn grow(disk: &Path, size: Bytes) -> Result<(), QemuError> {
+    let file = File::options().write(true).open(disk).map_err(QemuError::file("open", disk))?;
+    let grown = file.metadata().and_then(|meta| file.set_len(meta.len().max(size.0)));
+    grown.map_err(QemuError::file("grow", disk))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_copy_has_the_same_bytes_and_the_same_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("a"), dir.path().join("b"));
+        let mut file = File::create(&from).unwrap();
+        file.set_len(64 << 20).unwrap();
+        for (at, byte) in [(0, 1_u8), (20 << 20, 2), ((64 << 20) - 5, 3)] {
+            file.seek(SeekFrom::Start(at)).unwrap();
+            file.write_all(&[byte; 5]).unwrap();
+        }
+        copy_sparse(&from, &to).unwrap();
+        assert!(std::fs::read(&from).unwrap() == std::fs::read(&to).unwrap());
+        let blocks = std::fs::metadata(&to).unwrap().blocks();
+        assert!(blocks * 512 < 4 << 20, "{blocks} blocks for three stretches of data");
+        assert!(copy_sparse(&from, &to).is_err(), "it never writes over a file");
+    }
+}

@@ -1,0 +1,194 @@
+//! A virtual machine that runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::error::QemuError;
+use super::machine::{Machine, Serial};
+use super::qmp::Qmp;
+use crate::detached::Detached;
+use crate::process::{Tool, ToolError};
+
+/// QEMU opens its monitor before it runs the guest; this is for a machine under load.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// So much of what QEMU said is shown in an error.
+const SAID_MAX: usize = 2000;
+
+/// A guest that ends with this value, and with the thread that started it.
+#[derive(Debug)]
+pub struct Guest {
+    child: Child,
+    output: PathBuf,
+    qmp: PathBuf,
+}
+
+/// How a guest that was asked to power off ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerDown {
+    /// By itself.
+    Orderly,
+    /// It took too long and was cut off.
+    CutOff,
+}
+
+/// Starts `machine`. What QEMU itself says goes to `output`. On return its monitor answers; the
+/// guest runs, or waits for [`Qmp::resume`] if it comes from a snapshot.
+pub fn start(machine: &Machine, output: &Path) -> Result<Guest, QemuError> {
+    let mut command = prepare(machine)?;
+    let log = fs::File::create(output).map_err(QemuError::file("create", output))?;
+    let copy = log.try_clone().map_err(QemuError::file("open", output))?;
+    bound_to_us(&mut command);
+    match machine.serial {
+        // Its standard output is the guest's terminal.
+        Serial::Terminal { .. } => command.stderr(log),
+        Serial::File(_) => command.stdin(Stdio::null()).stdout(copy).stderr(log),
+    };
+    let child =
+        command.spawn().map_err(|source| ToolError::Spawn { tool: Tool::QemuX86, source })?;
+    let mut guest = Guest { child, output: output.to_owned(), qmp: machine.qmp.clone() };
+    wait_for_monitor(&machine.qmp, || guest.has_ended())?;
+    Ok(guest)
+}
+
+/// Starts `machine` such that it outlives us.
+pub fn start_detached(machine: &Machine, output: &Path) -> Result<Detached, QemuError> {
+    let command = prepare(machine)?;
+    let _ = fs::remove_file(output);
+    let started = Detached::spawn(command, output)
+        .map_err(|source| ToolError::Spawn { tool: Tool::QemuX86, source })?;
+    wait_for_monitor(&machine.qmp, || {
+        let ended = || QemuError::Ended { status: "at its start".into(), said: said(output) };
+        if started.is_alive() { Ok(()) } else { Err(ended()) }
+    })?;
+    Ok(started)
+}
+
+impl Guest {
+    /// The QEMU monitor.
+    pub fn qmp(&self) -> Result<Qmp, QemuError> {
+        Qmp::connect(&self.qmp, START_LIMIT)
+    }
+
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `Ok` while it runs.
+    pub fn has_ended(&mut self) -> Result<(), QemuError> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => {
+                Err(QemuError::Ended { status: status.to_string(), said: said(&self.output) })
+            }
+            Err(source) => Err(QemuError::Monitor { doing: "look after QEMU".into(), source }),
+        }
+    }
+
+    /// Waits until QEMU ends by itself.
+    pub fn wait(&mut self) -> Result<(), QemuError> {
+        match self.child.wait() {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => {
+                Err(QemuError::Ended { status: status.to_string(), said: said(&self.output) })
+            }
+            Err(source) => Err(QemuError::Monitor { doing: "wait for QEMU".into(), source }),
+        }
+    }
+
+    /// Takes the power away: what the guest has not flushed is lost.
+    pub fn power_cut(mut self) {
+        self.end();
+    }
+
+    /// Presses the power button and waits. A guest that has not powered off after `patience` is
+    /// cut off.
+    pub fn power_down(mut self, patience: Duration) -> Result<PowerDown, QemuError> {
+        self.qmp()?.press_power_button()?;
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            if self.has_ended().is_err() {
+                return Ok(PowerDown::Orderly);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.end();
+        Ok(PowerDown::CutOff)
+    }
+
+    fn end(&mut self) {
+        // It may have ended by itself in the meantime.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn prepare(machine: &Machine) -> Result<Command, QemuError> {
+    for forward in machine.forwards() {
+        forward.check_free()?;
+    }
+    for path in machine.sockets() {
+        // sockaddr_un holds 108 bytes, the last of them zero.
+        if path.as_os_str().len() > 107 {
+            return Err(QemuError::LongPath { path: path.clone() });
+        }
+    }
+    // Left by an earlier one that was killed: it would answer for the new one.
+    for socket in [Some(&machine.qmp), machine.debug.as_ref()].into_iter().flatten() {
+        let _ = fs::remove_file(socket);
+    }
+    let mut command = Tool::QemuX86.command();
+    command.args(machine.args());
+    Ok(command)
+}
+
+/// The end of the child comes with the end of the thread that starts it, however that happens: a
+/// test that is killed leaves no machine behind.
+#[expect(unsafe_code, reason = "the standard library marks what runs after fork as unsafe")]
+pub(super) fn bound_to_us(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    let ours = std::process::id();
+    let bind = move || {
+        use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        // Our parent may have ended before the line above.
+        let parent = getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        if parent == Some(ours) { Ok(()) } else { Err(std::io::ErrorKind::BrokenPipe.into()) }
+    };
+    // SAFETY: `bind` makes two system calls and touches neither memory nor locks of ours.
+    unsafe { command.pre_exec(bind) };
+}
+
+fn wait_for_monitor(
+    socket: &Path,
+    mut alive: impl FnMut() -> Result<(), QemuError>,
+) -> Result<(), QemuError> {
+    let until = Instant::now() + START_LIMIT;
+    loop {
+        alive()?;
+        if socket.exists() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let what = "the start of QEMU".to_owned();
+            return Err(QemuError::Timeout { what, limit: START_LIMIT });
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The end of what QEMU said.
+fn said(output: &Path) -> String {
+    let text = fs::read(output).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[text.len().saturating_sub(SAID_MAX)..]).into_owned();
+    if text.trim().is_empty() { "it said nothing".into() } else { text.trim().to_owned() }
+}

@@ -1,0 +1,417 @@
+//! A virtual machine as a value, and the QEMU command line that it stands for.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use model::Bytes;
+
+use super::forward::Forward;
+
+/// A virtual machine: x86-64, q35.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Machine {
+    /// What runs the guest's instructions.
+    pub accel: Accel,
+    /// The guest's memory, in whole MiB.
+    pub memory: Bytes,
+    /// The number of processors, 1 or more.
+    pub cpus: u8,
+    /// The UEFI firmware and its variables. `None`: QEMU's own BIOS.
+    pub flash: Option<Flash>,
+    /// The first one is booted.
+    pub disks: Vec<Disk>,
+    /// `eth0`, `eth1`, …
+    pub nics: Vec<Nic>,
+    /// The first serial port.
+    pub serial: Serial,
+    /// A Unix socket that is the far end of the virtio-serial port `org.lfedge.eve.debug`.
+    pub debug: Option<PathBuf>,
+    /// An i6300esb watchdog that resets the guest.
+    pub watchdog: bool,
+    /// The control socket of a running swtpm.
+    pub tpm: Option<PathBuf>,
+    /// The serial number in the guest's firmware tables (SMBIOS type 1).
+    pub serial_number: String,
+    /// The Unix socket of the monitor (QMP).
+    pub qmp: PathBuf,
+    /// A memory snapshot to start from; see [`super::Qmp::save_memory`].
+    pub incoming: Option<PathBuf>,
+    /// Whether the guest may reboot. If not, QEMU ends where the guest would.
+    pub reboot: bool,
+}
+
+/// What runs the guest's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accel {
+    /// The processor, by the kernel's KVM.
+    Kvm,
+    /// QEMU's translator: everywhere, about ten times slower.
+    Tcg,
+}
+
+impl std::fmt::Display for Accel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Accel::Kvm => "KVM",
+            Accel::Tcg => "TCG (no KVM)",
+        })
+    }
+}
+
+/// UEFI: code that is shared, variables that are the machine's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flash {
+    /// Read only.
+    pub code: PathBuf,
+    /// A private copy; it is written to.
+    pub vars: PathBuf,
+    /// The format of the variables. Memory snapshots need qcow2.
+    pub vars_format: DiskFormat,
+}
+
+/// A virtio disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disk {
+    /// The file.
+    pub path: PathBuf,
+    /// Its format; never guessed, since a guest could write a header of another.
+    pub format: DiskFormat,
+    /// Writes are thrown away when QEMU ends.
+    pub throw_away: bool,
+}
+
+/// The format of a disk image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DiskFormat {
+    /// Byte for byte.
+    Raw,
+    /// QEMU's own, which may lie over a base image.
+    Qcow2,
+}
+
+impl DiskFormat {
+    /// By the file's name: `.qcow2` or raw.
+    pub fn of(path: &Path) -> DiskFormat {
+        match path.extension() {
+            Some(e) if e == "qcow2" => DiskFormat::Qcow2,
+            _ => DiskFormat::Raw,
+        }
+    }
+
+    /// As QEMU writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            DiskFormat::Raw => "raw",
+            DiskFormat::Qcow2 => "qcow2",
+        }
+    }
+}
+
+/// A network card on a network of its own behind this machine's address (QEMU user network):
+/// the guest is 10.0.2.15, this machine 10.0.2.2, a name server 10.0.2.3. Further cards get
+/// 10.0.3.0/24 and so on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nic {
+    /// The hardware address. Two machines on this machine may have the same: their networks
+    /// never meet.
+    pub mac: [u8; 6],
+    /// Ports of this machine that lead to the guest.
+    pub forwards: Vec<Forward>,
+    /// The cable.
+    pub plugged: bool,
+}
+
+impl Nic {
+    /// The card with this index, with its cable plugged in.
+    pub fn new(index: u8, forwards: Vec<Forward>) -> Nic {
+        // 52:54:00 is the locally administered prefix that QEMU guests customarily have.
+        Nic {
+            mac: [0x52, 0x54, 0x00, 0x12, 0x34, 0x56_u8.wrapping_add(index)],
+            forwards,
+            plugged: true,
+        }
+    }
+}
+
+/// Where the first serial port goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Serial {
+    /// Appended to a file.
+    File(PathBuf),
+    /// The terminal of whoever started QEMU, and a copy in a file. Ctrl-a x ends QEMU.
+    Terminal {
+        /// The copy.
+        copy: PathBuf,
+    },
+}
+
+impl Machine {
+    /// The arguments for `qemu-system-x86_64`.
+    pub fn args(&self) -> Vec<String> {
+        let mut args = Args::default();
+        args.flag("-nodefaults");
+        args.pair("-display", "none");
+        args.pair("-M", "q35");
+        match self.accel {
+            Accel::Kvm => args.pair("-accel", "kvm").pair("-cpu", "host"),
+            // Translated guests run one thread a processor; `max` is all that QEMU can emulate.
+            Accel::Tcg => args.pair("-accel", "tcg,thread=multi").pair("-cpu", "max"),
+        };
+        args.pair("-m", (self.memory.0 >> 20).to_string());
+        args.pair("-smp", self.cpus.to_string());
+        args.pair("-rtc", "base=utc");
+        args.pair("-smbios", format!("type=1,serial={}", quoted(&self.serial_number)));
+        if !self.reboot {
+            args.flag("-no-reboot");
+        }
+        if let Some(flash) = &self.flash {
+            let (code, vars) = (file(&flash.code), file(&flash.vars));
+            let format = flash.vars_format.name();
+            args.pair("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"));
+            args.pair("-drive", format!("if=pflash,format={format},unit=1,file={vars}"));
+        }
+        for (i, disk) in self.disks.iter().enumerate() {
+            disk.write(i, &mut args);
+        }
+        for (i, nic) in self.nics.iter().enumerate() {
+            nic.write(i, &mut args);
+        }
+        self.serial.write(&mut args);
+        args.pair("-device", "virtio-rng-pci");
+        if let Some(socket) = &self.debug {
+            let socket = file(socket);
+            args.pair("-chardev", format!("socket,id=debug,path={socket},server=on,wait=off"));
+            args.pair("-device", "virtio-serial-pci");
+            args.pair("-device", "virtserialport,chardev=debug,name=org.lfedge.eve.debug");
+        }
+        if self.watchdog {
+            args.pair("-device", "i6300esb").pair("-action", "watchdog=reset");
+        }
+        if let Some(socket) = &self.tpm {
+            args.pair("-chardev", format!("socket,id=tpm,path={}", file(socket)));
+            args.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm");
+            args.pair("-device", "tpm-crb,tpmdev=tpm0");
+        }
+        let qmp = file(&self.qmp);
+        args.pair("-chardev", format!("socket,id=qmp,path={qmp},server=on,wait=off"));
+        args.pair("-mon", "chardev=qmp,mode=control");
+        if let Some(memory) = &self.incoming {
+            // `file:` would be shorter, but QEMU knows it only since 8.2.
+            args.pair("-incoming", format!("exec:cat {}", shell_word(memory)));
+        }
+        args.0
+    }
+
+    /// Every port of this machine that the guest will answer on.
+    pub fn forwards(&self) -> impl Iterator<Item = &Forward> {
+        self.nics.iter().flat_map(|n| &n.forwards)
+    }
+
+    /// Every Unix socket that will be made.
+    pub(super) fn sockets(&self) -> impl Iterator<Item = &PathBuf> {
+        [Some(&self.qmp), self.debug.as_ref(), self.tpm.as_ref()].into_iter().flatten()
+    }
+}
+
+impl Disk {
+    fn write(&self, i: usize, args: &mut Args) {
+        let (format, file) = (self.format.name(), file(&self.path));
+        let throw_away = if self.throw_away { ",snapshot=on" } else { "" };
+        // The default cache mode obeys the guest's flushes: killing QEMU is then a power cut that
+        // loses what was not flushed, and only that.
+        args.pair(
+            "-drive",
+            format!("if=none,id=disk{i},format={format},discard=unmap{throw_away},file={file}"),
+        );
+        args.pair("-device", format!("virtio-blk-pci,drive=disk{i},bootindex={i}"));
+    }
+}
+
+impl Nic {
+    fn write(&self, i: usize, args: &mut Args) {
+        let net = i + 2;
+        let mut netdev = format!("user,id=net{i},net=10.0.{net}.0/24,dhcpstart=10.0.{net}.15");
+        for Forward { at, guest_port } in &self.forwards {
+            netdev.push_str(&format!(",hostfwd=tcp:{}-:{guest_port}", host_address(at)));
+        }
+        args.pair("-netdev", netdev);
+        let mac = self.mac.map(|b| format!("{b:02x}")).join(":");
+        args.pair("-device", format!("virtio-net-pci,id=nic{i},netdev=net{i},mac={mac},romfile="));
+    }
+}
+
+impl Serial {
+    fn write(&self, args: &mut Args) {
+        match self {
+            Serial::File(path) => {
+                args.pair("-chardev", format!("file,id=serial,append=on,path={}", file(path)));
+            }
+            Serial::Terminal { copy } => {
+                let copy = file(copy);
+                args.pair(
+                    "-chardev",
+                    format!("stdio,id=serial,mux=on,signal=off,logfile={copy},logappend=on"),
+                );
+                args.pair("-mon", "chardev=serial,mode=readline");
+            }
+        }
+        args.pair("-serial", "chardev:serial");
+    }
+}
+
+#[derive(Default)]
+struct Args(Vec<String>);
+
+impl Args {
+    fn flag(&mut self, flag: &str) -> &mut Args {
+        self.0.push(flag.to_owned());
+        self
+    }
+
+    fn pair(&mut self, flag: &str, value: impl Into<String>) -> &mut Args {
+        self.0.extend([flag.to_owned(), value.into()]);
+        self
+    }
+}
+
+/// In QEMU's options a comma ends a value unless it is doubled.
+fn quoted(text: &str) -> String {
+    text.replace(',', ",,")
+}
+
+fn file(path: &Path) -> String {
+    quoted(&path.to_string_lossy())
+}
+
+fn host_address(at: &SocketAddr) -> String {
+    format!("{}:{}", at.ip(), at.port())
+}
+
+/// One word for `sh -c`, whatever is in it.
+pub(super) fn shell_word(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bare() -> Machine {
+        Machine {
+            accel: Accel::Tcg,
+            memory: Bytes::mib(512),
+            cpus: 2,
+            flash: None,
+            disks: vec![],
+            nics: vec![],
+            serial: Serial::File("/s/serial.log".into()),
+            debug: None,
+            watchdog: false,
+            tpm: None,
+            serial_number: "node-1".into(),
+            qmp: "/s/qmp".into(),
+            incoming: None,
+            reboot: true,
+        }
+    }
+
+    /// One argument a line, options together with their value.
+    fn show(machine: &Machine) -> String {
+        machine.args().join(" ").replace(" -", "\n-")
+    }
+
+    #[track_caller]
+    fn check(machine: &Machine, want: &[&str]) {
+        let base = show(&bare());
+        let got = show(machine);
+        let news: Vec<&str> = got.lines().filter(|l| !base.lines().any(|b| b == *l)).collect();
+        assert_eq!(news, want);
+    }
+
+    #[test]
+    fn the_bare_machine_has_a_serial_log_and_a_monitor_only() {
+        let want = "-nodefaults\n-display none\n-M q35\n-accel tcg,thread=multi\n-cpu max\n-m 512\n\
+                    -smp 2\n-rtc base=utc\n-smbios type=1,serial=node-1\n\
+                    -chardev file,id=serial,append=on,path=/s/serial.log\n-serial chardev:serial\n\
+                    -device virtio-rng-pci\n\
+                    -chardev socket,id=qmp,path=/s/qmp,server=on,wait=off\n\
+                    -mon chardev=qmp,mode=control";
+        assert_eq!(show(&bare()), want);
+    }
+
+    #[test]
+    fn a_comma_in_a_path_stays_in_the_path() {
+        let disk = Disk { path: "/a,b/d".into(), format: DiskFormat::Raw, throw_away: true };
+        check(
+            &Machine { disks: vec![disk], ..bare() },
+            &[
+                "-drive if=none,id=disk0,format=raw,discard=unmap,snapshot=on,file=/a,,b/d",
+                "-device virtio-blk-pci,drive=disk0,bootindex=0",
+            ],
+        );
+    }
+
+    #[test]
+    fn firmware_code_is_read_only_and_variables_are_not() {
+        let flash = Flash {
+            code: "/f/CODE.fd".into(),
+            vars: "/s/vars.qcow2".into(),
+            vars_format: DiskFormat::Qcow2,
+        };
+        check(
+            &Machine { flash: Some(flash), ..bare() },
+            &[
+                "-drive if=pflash,format=raw,unit=0,readonly=on,file=/f/CODE.fd",
+                "-drive if=pflash,format=qcow2,unit=1,file=/s/vars.qcow2",
+            ],
+        );
+    }
+
+    #[test]
+    fn each_card_has_a_network_of_its_own() {
+        let page = Forward { at: ([127, 0, 0, 1], 8080).into(), guest_port: 8080 };
+        check(
+            &Machine { nics: vec![Nic::new(0, vec![page]), Nic::new(1, vec![])], ..bare() },
+            &[
+                "-netdev user,id=net0,net=10.0.2.0/24,dhcpstart=10.0.2.15,\
+                 hostfwd=tcp:127.0.0.1:8080-:8080",
+                "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:12:34:56,romfile=",
+                "-netdev user,id=net1,net=10.0.3.0/24,dhcpstart=10.0.3.15",
+                "-device virtio-net-pci,id=nic1,netdev=net1,mac=52:54:00:12:34:57,romfile=",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_snapshot_comes_in_through_a_shell_that_sees_one_word() {
+        let from = Some("/it's/memory".into());
+        check(&Machine { incoming: from, ..bare() }, &[r"-incoming exec:cat '/it'\''s/memory'"]);
+    }
+
+    #[test]
+    fn the_debug_port_the_tpm_and_the_watchdog_are_devices() {
+        let machine = Machine {
+            debug: Some("/s/debug".into()),
+            tpm: Some("/s/tpm".into()),
+            watchdog: true,
+            reboot: false,
+            ..bare()
+        };
+        check(
+            &machine,
+            &[
+                "-no-reboot",
+                "-chardev socket,id=debug,path=/s/debug,server=on,wait=off",
+                "-device virtio-serial-pci",
+                "-device virtserialport,chardev=debug,name=org.lfedge.eve.debug",
+                "-device i6300esb",
+                "-action watchdog=reset",
+                "-chardev socket,id=tpm,path=/s/tpm",
+                "-tpmdev emulator,id=tpm0,chardev=tpm",
+                "-device tpm-crb,tpmdev=tpm0",
+            ],
+        );
+    }
+}
