@@ -2,3 +2,25 @@
 //!
 //! No paths, clocks or randomness: seed and time are arguments. Every parser has a bound and a fuzz
 //! target.
+
+pub mod cpio;
+pub mod fat;
+mod field;
+pub mod gpt;
+pub mod layout;
+pub mod qcow2;
+pub mod slot;
+pub mod squashfs;
+pub mod uki;
+pub mod verity;
+
+use std::borrow::Cow;
+
+/// Bytes and where they go. What no extent covers is zero.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extent<'a> {
+    /// Offset in bytes from the start of the volume.
+    pub at: u64,
+    /// What stands there.
+    pub bytes: Cow<'a, [u8]>,
+}

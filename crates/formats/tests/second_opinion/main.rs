@@ -1,0 +1,5 @@
+//! What our writers wrote, judged by programs that others wrote.
+
+mod disk;
+mod program;
+mod tools;
