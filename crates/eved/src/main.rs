@@ -4,10 +4,12 @@
 //! `device` what to do; let `host` do it; publish what is. What they share stands in [`service`].
 
 mod app;
+mod chance;
 mod config;
 mod content;
 mod debug;
 mod health;
+mod link;
 mod log;
 mod netinst;
 mod network;

@@ -1,7 +1,267 @@
-//! `eved onboard`: not there yet.
+//! `eved onboard`: makes the device key once, and asks the controller who we are.
+//!
+//! `device::onboard` says which step comes next. The key is never replaced: a node whose key is lost
+//! or damaged says so and waits for a person, since a new key would be a new node.
 
-use crate::service::Context;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::certs::ControllerCerts;
+use api::{Certificate, SigningKey};
+use device::onboard::{self, Effect, Event, Facts, State};
+use host::topics::{Reader, Table, Watch, Writer};
+use model::reported::{Identity, Onboarding, OnboardingStep};
+use model::topic::{Controller, Identities, OnboardingState, Only, Ports};
+use model::{Diagnose, Diagnosis, Problem, Who, chain};
+use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, sleep_until};
+
+use crate::chance::jitter;
+use crate::link::{CallError, DEVICE_CERTIFICATE, DEVICE_KEY, Link, Onboarder};
+use crate::service::{Context, Paths};
+
+/// A node without what it needs looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Why there is no device key to use.
+#[derive(Debug, thiserror::Error)]
+enum KeyTrouble {
+    #[error("the device key is gone although this node was known by it ({0} is still there)")]
+    Lost(String),
+    #[error("cannot make the device key")]
+    Make(#[source] api::KeyError),
+    #[error("cannot keep the device key")]
+    Keep(#[from] store::SaveError),
+    #[error("cannot prepare {path}")]
+    Folder { path: String, source: io::Error },
+    #[error(transparent)]
+    Read(#[from] CallError),
+}
+
+impl Diagnose for KeyTrouble {
+    fn diagnose(&self) -> Diagnosis {
+        let advice = "restore /persist/certs, or wipe /persist to make this a new node";
+        match self {
+            Self::Lost(_) => Diagnosis::of(Who::Hardware, advice),
+            Self::Make(_) => Diagnosis::of(Who::Nobody, "it is tried again").retry_in(LOOK_AGAIN),
+            Self::Keep(_) | Self::Folder { .. } => {
+                Diagnosis::of(Who::Hardware, "check the node's disk").retry_in(LOOK_AGAIN)
+            }
+            Self::Read(e) => e.diagnose().retry_in(LOOK_AGAIN),
+        }
+    }
+}
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
-    anyhow::bail!("{} is not built in", ctx.service.name())
+    let roots = ctx.roots();
+    let mut identities = Writer::<Identities>::open(&roots)?;
+    let mut states = Writer::<OnboardingState>::open(&roots)?;
+    let saved = identities.table().get(&Only).cloned();
+    identities.finish()?;
+    ctx.ready();
+
+    let Some((link, onboarder)) = prepare(&ctx, &mut states, saved.is_some()).await? else {
+        return Ok(()); // asked to end
+    };
+    let facts = Facts {
+        server: link.server.clone(),
+        onboarding_certificate: onboarder.is_some(),
+        serial: serial(&ctx.paths),
+        soft_serial: read_line(&ctx.paths.config.join("soft_serial")),
+    };
+    let ports = Reader::<Ports>::open(&roots);
+    let controller = Reader::<Controller>::open(&roots);
+    let watch = Watch::new(&[ports.dir(), controller.dir()])?;
+    let calls = Arc::new(Calls { link, onboarder, certs: Mutex::new(None), facts: facts.clone() });
+
+    let (answers, mut answered) = mpsc::unbounded_channel();
+    let mut state = State::new(&facts, saved);
+    let mut alarm: Option<Instant> = None;
+    let mut up = false;
+    answers.send(Event::Network { up: false })?;
+    loop {
+        states.publish(Table::<OnboardingState>::from([(Only, state.report(&facts))]))?;
+        let rings = alarm.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+        let event = tokio::select! {
+            () = ctx.stopped() => return Ok(()),
+            Some(event) = answered.recv() => event,
+            () = sleep_until(rings), if alarm.is_some() => { alarm = None; Event::Alarm }
+            changed = watch.changed() => {
+                changed?;
+                let is_up = ports.read().values().any(|p| !p.addresses.is_empty());
+                let came_up = is_up && !up;
+                up = is_up;
+                let forgotten = controller.get(&Only).is_some_and(|c| c.forgotten);
+                match (came_up, forgotten) {
+                    (true, _) => Event::Network { up: true },
+                    (false, true) => Event::Forgotten,
+                    (false, false) => continue,
+                }
+            }
+        };
+        let before = state.step;
+        let (next, effects) = onboard::step(state, event, &facts, host::clock::now(), jitter());
+        state = next;
+        tell(before, &state);
+        for effect in effects {
+            match effect {
+                Effect::Alarm(wait) => alarm = Some(Instant::now() + wait),
+                Effect::Remember(identity) => {
+                    tracing::info!(id = %identity.id, server = identity.server, "onboarded");
+                    identities.publish(Table::<Identities>::from([(Only, identity)]))?;
+                }
+                call => {
+                    let (calls, answers) = (calls.clone(), answers.clone());
+                    tokio::spawn(async move {
+                        // A closed queue means that we are ending.
+                        let _ = answers.send(calls.make(call).await);
+                    });
+                }
+            }
+        }
+    }
+}
+
+fn tell(before: OnboardingStep, now: &State) {
+    if let Some(why) = &now.problem {
+        tracing::warn!(step = ?now.step, failures = now.failures, "{}", why.text);
+    } else if now.step != before {
+        tracing::info!(step = ?now.step, "onboarding");
+    }
+}
+
+/// The calls to the controller that onboarding makes.
+struct Calls {
+    link: Link,
+    onboarder: Option<Onboarder>,
+    certs: Mutex<Option<ControllerCerts>>,
+    facts: Facts,
+}
+
+impl Calls {
+    async fn make(&self, call: Effect) -> Event {
+        let problem = |e: CallError| e.problem(host::clock::now());
+        let (serial, soft_serial) = (&self.facts.serial, &self.facts.soft_serial);
+        match call {
+            Effect::FetchCerts => {
+                let fetched = self.link.certs(host::clock::now()).await;
+                let mut known = self.certs.lock().await;
+                Event::Certs(fetched.map(|(certs, _)| *known = Some(certs)).map_err(problem))
+            }
+            Effect::Register => {
+                let told = match &self.onboarder {
+                    Some(onboarder) => self.link.register(onboarder, serial, soft_serial).await,
+                    None => Ok(()),
+                };
+                Event::Registered(told.map_err(problem))
+            }
+            _ => {
+                let known = self.certs.lock().await;
+                let Some(certs) = known.as_ref() else {
+                    let why = Diagnosis::of(Who::Developer, "report this");
+                    let text = "asked for an id before the certificates";
+                    return Event::Uuid(Err(Problem::new(text, why, host::clock::now())));
+                };
+                let told = self.link.uuid(certs.signer(), serial, soft_serial).await;
+                Event::Uuid(told.map_err(problem))
+            }
+        }
+    }
+}
+
+/// Waits until there is a key and everything that names the controller. `None`: asked to end.
+async fn prepare(
+    ctx: &Context,
+    states: &mut Writer<OnboardingState>,
+    known: bool,
+) -> anyhow::Result<Option<(Link, Option<Onboarder>)>> {
+    loop {
+        let got = device_key(&ctx.paths, known)
+            .and_then(|(key, certificate)| Ok(Link::new(&ctx.paths, key, certificate)?))
+            .and_then(|link| Ok((link, Onboarder::open(&ctx.paths)?)));
+        let trouble = match got {
+            Ok(all) => return Ok(Some(all)),
+            Err(trouble) => trouble,
+        };
+        tracing::error!("{}", chain(&trouble));
+        let told = Onboarding {
+            step: OnboardingStep::Network,
+            tries: 0,
+            serial: serial(&ctx.paths),
+            soft_serial: String::new(),
+            problem: Some(trouble.problem(host::clock::now())),
+        };
+        states.publish(Table::<OnboardingState>::from([(Only, told)]))?;
+        tokio::select! {
+            () = ctx.stopped() => return Ok(None),
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// The device's key and certificate; made at the first start and never again.
+fn device_key(paths: &Paths, known: bool) -> Result<(SigningKey, Certificate), KeyTrouble> {
+    let dir = paths.persist.join("certs");
+    open_to_key_users(&dir)
+        .map_err(|source| KeyTrouble::Folder { path: dir.display().to_string(), source })?;
+    let (key_at, certificate_at) = (dir.join(DEVICE_KEY), dir.join(DEVICE_CERTIFICATE));
+    let key = if key_at.exists() {
+        crate::link::read_key(&key_at)?
+    } else if certificate_at.exists() {
+        return Err(KeyTrouble::Lost(certificate_at.display().to_string()));
+    } else if known {
+        return Err(KeyTrouble::Lost("its identity".to_owned()));
+    } else {
+        let key = SigningKey::generate().map_err(KeyTrouble::Make)?;
+        let pem = key.to_pem().map_err(KeyTrouble::Make)?;
+        // On the disk before anyone can see it used; never readable by others, not even at first.
+        let usual = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
+        let saved = store::save(&dir, DEVICE_KEY, pem.as_bytes());
+        rustix::process::umask(usual);
+        saved?;
+        tracing::info!("made the device key");
+        key
+    };
+    if !certificate_at.exists() {
+        let made = api::device_certificate(&key, host::clock::now()).map_err(KeyTrouble::Make)?;
+        store::save(&dir, DEVICE_CERTIFICATE, made.pem())?;
+    }
+    let certificate = crate::link::read_certificate(&certificate_at)?;
+    Ok((key, certificate))
+}
+
+/// Lets the group of key users into the folder, and nobody else; files made in it are the group's.
+fn open_to_key_users(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    match std::os::unix::fs::chown(dir, None, Some(model::services::KEY_GROUP)) {
+        // A person who tries the service by hand is not in the group.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            tracing::warn!("{} is not given to the group of key users: {e}", dir.display());
+        }
+        other => other?,
+    }
+    std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o2750))
+}
+
+/// The hardware's serial number: as `eve-init` found it (only root may read the firmware's tables),
+/// else as far as we can see ourselves; empty if it has none.
+fn serial(paths: &Paths) -> String {
+    let found = read_line(&paths.run.join("serial"));
+    if found.is_empty() { read_line(Path::new("/sys/class/dmi/id/product_serial")) } else { found }
+}
+
+/// The first line of a small file, trimmed, at most 256 characters; empty if there is none.
+fn read_line(path: &Path) -> String {
+    let text = std::fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text[..text.len().min(1024)]).into_owned();
+    let line = text.lines().next().unwrap_or_default().trim();
+    line.chars().filter(|c| !c.is_control()).take(256).collect()
+}
+
+/// The identity that a controller gave, if it is this controller.
+pub(crate) fn known_to(identity: Option<Identity>, server: &str) -> Option<Identity> {
+    identity.filter(|i| i.server == server)
 }

@@ -16,14 +16,16 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, StatusCode, Uri};
+use hyper::{StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use model::{Diagnose, Diagnosis, Who};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+pub use hyper::Method;
 pub use resolve::{ResolveError, Resolver};
 
 /// How long a TCP connection may take (EVE: `timer.dial.timeout`).
@@ -171,6 +173,30 @@ impl HttpError {
     pub fn is_refused(&self) -> bool {
         matches!(self, HttpError::Connect { source, .. }
             if source.kind() == io::ErrorKind::ConnectionRefused)
+    }
+}
+
+impl Diagnose for HttpError {
+    fn diagnose(&self) -> Diagnosis {
+        use Who::{Network, Operator};
+        match self {
+            Self::Url { .. } => Diagnosis::of(Operator, "correct the address"),
+            Self::Trust { .. } => Diagnosis::of(Operator, "correct the certificate"),
+            Self::Resolve { .. } => Diagnosis::of(Network, "check the network's DNS, and the name"),
+            Self::Connect { .. } | Self::Slow { .. } | Self::Exchange { .. } => {
+                Diagnosis::of(Network, "check the way to the server, and the server")
+            }
+            Self::Tls { .. } if self.is_certificate_time() => {
+                Diagnosis::of(Operator, "check this machine's clock and the server's certificate")
+            }
+            Self::Tls { .. } => Diagnosis::of(
+                Operator,
+                "check that the server's certificate names it and comes from a trusted root",
+            ),
+            Self::TooLarge { .. } | Self::Redirects { .. } => {
+                Diagnosis::of(Operator, "check that this is the right server")
+            }
+        }
     }
 }
 
