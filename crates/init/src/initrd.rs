@@ -1,0 +1,134 @@
+//! The initrd's part: find the slot, check it, become its `/sbin/eve-init`.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
+
+use crate::cmdline::{self, Boot};
+use crate::failure::{Doing, Failure};
+use crate::partition::{self, Partition};
+use crate::{console, modules, mounts, verity};
+
+/// Disks on slow buses take seconds; a disk that takes longer is not there.
+const DISK_PATIENCE: Duration = Duration::from_secs(30);
+const NEW_ROOT: &str = "/root";
+const NEXT: &str = "/sbin/eve-init";
+
+/// Returns only if the node cannot boot; the kernel then panics, which is how it stops.
+pub(crate) fn run() -> ExitCode {
+    if let Err(why) = boot() {
+        console::alarm(&why);
+        console::alarm("this slot cannot boot; the node stops here");
+    }
+    ExitCode::FAILURE
+}
+
+fn boot() -> Result<(), String> {
+    let text = |failure: Failure| failure.to_string();
+    mounts::first().map_err(text)?;
+    console::unlimited();
+    console::milestone("initrd");
+    let line = fs::read_to_string("/proc/cmdline").map_err(|e| e.to_string())?;
+    let boot = cmdline::parse(&line).map_err(|why| format!("the kernel command line {why}"))?;
+
+    let failures =
+        modules::load_list(Path::new(crate::INITRD_MARK), Path::new("/")).map_err(text)?;
+    failures.iter().for_each(console::warn);
+
+    let found = partition::wait_for(Path::new("/sys"), &boot.slot, DISK_PATIENCE)?;
+    // A second disk may hold a slot of this name, an installer's for one: the root hash knows ours.
+    let mut last = String::new();
+    for partition in &found {
+        match open_root(&boot, partition) {
+            Ok(()) => {
+                let why = switch_root().err().map(text).unwrap_or_default();
+                return Err(why);
+            }
+            Err(why) => last = why,
+        }
+        if found.len() > 1 {
+            console::warn(&last);
+        }
+    }
+    Err(last)
+}
+
+/// Mounts the slot's root file system, or says what is wrong with it.
+fn open_root(boot: &Boot, partition: &Partition) -> Result<(), String> {
+    let (node, slot) = (partition.node(), &boot.slot);
+    let device = verity::open(&node, &boot.verity).map_err(|f| {
+        let _ = verity::close();
+        f.to_string()
+    })?;
+    let checked = read_first(&device)
+        .and_then(|()| {
+            mount(&device, NEW_ROOT, c"squashfs", MountFlags::RDONLY, None).map_err(Into::into)
+        })
+        // The next program is read whole, so that it is we who meet a bad block in it.
+        .and_then(|()| read_all(&Path::new(NEW_ROOT).join(NEXT.trim_start_matches('/'))));
+    match checked {
+        Ok(()) => {}
+        Err(error) => {
+            let _ = unmount(NEW_ROOT, UnmountFlags::empty());
+            let _ = verity::close();
+            let device = node.display();
+            return Err(if error.raw_os_error() == Some(Errno::IO.raw_os_error()) {
+                format!(
+                    "the root file system of {slot} is corrupt: blocks of {device} do not match the \
+                     root hash {}; write the image anew",
+                    boot.verity.root
+                )
+            } else {
+                format!("cannot use the root file system of {slot} on {device}: {error}")
+            });
+        }
+    }
+    // From here on nobody stands beside each read: a bad block stops the node.
+    verity::harden(&node, &boot.verity).map_err(|f| f.to_string())?;
+    console::milestone(&format!("root file system of {slot} on {} checked", node.display()));
+    Ok(())
+}
+
+fn read_first(device: &Path) -> io::Result<()> {
+    File::open(device)?.read_exact(&mut [0; 4096])
+}
+
+fn read_all(path: &Path) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 16];
+    while file.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+/// Becomes the next program. Returns only on failure.
+fn switch_root() -> Result<(), Failure> {
+    for folder in ["dev", "proc", "sys"] {
+        let to = format!("{NEW_ROOT}/{folder}");
+        mount_move(format!("/{folder}"), &to).doing(|| format!("move /{folder} to {to}"))?;
+    }
+    forget_initrd();
+    rustix::process::chdir(NEW_ROOT).doing(|| format!("enter {NEW_ROOT}"))?;
+    mount_move(".", "/").doing(|| "move the new root to /".to_owned())?;
+    rustix::process::chroot(".").doing(|| "make the new root the root".to_owned())?;
+    rustix::process::chdir("/").doing(|| "enter the new root".to_owned())?;
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "init may not use host: it has a door of its own"
+    )]
+    let error = Command::new(NEXT).exec();
+    Err(error).doing(|| format!("start {NEXT}"))
+}
+
+/// Frees the memory of what the initrd brought. Its only program runs on, without a name.
+fn forget_initrd() {
+    let _ = fs::remove_file(crate::INITRD_MARK);
+    let _ = fs::remove_file("/init");
+    let _ = fs::remove_dir_all("/lib");
+    let _ = fs::remove_dir_all("/usr");
+}

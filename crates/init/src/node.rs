@@ -1,0 +1,360 @@
+//! PID 1 of the node: prepare, then keep services alive until told to end.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use model::reported::BootReason;
+use model::services::{ALL, Service};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::system::RebootCommand;
+
+use crate::notify::{Notify, Said};
+use crate::power::{Buttons, Kind, Request};
+use crate::supervise::{Action, Death, Event, Table};
+use crate::uevent::Uevents;
+use crate::watchdog::Watchdog;
+use crate::{cgroup, cmdline, config, console, folders, mounts, shutdown, spawn};
+
+/// At least this often the loop goes round.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What PID 1 knows and holds.
+pub(crate) struct Node {
+    pub(crate) table: Table,
+    pub(crate) watchdog: Watchdog,
+    signals: SignalFd,
+    notify: Notify,
+    uevents: Option<Uevents>,
+    buttons: Buttons,
+    /// The process that loads modules, while there is one, and who waits for the next.
+    loader: Option<i32>,
+    wanted_drivers: Vec<String>,
+    /// Both ends of every log pipe.
+    _pipes: Vec<File>,
+    out_of_memory: Vec<(Service, u64)>,
+    persist_ready: bool,
+    told_ready: bool,
+}
+
+/// Returns only if the node cannot run; the kernel then panics.
+pub(crate) fn run() -> ExitCode {
+    match prepare() {
+        Ok(mut node) => {
+            let request = node.keep();
+            shutdown::run(&mut node, &request);
+        }
+        Err(why) => console::alarm(why),
+    }
+    ExitCode::FAILURE
+}
+
+fn prepare() -> Result<Node, String> {
+    let text = |f: crate::failure::Failure| f.to_string();
+    mounts::rest().map_err(text)?;
+    console::unlimited();
+    console::milestone("init");
+    settings();
+    folders::early().map_err(text)?;
+    mark("init");
+    cgroup::prepare().map_err(text)?;
+    let mut mask = SigSet::empty();
+    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR2] {
+        mask.add(signal);
+    }
+    mask.thread_block().map_err(|e| format!("cannot block signals: {e}"))?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .map_err(|e| format!("cannot listen to signals: {e}"))?;
+    let notify = Notify::listen().map_err(|e| format!("cannot listen to services: {e}"))?;
+    // Before the first look at what is there, so that nothing falls between.
+    let uevents = Uevents::listen().inspect_err(|e| console::warn(e)).ok();
+    let loader = spawn::start_self(&["load-modules"]).inspect_err(|f| console::warn(f)).ok();
+    // An empty /config is no reason to stop: the node waits to be told of its controller.
+    if let Err(why) = config::load() {
+        console::alarm(format_args!("/config is empty: {why}"));
+    }
+    let pipes = ALL
+        .iter()
+        .map(|spec| spawn::hold_pipe(spec).map_err(|e| format!("cannot open a log pipe: {e}")))
+        .collect::<Result<_, _>>()?;
+    mark("services");
+    Ok(Node {
+        table: Table::new(ALL, |path| Path::new(path).exists()),
+        watchdog: Watchdog::default(),
+        signals,
+        notify,
+        uevents,
+        buttons: Buttons::default(),
+        loader,
+        wanted_drivers: Vec::new(),
+        _pipes: pipes,
+        out_of_memory: Vec::new(),
+        persist_ready: false,
+        told_ready: false,
+    })
+}
+
+/// What the kernel should do differently from its defaults.
+fn settings() {
+    let _ = rustix::system::sethostname(b"eve");
+    // ctrl-alt-del comes to us as a signal.
+    let _ = rustix::system::reboot(RebootCommand::CadOff);
+    for (knob, value) in [
+        ("kernel/modprobe", "/sbin/modprobe"),
+        ("kernel/panic_on_oops", "1"),
+        ("kernel/kptr_restrict", "1"),
+        ("fs/protected_hardlinks", "1"),
+        ("fs/protected_symlinks", "1"),
+        ("fs/protected_fifos", "1"),
+        ("fs/protected_regular", "1"),
+    ] {
+        if let Err(error) = console::overwrite(&format!("/proc/sys/{knob}"), value) {
+            console::note(format_args!("{knob} stays as it is: {error}"));
+        }
+    }
+    if cmdline::debug(&fs::read_to_string("/proc/cmdline").unwrap_or_default()) {
+        console::note("debug mode (eve.debug): services also write to the console");
+    }
+}
+
+/// A moment of the boot, for `eved health` to report.
+fn mark(what: &str) {
+    let line = format!("{what} {}\n", console::uptime_ms());
+    let _ = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open("/run/eve/boot-marks")
+        .and_then(|mut file| file.write_all(line.as_bytes()));
+}
+
+impl Node {
+    /// Keeps services alive until something asks for the end.
+    fn keep(&mut self) -> Request {
+        let mut events = vec![Event::Tick];
+        loop {
+            for event in std::mem::take(&mut events) {
+                for action in self.table.step(console::uptime_ms(), &event) {
+                    match self.act(&action) {
+                        Ok(more) => events.extend(more),
+                        Err(request) => return request,
+                    }
+                }
+            }
+            if events.is_empty() {
+                self.wait();
+            }
+            if let Some(request) = self.signalled() {
+                return request;
+            }
+            if self.buttons.pressed() {
+                return Request::new(Kind::PowerOff, "poweroff_command: power button");
+            }
+            events.extend(self.reap());
+            events.extend(self.heard());
+            self.drivers();
+            if self.watchdog.open() == Some(true) {
+                mark("hardware-watchdog-fired");
+            }
+            self.watchdog.feed();
+            events.push(Event::Tick);
+        }
+    }
+
+    fn wait(&self) {
+        let buttons: Vec<_> = self.buttons.fds().collect();
+        let mut fds: Vec<&dyn std::os::fd::AsFd> = vec![&self.signals, &self.notify];
+        fds.extend(self.uevents.iter().map(|u| u as &dyn std::os::fd::AsFd));
+        fds.extend(buttons.iter().map(|b| b as &dyn std::os::fd::AsFd));
+        spawn::wait_for(&fds, TICK);
+    }
+
+    fn act(&mut self, action: &Action) -> Result<Vec<Event>, Request> {
+        match action {
+            Action::Start(service) => {
+                if !self.persist_ready && *service != Service::Storage {
+                    self.prepare_persist();
+                }
+                Ok(vec![match spawn::start(service.spec()) {
+                    Ok(pid) => Event::Started(*service, pid),
+                    Err(failure) => {
+                        console::warn(failure);
+                        Event::NotStarted(*service)
+                    }
+                }])
+            }
+            Action::Kill(service, pid) => {
+                let (name, promise) = (service.name(), service.spec().watchdog.as_secs());
+                console::warn(format_args!("{name} was silent for {promise} s and is killed"));
+                if let Some(pid) = Pid::from_raw(*pid) {
+                    let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+                }
+                Ok(Vec::new())
+            }
+            Action::Reboot(reason, words) => {
+                Err(Request::new(Kind::Reboot, format!("{}: {words}", name_of(*reason))))
+            }
+        }
+    }
+
+    /// Once storage is done, the folders of all others can be made.
+    fn prepare_persist(&mut self) {
+        if self.table.is_done(Service::Storage) {
+            self.persist_ready = true;
+            console::milestone("/persist mounted");
+            if let Err(failure) = folders::on_persist() {
+                console::alarm(failure);
+            }
+        }
+    }
+
+    /// Everybody who ended, as events for the table.
+    pub(crate) fn reap(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+            let pid = pid.as_raw_nonzero().get();
+            if self.loader == Some(pid) {
+                self.loader = None;
+                self.buttons.look();
+                continue;
+            }
+            let Some(service) = self.table.service(pid) else { continue };
+            let (how, death) = match (status.exit_status(), status.terminating_signal()) {
+                (Some(0), _) => ("ended".to_owned(), Death::Done),
+                (Some(code), _) => (format!("ended with status {code}"), Death::Failed),
+                (_, Some(9)) if self.new_oom_kills(service) => {
+                    ("was killed: it used more memory than it may".to_owned(), Death::OutOfMemory)
+                }
+                (_, signal) => {
+                    (format!("was ended by signal {}", signal.unwrap_or_default()), Death::Failed)
+                }
+            };
+            self.tell_end(service, &how, death);
+            events.push(Event::Ended(pid, death));
+        }
+        events
+    }
+
+    fn tell_end(&self, service: Service, how: &str, death: Death) {
+        if death == Death::Done {
+            return;
+        }
+        let (name, starts) = (service.name(), self.table.starts(service));
+        console::warn(format_args!("service {name} {how} (start {starts} of this boot)"));
+        // Without a reader of logs, its last words would never be heard.
+        if service == Service::Log || self.table.pid(Service::Log).is_none() {
+            for line in spawn::last_words(service.spec()) {
+                console::warn(format_args!("{name}: {line}"));
+            }
+        }
+    }
+
+    fn new_oom_kills(&mut self, service: Service) -> bool {
+        let now = cgroup::out_of_memory_kills(service);
+        let known = self.out_of_memory.iter_mut().find(|(s, _)| *s == service);
+        let before = match known {
+            Some((_, count)) => std::mem::replace(count, now),
+            None => {
+                self.out_of_memory.push((service, now));
+                0
+            }
+        };
+        now > before
+    }
+
+    fn heard(&mut self) -> Vec<Event> {
+        let mut events = Vec::new();
+        for (pid, said) in self.notify.take() {
+            events.push(match said {
+                Said::Ready => {
+                    if let Some(service) = self.table.service(pid) {
+                        console::note(format_args!("service {} is ready", service.name()));
+                    }
+                    Event::Ready(pid)
+                }
+                Said::Alive => Event::Alive(pid),
+                Said::Status(text) => {
+                    if let Some(service) = self.table.service(pid) {
+                        console::note(format_args!("service {}: {text}", service.name()));
+                    }
+                    continue;
+                }
+            });
+        }
+        if !self.told_ready && self.table.all_ready() {
+            self.told_ready = true;
+            console::milestone("all services ready");
+            mark("ready");
+        }
+        events
+    }
+
+    /// Loads drivers for devices that came since the last time.
+    fn drivers(&mut self) {
+        if let Some(uevents) = &self.uevents {
+            self.wanted_drivers.extend(uevents.aliases());
+        }
+        if self.loader.is_none() && !self.wanted_drivers.is_empty() {
+            // Bounded: what does not fit comes with the next call.
+            let rest = self.wanted_drivers.split_off(self.wanted_drivers.len().min(200));
+            let now = std::mem::replace(&mut self.wanted_drivers, rest);
+            let args: Vec<&str> =
+                std::iter::once("load-modules").chain(now.iter().map(String::as_str)).collect();
+            self.loader = spawn::start_self(&args).inspect_err(|f| console::warn(f)).ok();
+        }
+    }
+
+    fn signalled(&mut self) -> Option<Request> {
+        let mut request = None;
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
+            request = match signal {
+                Some(Signal::SIGTERM) => Some(Request::read().unwrap_or_else(|| {
+                    Request::new(Kind::Reboot, "unknown: PID 1 was told to end")
+                })),
+                Some(Signal::SIGINT) => {
+                    Some(Request::new(Kind::Reboot, "reboot_command: ctrl-alt-del"))
+                }
+                Some(Signal::SIGUSR2) => {
+                    Some(Request::new(Kind::PowerOff, "poweroff_command: SIGUSR2 to PID 1"))
+                }
+                _ => request,
+            };
+        }
+        request
+    }
+
+    /// Reaps until these are gone or time is up. Returns those that are left.
+    pub(crate) fn wait_until_gone(&mut self, pids: &[i32], patience: Duration) -> Vec<i32> {
+        let step = Duration::from_millis(20);
+        let mut waited = Duration::ZERO;
+        let mut left: Vec<i32> = pids.to_vec();
+        loop {
+            for event in self.reap() {
+                if let Event::Ended(pid, _) = event {
+                    left.retain(|p| *p != pid);
+                }
+                // So that the table forgets the process. What it would do about it is not done:
+                // the node goes down.
+                let _ = self.table.step(console::uptime_ms(), &event);
+            }
+            if left.is_empty() || waited >= patience {
+                return left;
+            }
+            std::thread::sleep(step);
+            waited += step;
+        }
+    }
+}
+
+/// As `BootReason` is written in JSON; only those that PID 1 itself can name.
+fn name_of(reason: BootReason) -> &'static str {
+    match reason {
+        BootReason::OutOfMemory => "out_of_memory",
+        BootReason::WatchdogHung => "watchdog_hung",
+        _ => "fatal",
+    }
+}
