@@ -6,5 +6,6 @@ pub mod clock;
 pub mod detached;
 pub mod http;
 pub mod process;
+pub mod registry;
 pub mod qemu;
 pub mod topics;
