@@ -6,6 +6,7 @@ mod controller;
 mod fleet;
 mod out;
 mod pkg;
+mod places;
 mod run;
 mod up;
 

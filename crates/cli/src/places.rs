@@ -1,0 +1,53 @@
+//! Where things are on the machine of whoever types: the cache, the state, the built images.
+
+use std::path::{Path, PathBuf};
+
+use crate::out;
+
+/// The folder of everything that can be made again: `$EVE_CACHE`, else `eve` in
+/// `$XDG_CACHE_HOME` or `~/.cache`.
+pub(crate) fn cache() -> PathBuf {
+    env_path("EVE_CACHE").unwrap_or_else(|| xdg("XDG_CACHE_HOME", ".cache").join("eve"))
+}
+
+/// The folder in which `eve up` keeps its node and its controller: `eve/up` in `$XDG_STATE_HOME` or
+/// `~/.local/state`.
+pub(crate) fn up_state() -> PathBuf {
+    xdg("XDG_STATE_HOME", ".local/state").join("eve/up")
+}
+
+/// The folder of the newest images: `dist/<arch>/current`, here or in a folder above.
+pub(crate) fn newest_images() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let newest = Path::new("dist/amd64/current");
+    here.ancestors().map(|d| d.join(newest)).find(|d| d.exists()).unwrap_or(newest.to_owned())
+}
+
+/// The image that was asked for, or the newest that was built: `live.qcow2` or `live.raw`.
+pub(crate) fn live_image(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let newest = newest_images();
+    let candidates = match asked {
+        Some(path) => vec![path.to_owned()],
+        None => vec![newest.join("live.raw"), newest.join("live.qcow2")],
+    };
+    candidates.iter().find(|p| p.is_file()).cloned().ok_or_else(|| match asked {
+        Some(path) => out::advised(
+            format!("there is no image {}", path.display()),
+            "give the path of a disk image, raw or qcow2, with --image",
+        ),
+        None => out::advised(
+            format!("no image has been built: {} is not there", candidates[0].display()),
+            "build one with `eve build live`, or name one with --image",
+        ),
+    })
+}
+
+fn env_path(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+fn xdg(name: &str, below_home: &str) -> PathBuf {
+    let home = || env_path("HOME").unwrap_or_else(|| "/root".into());
+    // The XDG base directory specification: a relative path counts as none.
+    env_path(name).filter(|p| p.is_absolute()).unwrap_or_else(|| home().join(below_home))
+}

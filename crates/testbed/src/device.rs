@@ -1,0 +1,252 @@
+//! A node in the lab.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use host::qemu::{
+    Disk, DiskFormat, Flash, Forward, Guest, Machine, Nic, PowerDown, Qmp, Serial, SerialLog,
+    Swtpm, copy_sparse, grow, overlay, start,
+};
+
+use crate::debug::{DebugPort, Output};
+use crate::image::Image;
+use crate::lab::{Lab, Setup};
+
+/// From power-on to an answer on the debug channel, on a processor.
+const BOOT: Duration = Duration::from_secs(15);
+
+/// The port of the node behind [`Device::page`].
+const PAGE_PORT: u16 = 8080;
+
+/// So many lines of the serial log are shown with an error.
+const TAIL: usize = 25;
+
+/// A node: a machine that can be started, talked to, cut off and started again. It ends with this
+/// value; its serial log stays.
+#[derive(Debug)]
+pub struct Device {
+    pub(crate) machine: Machine,
+    pub(crate) scratch: PathBuf,
+    logs: PathBuf,
+    setup: Setup,
+    boot_limit: Duration,
+    command_limit: Duration,
+    running: Option<Running>,
+    /// The lock on the snapshot that the disks lie over.
+    pub(crate) holds: Option<std::fs::File>,
+}
+
+#[derive(Debug)]
+struct Running {
+    // In this order they end: the guest first, then what it stands on.
+    guest: Guest,
+    debug: DebugPort,
+    serial: SerialLog,
+    _swtpm: Option<Swtpm>,
+}
+
+impl Device {
+    /// Disks and variables of a new node; nothing runs yet.
+    pub(crate) fn prepare(lab: &Lab, image: &Image, setup: &Setup) -> anyhow::Result<Device> {
+        let (logs, scratch) = lab.node_dirs()?;
+        let disk = scratch.join("disk.qcow2");
+        match image.format() {
+            DiskFormat::Qcow2 => overlay(image.path(), DiskFormat::Qcow2, &disk)?,
+            DiskFormat::Raw => {
+                // A copy can be grown and given another CONFIG; its holes cost nothing.
+                let base = scratch.join("disk.raw");
+                copy_sparse(image.path(), &base)?;
+                grow(&base, setup.disk)?;
+                overlay(&base, DiskFormat::Raw, &disk)?;
+            }
+        }
+        let vars = scratch.join("vars.qcow2");
+        overlay(&lab.firmware().vars, DiskFormat::Raw, &vars)?;
+        Device::on(lab, setup, logs, scratch)
+    }
+
+    /// A node whose disks are in `scratch` already.
+    pub(crate) fn on(
+        lab: &Lab,
+        setup: &Setup,
+        logs: PathBuf,
+        scratch: PathBuf,
+    ) -> anyhow::Result<Device> {
+        let page = Forward::local(free_port()?, PAGE_PORT);
+        let mut forwards = Some(vec![page]);
+        let nics = (0..setup.nics).map(|i| Nic::new(i, forwards.take().unwrap_or_default()));
+        let disk = scratch.join("disk.qcow2");
+        let machine = Machine {
+            accel: lab.accel(),
+            memory: setup.memory,
+            cpus: setup.cpus,
+            flash: Some(Flash {
+                code: lab.firmware().code.clone(),
+                vars: scratch.join("vars.qcow2"),
+                vars_format: DiskFormat::Qcow2,
+            }),
+            disks: vec![Disk { path: disk, format: DiskFormat::Qcow2, throw_away: false }],
+            nics: nics.collect(),
+            serial: Serial::File(logs.join("serial.log")),
+            debug: Some(scratch.join("debug.sock")),
+            watchdog: true,
+            tpm: setup.tpm.then(|| scratch.join("tpm.sock")),
+            serial_number: "lab-node".into(),
+            qmp: scratch.join("qmp.sock"),
+            incoming: None,
+            reboot: true,
+        };
+        Ok(Device {
+            machine,
+            scratch,
+            logs,
+            setup: setup.clone(),
+            boot_limit: lab.patience(BOOT),
+            command_limit: lab.patience(Duration::from_secs(5)),
+            running: None,
+            holds: None,
+        })
+    }
+
+    /// Powers the node on and waits until it answers.
+    pub fn start(&mut self) -> anyhow::Result<()> {
+        self.power_on()?;
+        let limit = self.boot_limit;
+        self.talk(|debug, alive| debug.wait_for_node(limit, alive))
+            .context("the node did not come up")
+    }
+
+    /// Powers the node on and returns at once.
+    pub fn power_on(&mut self) -> anyhow::Result<()> {
+        if self.running.is_some() {
+            bail!("the node is on already");
+        }
+        let swtpm = self.setup.tpm.then(|| Swtpm::start(&self.scratch)).transpose()?;
+        let serial = SerialLog::follow(&self.logs.join("serial.log"));
+        let guest = start(&self.machine, &self.logs.join("qemu.log"))?;
+        let socket = self.machine.debug.as_deref().context("the machine has no debug channel")?;
+        let debug = DebugPort::connect(socket)?;
+        self.running = Some(Running { guest, debug, serial, _swtpm: swtpm });
+        Ok(())
+    }
+
+    /// Takes the power away: what the node has not flushed is lost. [`Device::start`] gives it back.
+    pub fn power_cut(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.guest.power_cut();
+        }
+    }
+
+    /// Presses the power button and waits until the node has powered itself off.
+    pub fn power_down(&mut self) -> anyhow::Result<()> {
+        let running = self.running.take().context("the node is off already")?;
+        match running.guest.power_down(self.boot_limit)? {
+            PowerDown::Orderly => Ok(()),
+            PowerDown::CutOff => {
+                bail!("the node did not power off within {} s", self.boot_limit.as_secs())
+            }
+        }
+    }
+
+    /// Runs a shell command on the node and returns what it printed, without the last newline. A
+    /// status other than 0 is an error.
+    pub fn sh(&mut self, command: &str) -> anyhow::Result<String> {
+        let out = self.exec(&["/bin/sh", "-c", command], b"")?;
+        if out.status != 0 {
+            let said = String::from_utf8_lossy(&out.stderr);
+            bail!("`{command}` on the node ended with {}: {}", out.status, said.trim());
+        }
+        Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned())
+    }
+
+    /// Runs a program on the node, with `stdin`.
+    pub fn exec(&mut self, program: &[&str], stdin: &[u8]) -> anyhow::Result<Output> {
+        let limit = self.command_limit;
+        self.talk(|debug, alive| debug.exec(program, stdin, limit, alive))
+    }
+
+    /// A file of the node.
+    pub fn read(&mut self, path: &str) -> anyhow::Result<Vec<u8>> {
+        let out = self.exec(&["/bin/cat", path], b"")?;
+        if out.status != 0 {
+            bail!(
+                "cannot read {path} of the node: {}",
+                String::from_utf8_lossy(&out.stderr).trim()
+            );
+        }
+        Ok(out.stdout)
+    }
+
+    /// Writes a file of the node.
+    pub fn write(&mut self, path: &str, body: &[u8]) -> anyhow::Result<()> {
+        let out = self.exec(&["/bin/sh", "-c", "cat > \"$0\"", path], body)?;
+        if out.status != 0 {
+            bail!(
+                "cannot write {path} of the node: {}",
+                String::from_utf8_lossy(&out.stderr).trim()
+            );
+        }
+        Ok(())
+    }
+
+    /// The port of this machine that leads to port 8080 of the node.
+    pub fn page(&self) -> Option<&Forward> {
+        self.machine.forwards().find(|f| f.guest_port == PAGE_PORT)
+    }
+
+    /// What the node says on its serial port. `None`: it is off.
+    pub fn serial(&self) -> Option<&SerialLog> {
+        self.running.as_ref().map(|r| &r.serial)
+    }
+
+    /// The file with the node's overlay disk, to be changed while the node is off.
+    pub fn disk(&self) -> &Path {
+        &self.machine.disks[0].path
+    }
+
+    /// The raw disk below the overlay, of a node that was prepared from a raw image and has never
+    /// been started.
+    pub fn base_disk(&self) -> PathBuf {
+        self.scratch.join("disk.raw")
+    }
+
+    /// QEMU's monitor: cables, reset.
+    pub fn qmp(&self) -> anyhow::Result<Qmp> {
+        Ok(self.running.as_ref().context("the node is off")?.guest.qmp()?)
+    }
+
+    pub(crate) fn set_clock(&mut self) -> anyhow::Result<()> {
+        self.talk(|debug, alive| debug.set_clock(host::clock::now(), alive))
+    }
+
+    /// Uses the debug channel; whatever goes wrong, the end of the serial log comes with the error.
+    fn talk<T>(
+        &mut self,
+        what: impl FnOnce(&mut DebugPort, &mut dyn FnMut() -> anyhow::Result<()>) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let running = self.running.as_mut().context("the node is off")?;
+        let Running { guest, debug, serial, .. } = running;
+        let mut alive = || {
+            if let Some((line, meaning)) = serial.failure() {
+                bail!("{meaning}: {}", line.text);
+            }
+            Ok(guest.has_ended()?)
+        };
+        what(debug, &mut alive).map_err(|error| {
+            let tail: Vec<String> = serial.tail(TAIL).into_iter().map(show).collect();
+            let path = serial.path().display();
+            anyhow!("{error:#}\nthe end of {path}:\n{}", tail.join("\n"))
+        })
+    }
+}
+
+fn show(line: host::qemu::Line) -> String {
+    format!("  {:8.2}  {}", line.at.as_secs_f64(), line.text)
+}
+
+/// A port that nobody listens on now. Somebody may before we do: QEMU says so then.
+fn free_port() -> anyhow::Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
+    Ok(listener.local_addr()?.port())
+}

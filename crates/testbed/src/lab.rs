@@ -1,0 +1,124 @@
+//! A test's place: its folder, its machines' sizes, and booting.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use host::qemu::{Accel, Firmware, probe};
+use model::Bytes;
+
+use crate::device::Device;
+use crate::image::{Image, lab_dir};
+use crate::snapshot;
+
+/// How a node's machine is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setup {
+    /// Memory of the node.
+    pub memory: Bytes,
+    /// Processors of the node.
+    pub cpus: u8,
+    /// Network cards, each on a network of its own.
+    pub nics: u8,
+    /// A TPM in software. It makes the firmware 2 to 3 seconds slower.
+    pub tpm: bool,
+    /// The disk is at least so large.
+    pub disk: Bytes,
+}
+
+impl Default for Setup {
+    /// One card, no TPM, two processors, 512 MiB of memory and 4 GiB of disk.
+    fn default() -> Setup {
+        Setup { memory: Bytes::mib(512), cpus: 2, nics: 1, tpm: false, disk: Bytes::gib(4) }
+    }
+}
+
+/// A test's place in the lab.
+#[derive(Debug)]
+pub struct Lab {
+    /// Logs: kept, whatever comes of the test.
+    dir: PathBuf,
+    /// Disks and sockets: removed with the lab. Not below `dir`, since the path of a socket must be
+    /// short.
+    scratch: tempfile::TempDir,
+    accel: Accel,
+    firmware: Firmware,
+    nodes: std::cell::Cell<u32>,
+}
+
+impl Lab {
+    /// A place for the test of this name: letters, digits, `-` and `_`. Logs of an earlier run are
+    /// removed.
+    pub fn new(test: &str) -> anyhow::Result<Lab> {
+        if test.is_empty() || !test.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
+            bail!("`{test}` cannot be the name of a folder");
+        }
+        let root = lab_dir();
+        let dir = root.join(test);
+        if dir.exists() {
+            fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+        }
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let scratch = tempfile::Builder::new().prefix("eve-lab-").tempdir()?;
+        let (accel, _) = probe::accel(&root)?;
+        let firmware = Firmware::find()?;
+        Ok(Lab { dir, scratch, accel, firmware, nodes: 0.into() })
+    }
+
+    /// A node that is up: from the snapshot of this image if there is one, else it is booted and
+    /// the snapshot taken.
+    pub fn boot(&self, image: &Image) -> anyhow::Result<Device> {
+        self.boot_with(image, &Setup::default())
+    }
+
+    /// The same, on another machine.
+    pub fn boot_with(&self, image: &Image, setup: &Setup) -> anyhow::Result<Device> {
+        snapshot::boot(self, image, setup)
+    }
+
+    /// A node that goes through firmware, kernel and first boot now. On return it is up.
+    pub fn cold_boot(&self, image: &Image, setup: &Setup) -> anyhow::Result<Device> {
+        let mut device = Device::prepare(self, image, setup)?;
+        device.start()?;
+        Ok(device)
+    }
+
+    /// A node that has not been started: for changes to its disk before the first boot.
+    pub fn prepare(&self, image: &Image, setup: &Setup) -> anyhow::Result<Device> {
+        Device::prepare(self, image, setup)
+    }
+
+    /// The folder with the logs.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What runs the guests.
+    pub fn accel(&self) -> Accel {
+        self.accel
+    }
+
+    /// What a wait that takes `native` on a processor may take here, where it may be emulated and
+    /// several may run at once.
+    pub fn patience(&self, native: Duration) -> Duration {
+        native * if self.accel == Accel::Kvm { 2 } else { 12 }
+    }
+
+    pub(crate) fn firmware(&self) -> &Firmware {
+        &self.firmware
+    }
+
+    /// Folders for one more node: for its logs, and for its disks and sockets.
+    pub(crate) fn node_dirs(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let n = self.nodes.get();
+        self.nodes.set(n + 1);
+        // The first node's log is where one looks first.
+        let logs = if n == 0 { self.dir.clone() } else { self.dir.join(format!("node{n}")) };
+        let scratch = self.scratch.path().join(format!("node{n}"));
+        for dir in [&logs, &scratch] {
+            fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        Ok((logs, scratch))
+    }
+}
