@@ -107,14 +107,14 @@ impl Read for LayerReader {
     }
 }
 
-/// The members of one layer, in order. Any failure names the layer, and is told apart from a blob
-/// that is not what its name says.
-pub(crate) fn each_member(
+/// The members of one layer, in order. Any failure to read names the layer, and a blob that is not
+/// what its name says is told apart from everything that follows from it.
+pub(crate) fn each_member<E: From<StoreError>>(
     layout: &Layout,
     layer: &Descriptor,
     limit: Bytes,
-    mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), StoreError>,
-) -> Result<Bytes, StoreError> {
+    mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), E>,
+) -> Result<Bytes, E> {
     let mut archive = Reader::new(LayerReader::open(layout, layer, limit)?);
     let mut last = "its start".to_owned();
     loop {
@@ -122,18 +122,16 @@ pub(crate) fn each_member(
             Ok(None) => break,
             Ok(Some(header)) => {
                 last = header.display();
-                if let Err(error) = visit(header, &mut archive) {
-                    return Err(match error {
-                        // What could not be read may be damage; everything else is as it is said.
-                        StoreError::Member { doing: "read", source, member, .. } => {
-                            archive.into_inner().why(&member, source)
-                        }
-                        other => other,
-                    });
+                let mut body = Watched { archive: &mut archive, failed: None };
+                let visited = visit(header, &mut body);
+                if let (Err(_), Some(source)) = (&visited, body.failed) {
+                    return Err(archive.into_inner().why(&last, source).into());
                 }
+                visited?;
             }
             Err(source) => {
-                return Err(archive.into_inner().why(&format!("what follows {last}"), source));
+                let member = format!("what follows {last}");
+                return Err(archive.into_inner().why(&member, source).into());
             }
         }
     }
@@ -143,23 +141,39 @@ pub(crate) fn each_member(
     Ok(read)
 }
 
+/// A member's bytes; remembers when they could not be read, whatever the visitor makes of that.
+struct Watched<'a> {
+    archive: &'a mut Reader<LayerReader>,
+    failed: Option<io::Error>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.archive.read(out).map_err(|e| {
+            let told = io::Error::new(e.kind(), e.to_string());
+            self.failed = Some(e);
+            told
+        })
+    }
+}
+
 /// The members of an image as one sequence, as the reference composer sees it: topmost layer first,
 /// the first of several members of one path is the one that counts, whiteouts hide what is below
 /// them, paths are cleaned.
 ///
 /// Its oddities are kept, since archives are compared byte for byte: an opaque folder hides nothing,
 /// and a hard link's target is not looked at. A path or target that climbs above the root is an error.
-pub fn flatten(
+pub fn flatten<E: From<StoreError>>(
     layout: &Layout,
     manifest: &Manifest,
     limit: Bytes,
-    mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
+    mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), E>,
+) -> Result<(), E> {
     // What is settled already; true: and everything below it.
     let mut settled: HashMap<Vec<u8>, bool> = HashMap::new();
     let mut left = limit;
     for layer in manifest.layers.iter().rev() {
-        let read = each_member(layout, layer, left, |mut header, body| {
+        let read = each_member(layout, layer, left, |mut header, body| -> Result<(), E> {
             header.path = clean_path(&header.path);
             check_path(layer.digest, &header)?;
             let (dir, base) = split(&header.path);
@@ -309,12 +323,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::create(dir.path()).unwrap();
         let mut seen = Vec::new();
-        flatten(&layout, &image(&layout, layers), limit, |header, body| {
-            let mut text = String::new();
-            body.read_to_string(&mut text).unwrap();
-            seen.push(format!("{}{text}", header.display()));
-            Ok(())
-        })?;
+        flatten(
+            &layout,
+            &image(&layout, layers),
+            limit,
+            |header, body| -> Result<(), StoreError> {
+                let mut text = String::new();
+                body.read_to_string(&mut text).unwrap();
+                seen.push(format!("{}{text}", header.display()));
+                Ok(())
+            },
+        )?;
         Ok(seen.join(" "))
     }
 
@@ -358,7 +377,9 @@ mod tests {
                 let mut bad = good.clone();
                 bad[at] ^= 0x40;
                 save(&dir.path().join("blobs/sha256"), &name, &bad).unwrap();
-                let error = flatten(&layout, &manifest, Bytes::mib(1), |_, _| Ok(())).unwrap_err();
+                let error =
+                    flatten(&layout, &manifest, Bytes::mib(1), |_, _| Ok::<_, StoreError>(()))
+                        .unwrap_err();
                 assert!(matches!(error, StoreError::Corrupt { .. }), "{at}: {error:?}");
                 assert!(error.to_string().contains(&name));
             }
@@ -366,6 +387,6 @@ mod tests {
             blob.write_all(&good).unwrap();
             blob.commit(Some(layer.digest), Bytes::mib(1)).unwrap();
         }
-        flatten(&layout, &manifest, Bytes::mib(1), |_, _| Ok(())).unwrap();
+        flatten(&layout, &manifest, Bytes::mib(1), |_, _| Ok::<_, StoreError>(())).unwrap();
     }
 }
