@@ -218,7 +218,10 @@ impl Registry {
             before = Bytes(before.0 + blob.size.0);
             progress(before, total);
         }
-        Ok((of_platform, total))
+        // An image without an index says only in its configuration for whom it is.
+        let what = format!("{}:{}", name.repository, name.reference);
+        let fits = layout.for_platform(&what, &of_platform, &demands.platform);
+        fits.map(|target| (target, total)).map_err(|source| FetchError::Store { what, source })
     }
 
     async fn manifest(
@@ -262,11 +265,8 @@ impl Registry {
     ) -> Result<(), FetchError> {
         let path = format!("{}/blobs/{}", name.repository, blob.digest);
         let what = format!("blob {}", blob.digest);
-        let open = async |from: u64| {
-            let range = (from > 0).then(|| ("range", format!("bytes={from}-")));
-            self.get(&path, range.as_slice()).await
-        };
-        let writer = transfer(layout, &what, blob.size, open, progress).await?;
+        let source = Source::Registry { registry: self, path: &path };
+        let writer = transfer(layout, &what, blob.size, &source, progress).await?;
         let committed = commit(writer, Some(blob.digest), blob.size).await;
         committed.map(drop).map_err(|source| FetchError::Store { what, source })
     }
@@ -327,20 +327,37 @@ pub async fn fetch_file(
     max: Bytes,
     progress: &(dyn Fn(Bytes) + Sync),
 ) -> Result<(Digest, Bytes), FetchError> {
-    let open = async |from: u64| {
-        let mut request = Request::get(url, 0);
-        if from > 0 {
-            request = request.header("range", format!("bytes={from}-"));
-        }
-        let answer = client.open(request).await?;
-        match answer.status {
-            200 | 206 => Ok(answer),
-            status => Err(refused("the server", url, status)),
-        }
-    };
-    let writer = transfer(layout, url, max, open, progress).await?;
+    let source = Source::Web { client, url };
+    let writer = transfer(layout, url, max, &source, progress).await?;
     let stored = commit(writer, expected, max).await;
     stored.map_err(|source| FetchError::Store { what: url.to_owned(), source })
+}
+
+/// Where a body comes from.
+enum Source<'a> {
+    /// A path of a registry.
+    Registry { registry: &'a Registry, path: &'a str },
+    /// An address of a web server.
+    Web { client: &'a Client, url: &'a str },
+}
+
+impl Source<'_> {
+    /// The body from this byte on; from the start if the server knows no ranges.
+    async fn open(&self, from: u64) -> Result<Download, FetchError> {
+        let range = (from > 0).then(|| ("range", format!("bytes={from}-")));
+        match self {
+            Source::Registry { registry, path } => registry.get(path, range.as_slice()).await,
+            Source::Web { client, url } => {
+                let mut request = Request::get(*url, 0);
+                request.headers.extend(range);
+                let answer = client.open(request).await?;
+                match answer.status {
+                    200 | 206 => Ok(answer),
+                    status => Err(refused("the server", url, status)),
+                }
+            }
+        }
+    }
 }
 
 /// Reads a body to its end, taking it up where it broke.
@@ -348,7 +365,7 @@ async fn transfer(
     layout: &Layout,
     what: &str,
     max: Bytes,
-    open: impl AsyncFn(u64) -> Result<Download, FetchError>,
+    source: &Source<'_>,
     progress: &(dyn Fn(Bytes) + Sync),
 ) -> Result<BlobWriter, FetchError> {
     let fresh = || {
@@ -359,7 +376,7 @@ async fn transfer(
     let mut tries = 0;
     loop {
         let had = writer.size();
-        let broke = match open(had.0).await {
+        let broke = match source.open(had.0).await {
             Ok(mut answer) => {
                 // Who does not know ranges begins anew; so do we.
                 if had.0 > 0 && answer.status == 200 {
