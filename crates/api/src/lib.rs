@@ -34,8 +34,10 @@
 //! ```
 
 pub mod certs;
+pub mod convert;
 pub mod envelope;
 mod identity;
+pub mod newlogs;
 pub mod onboarding;
 pub mod wire;
 

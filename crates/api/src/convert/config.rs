@@ -1,0 +1,254 @@
+//! The config of a device: what a controller sends, and what a node understands of it.
+//!
+//! Not understood yet, and left aside without a word: base images, maintenance mode, proxies,
+//! cipher contexts, edge view, disks, patch envelopes, clusters, certificate enrolment, local
+//! profile servers and consoles.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt::Debug;
+
+use model::desired::{Device, ObjectKind, Power, Refused};
+use model::{DeviceId, Diagnose, Diagnosis, Id, Who};
+
+use super::refuse::{Rejected, wrong};
+use super::{app, content, from_timestamp, netinst, ports, to_timestamp};
+use crate::identity::sha256;
+use crate::limits;
+use crate::pb::config::{
+    ConfigItem, ConfigRequest, ConfigResponse, DeviceOpsCmd, EdgeDevConfig, UuiDandVersion,
+};
+use crate::wire::{self, WireError};
+
+/// What a node asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Request {
+    /// The hash of the last answer in this boot; empty at first.
+    pub hash: String,
+    /// From the last attestation; empty without one.
+    pub integrity_token: Vec<u8>,
+}
+
+impl Request {
+    /// The payload of the request.
+    pub fn to_payload(&self) -> Vec<u8> {
+        wire::encode(&ConfigRequest {
+            config_hash: self.hash.clone(),
+            integrity_token: self.integrity_token.clone(),
+        })
+    }
+
+    /// Reads the payload of the request.
+    pub fn from_payload(payload: &[u8]) -> Result<Request, WireError> {
+        let request: ConfigRequest = wire::decode(payload, limits::ONBOARDING)?;
+        Ok(Request { hash: request.config_hash, integrity_token: request.integrity_token })
+    }
+}
+
+/// What a controller answers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The config is still the one the node has.
+    Unchanged,
+    /// Another config.
+    Changed {
+        /// To ask with next time.
+        hash: String,
+        /// What it says.
+        device: Box<Device>,
+    },
+}
+
+/// Reads the payload of an answer. `own` is who we are, `have` the hash we asked with.
+///
+/// Whether the config is older than the one in force is for the caller to compare
+/// ([`Device::timestamp`]).
+pub fn read_answer(payload: &[u8], own: DeviceId, have: &str) -> Result<Answer, ConfigError> {
+    let response: ConfigResponse = wire::decode(payload, limits::CONFIG)?;
+    let hash = response.config_hash;
+    if hash.is_empty() {
+        return Err(ConfigError::NoHash);
+    }
+    if hash == have {
+        return Ok(Answer::Unchanged);
+    }
+    let config = response.config.ok_or(ConfigError::NoConfig)?;
+    Ok(Answer::Changed { hash, device: Box::new(read(&config, own)?) })
+}
+
+/// The payload of an answer: the config, and the hash that stands for it. `have` is the hash of the
+/// request; if nothing changed, the answer says only that.
+///
+/// The hash covers the whole config, its timestamp and the hash of the controller's certificates
+/// included: set the timestamp when the config changes, not when it is asked for.
+pub fn write_answer(device: &Device, have: &str) -> (String, Vec<u8>) {
+    let config = write(device);
+    let hash = hash(&config);
+    let config = (hash != have).then_some(config);
+    let payload = wire::encode(&ConfigResponse { config, config_hash: hash.clone() });
+    (hash, payload)
+}
+
+/// A config as a whole that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not protobuf, or too long.
+    #[error("cannot read the config")]
+    Wire(#[from] WireError),
+    /// The answer has no hash.
+    #[error("ConfigResponse.configHash is empty")]
+    NoHash,
+    /// The answer has another hash, but no config.
+    #[error("ConfigResponse.config is missing although configHash changed")]
+    NoConfig,
+    /// It does not say whom it is for.
+    #[error("EdgeDevConfig.id.uuid is missing")]
+    NoId,
+    /// It is not clear whom it is for.
+    #[error("EdgeDevConfig.id.uuid {uuid:?} is no UUID")]
+    BadId {
+        /// As on the wire, cut.
+        uuid: String,
+        /// Why not.
+        source: uuid::Error,
+    },
+    /// It is for another device.
+    #[error("the config is for device {got}, we are {own}")]
+    Foreign {
+        /// For whom it is.
+        got: DeviceId,
+        /// Who we are.
+        own: DeviceId,
+    },
+}
+
+impl Diagnose for ConfigError {
+    fn diagnose(&self) -> Diagnosis {
+        match self {
+            Self::Wire(wire) => wire.diagnose(),
+            Self::NoHash | Self::NoConfig => {
+                Diagnosis::of(Who::Developer, "repair the controller's answer to config")
+            }
+            Self::NoId | Self::BadId { .. } => {
+                Diagnosis::of(Who::Operator, "set the node's UUID in its config")
+            }
+            Self::Foreign { .. } => Diagnosis::of(
+                Who::Operator,
+                "find out which hardware the UUID belongs to and give the other one its own",
+            ),
+        }
+    }
+}
+
+/// What a node of id `own` understands of a config. Objects that it does not are in
+/// [`Device::refused`]; references may point nowhere.
+pub fn read(config: &EdgeDevConfig, own: DeviceId) -> Result<Device, ConfigError> {
+    let id = whom(config)?;
+    if id != own {
+        return Err(ConfigError::Foreign { got: id, own });
+    }
+    let mut refused = Vec::new();
+    let profile = config.global_profile.as_str();
+    let counter = |c: &Option<DeviceOpsCmd>| c.as_ref().map(|c| c.counter);
+    Ok(Device {
+        id,
+        timestamp: config.config_timestamp.as_ref().map(from_timestamp),
+        name: config.device_name.clone(),
+        epoch: config.controller_epoch,
+        controller_certs_hash: config.controllercert_confighash.clone(),
+        ports: ports::read(config, &mut refused),
+        datastores: table(&config.datastores, &mut refused, |p| {
+            let named = (ObjectKind::Datastore, p.id.as_str(), p.fqdn.as_str());
+            (named, content::read_datastore(p).map(|d| (d.id, d)))
+        }),
+        contents: table(&config.content_info, &mut refused, |p| {
+            let named = (ObjectKind::Content, p.uuid.as_str(), p.display_name.as_str());
+            (named, content::read_content(p).map(|c| (c.id, c)))
+        }),
+        volumes: table(&config.volumes, &mut refused, |p| {
+            let named = (ObjectKind::Volume, p.uuid.as_str(), p.display_name.as_str());
+            (named, content::read_volume(p).map(|v| (v.id, v)))
+        }),
+        network_instances: table(&config.network_instances, &mut refused, |p| {
+            let named =
+                (ObjectKind::NetworkInstance, uuid(p.uuidandversion.as_ref()), &*p.displayname);
+            (named, netinst::read(p).map(|n| (n.id, n)))
+        }),
+        apps: table(&config.apps, &mut refused, |p| {
+            let named = (ObjectKind::App, uuid(p.uuidandversion.as_ref()), &*p.displayname);
+            (named, app::read(p, profile).map(|a| (a.id, a)))
+        }),
+        items: config.config_items.iter().map(|i| (i.key.clone(), i.value.clone())).collect(),
+        power: Power { reboot: counter(&config.reboot), shutdown: counter(&config.shutdown) },
+        refused,
+    })
+}
+
+/// The config that says `device`. What was refused is not in it.
+pub fn write(device: &Device) -> EdgeDevConfig {
+    let counter = |c: Option<u32>| c.map(|counter| DeviceOpsCmd { counter, ..Default::default() });
+    let mut config = EdgeDevConfig {
+        id: Some(UuiDandVersion { uuid: device.id.to_string(), version: String::new() }),
+        apps: device.apps.values().map(app::write).collect(),
+        datastores: device.datastores.values().map(content::write_datastore).collect(),
+        reboot: counter(device.power.reboot),
+        config_items: device
+            .items
+            .iter()
+            .map(|(key, value)| ConfigItem { key: key.clone(), value: value.clone() })
+            .collect(),
+        network_instances: device.network_instances.values().map(netinst::write).collect(),
+        content_info: device.contents.values().map(content::write_content).collect(),
+        volumes: device.volumes.values().map(content::write_volume).collect(),
+        controllercert_confighash: device.controller_certs_hash.clone(),
+        controller_epoch: device.epoch,
+        shutdown: counter(device.power.shutdown),
+        device_name: device.name.clone(),
+        config_timestamp: device.timestamp.map(to_timestamp),
+        ..EdgeDevConfig::default()
+    };
+    ports::write(device, &mut config);
+    config
+}
+
+/// A hash that changes when the config does: SHA-256 over its bytes, in hexadecimal.
+fn hash(config: &EdgeDevConfig) -> String {
+    sha256(&wire::encode(config)).hex()
+}
+
+fn whom(config: &EdgeDevConfig) -> Result<DeviceId, ConfigError> {
+    let uuid = uuid(config.id.as_ref());
+    if uuid.is_empty() {
+        return Err(ConfigError::NoId);
+    }
+    uuid.parse()
+        .map_err(|source| ConfigError::BadId { uuid: uuid.chars().take(80).collect(), source })
+}
+
+fn uuid(named: Option<&UuiDandVersion>) -> &str {
+    named.map(|n| n.uuid.as_str()).unwrap_or_default()
+}
+
+/// Reads the objects of one kind. What is refused, or has the id of an earlier one, is left out.
+fn table<'a, P, K, V: Debug>(
+    objects: &'a [P],
+    refused: &mut Vec<Refused>,
+    read: impl Fn(&'a P) -> ((ObjectKind, &'a str, &'a str), Result<(Id<K>, V), Rejected>),
+) -> BTreeMap<Id<K>, V> {
+    let mut table = BTreeMap::new();
+    for object in objects {
+        let ((kind, id, name), read) = read(object);
+        match read {
+            Ok((key, value)) => match table.entry(key) {
+                Entry::Vacant(free) => {
+                    free.insert(value);
+                }
+                Entry::Occupied(_) => {
+                    refused.push(wrong("uuid", "another object has it too").of(kind, id, name));
+                }
+            },
+            Err(why) => refused.push(why.of(kind, id, name)),
+        }
+    }
+    table
+}

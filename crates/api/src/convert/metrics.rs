@@ -1,0 +1,162 @@
+//! Metrics: counters and gauges of the node, its services and its apps, in one message.
+//!
+//! Two choices, since the API has no field for what we measure:
+//! - `ZMetricProcess.rss_bytes` of a service is its proportional set size. It counts shared pages in
+//!   part, so that the sum over the services is what they take together; the plain resident size
+//!   would count them over and over.
+//! - What has no field at all is in `deviceMetric.metricItems`: `boot.<what>` (milliseconds since
+//!   the kernel started, in order), `pss_peak.<service>` (bytes), `starts.<service>`,
+//!   `log.dropped_lines`.
+//!
+//! Memory and disk sizes in EVE's older fields are MiB, rounded up.
+
+use model::reported::{AppStatus, Boot, LogStatus, Resources};
+use model::services::Service;
+use model::{Bytes, DeviceId, UnixMillis};
+
+use super::to_timestamp;
+use crate::pb::metrics::metric_item::MetricItemValue;
+use crate::pb::metrics::z_metric_msg::MetricContent;
+use crate::pb::metrics::{
+    AppCpuMetric, AppMemoryMetric, AppMetric, DeviceMemoryMetric, DeviceMetric, DiskMetric,
+    LogfileMetrics, MemoryMetric, MetricItem, MetricItemType, NewlogMetric, ZMetricMsg,
+    ZMetricProcess,
+};
+use crate::wire;
+
+/// Keys in `metricItems`, without what follows.
+pub(super) const BOOT: &str = "boot.";
+pub(super) const PSS_PEAK: &str = "pss_peak.";
+pub(super) const STARTS: &str = "starts.";
+pub(super) const DROPPED: &str = "log.dropped_lines";
+
+/// What a metrics message is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// What the node's services use.
+    pub resources: &'a Resources,
+    /// This boot.
+    pub boot: &'a Boot,
+    /// All apps.
+    pub apps: &'a [AppStatus],
+    /// Logs on their way.
+    pub logs: &'a LogStatus,
+}
+
+/// The payload of a metrics message, as of `at`.
+pub fn message(own: DeviceId, at: UnixMillis, facts: &Facts<'_>) -> Vec<u8> {
+    let Facts { resources, boot, .. } = facts;
+    let services = Bytes(resources.services.iter().map(|s| s.pss.0).sum());
+    let device = DeviceMetric {
+        memory: Some(memory(resources.memory_total, resources.memory_available)),
+        disk: vec![DiskMetric {
+            mount_path: "/persist".to_owned(),
+            total: u64::from(mib(resources.persist_total)),
+            used: u64::from(mib(resources.persist_used)),
+            free: resources.persist_total.0.saturating_sub(resources.persist_used.0) >> 20,
+            ..DiskMetric::default()
+        }],
+        cpu_metric: Some(cpu(Some(boot.started), resources.cpu_ns)),
+        metric_items: items(facts),
+        system_services_memory_mb: Some(MemoryMetric {
+            used_mem: mib(services),
+            ..MemoryMetric::default()
+        }),
+        newlog: Some(NewlogMetric {
+            device_metrics: Some(LogfileMetrics {
+                num_gzip_file_sent: facts.logs.sent,
+                num_gzip_file_in_dir: u32::try_from(facts.logs.queued).unwrap_or(u32::MAX),
+                ..LogfileMetrics::default()
+            }),
+            failed_to_send: facts.logs.problem.is_some(),
+            ..NewlogMetric::default()
+        }),
+        device_memory: Some(DeviceMemoryMetric {
+            memory_mb: mib(resources.memory_total),
+            used_eve_mb: mib(services),
+            ..DeviceMemoryMetric::default()
+        }),
+        ..DeviceMetric::default()
+    };
+    wire::encode(&ZMetricMsg {
+        dev_id: own.to_string(),
+        at_time_stamp: Some(to_timestamp(at)),
+        am: facts.apps.iter().map(app).collect(),
+        pr: resources
+            .services
+            .iter()
+            .map(|used| ZMetricProcess {
+                pid: i32::try_from(used.pid).unwrap_or_default(),
+                name: used.service.name().to_owned(),
+                watched: !used.service.spec().watchdog.is_zero(),
+                rss_bytes: used.pss.0,
+                ..ZMetricProcess::default()
+            })
+            .collect(),
+        metric_content: Some(MetricContent::Dm(device)),
+        ..ZMetricMsg::default()
+    })
+}
+
+fn app(status: &AppStatus) -> AppMetric {
+    AppMetric {
+        app_id: status.id.to_string(),
+        app_version: status.version.clone(),
+        app_name: status.name.clone(),
+        cpu: Some(cpu(status.running_since, status.used.cpu_ns)),
+        memory: Some(MemoryMetric { used_mem: mib(status.used.memory), ..MemoryMetric::default() }),
+        app_memory: Some(AppMemoryMetric {
+            used_mb: mib(status.used.memory),
+            ..AppMemoryMetric::default()
+        }),
+        ..AppMetric::default()
+    }
+}
+
+fn items(facts: &Facts<'_>) -> Vec<MetricItem> {
+    let item = |key: String, kind: MetricItemType, value: u64| MetricItem {
+        key,
+        r#type: kind.into(),
+        metric_item_value: Some(MetricItemValue::Uint64Value(value)),
+    };
+    let timeline = facts.boot.timeline.iter();
+    let mut items: Vec<MetricItem> = timeline
+        .map(|m| item(format!("{BOOT}{}", m.what), MetricItemType::MetricItemState, m.at_ms))
+        .collect();
+    for used in &facts.resources.services {
+        let named = |start: &str, service: Service| format!("{start}{}", service.name());
+        let peak = named(PSS_PEAK, used.service);
+        items.push(item(peak, MetricItemType::MetricItemGauge, used.pss_peak.0));
+        let starts = named(STARTS, used.service);
+        items.push(item(starts, MetricItemType::MetricItemCounter, used.starts.into()));
+    }
+    let dropped = facts.logs.dropped_lines;
+    items.push(item(DROPPED.to_owned(), MetricItemType::MetricItemCounter, dropped));
+    items
+}
+
+fn memory(total: Bytes, available: Bytes) -> MemoryMetric {
+    let used = Bytes(total.0.saturating_sub(available.0));
+    let percent = |part: Bytes| f64::from(mib(part)) * 100.0 / f64::from(mib(total).max(1));
+    MemoryMetric {
+        used_mem: mib(used),
+        avail_mem: mib(available),
+        used_percentage: percent(used),
+        avail_percentage: percent(available),
+    }
+}
+
+/// `upTime` is the moment since when, in spite of its name.
+fn cpu(since: Option<UnixMillis>, ns: u64) -> AppCpuMetric {
+    AppCpuMetric {
+        up_time: since.map(to_timestamp),
+        total: ns / 1_000_000_000,
+        total_ns: ns,
+        ..AppCpuMetric::default()
+    }
+}
+
+/// Rounded up: what uses little does not use nothing.
+fn mib(bytes: Bytes) -> u32 {
+    u32::try_from(bytes.0.div_ceil(1 << 20)).unwrap_or(u32::MAX)
+}
