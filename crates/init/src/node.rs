@@ -1,5 +1,6 @@
 //! PID 1 of the node: prepare, then keep services alive until told to end.
 
+use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::Path;
@@ -10,7 +11,7 @@ use model::reported::BootReason;
 use model::services::{ALL, Service};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use rustix::process::{Pid, WaitOptions, waitpid};
+use rustix::process::{Pid, WaitOptions, wait};
 use rustix::system::RebootCommand;
 
 use crate::notify::{Notify, Said};
@@ -134,9 +135,11 @@ fn mark(what: &str) {
 impl Node {
     /// Keeps services alive until something asks for the end.
     fn keep(&mut self) -> Request {
-        let mut events = vec![Event::Tick];
+        let mut events = VecDeque::from([Event::Tick]);
         loop {
-            for event in std::mem::take(&mut events) {
+            // To the end, starts included, before anybody is reaped: a service that ends at once
+            // must be known by then.
+            while let Some(event) = events.pop_front() {
                 for action in self.table.step(console::uptime_ms(), &event) {
                     match self.act(&action) {
                         Ok(more) => events.extend(more),
@@ -144,9 +147,7 @@ impl Node {
                     }
                 }
             }
-            if events.is_empty() {
-                self.wait();
-            }
+            self.wait();
             if let Some(request) = self.signalled() {
                 return request;
             }
@@ -160,7 +161,7 @@ impl Node {
                 mark("hardware-watchdog-fired");
             }
             self.watchdog.feed();
-            events.push(Event::Tick);
+            events.push_back(Event::Tick);
         }
     }
 
@@ -172,19 +173,19 @@ impl Node {
         spawn::wait_for(&fds, TICK);
     }
 
-    fn act(&mut self, action: &Action) -> Result<Vec<Event>, Request> {
+    fn act(&mut self, action: &Action) -> Result<Option<Event>, Request> {
         match action {
             Action::Start(service) => {
                 if !self.persist_ready && *service != Service::Storage {
                     self.prepare_persist();
                 }
-                Ok(vec![match spawn::start(service.spec()) {
+                Ok(Some(match spawn::start(service.spec()) {
                     Ok(pid) => Event::Started(*service, pid),
                     Err(failure) => {
                         console::warn(failure);
                         Event::NotStarted(*service)
                     }
-                }])
+                }))
             }
             Action::Kill(service, pid) => {
                 let (name, promise) = (service.name(), service.spec().watchdog.as_secs());
@@ -192,7 +193,7 @@ impl Node {
                 if let Some(pid) = Pid::from_raw(*pid) {
                     let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
                 }
-                Ok(Vec::new())
+                Ok(None)
             }
             Action::Reboot(reason, words) => {
                 Err(Request::new(Kind::Reboot, format!("{}: {words}", name_of(*reason))))
@@ -214,7 +215,7 @@ impl Node {
     /// Everybody who ended, as events for the table.
     pub(crate) fn reap(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             let pid = pid.as_raw_nonzero().get();
             if self.loader == Some(pid) {
                 self.loader = None;
