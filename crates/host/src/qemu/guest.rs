@@ -175,7 +175,8 @@ fn wait_for_monitor(
     let until = Instant::now() + START_LIMIT;
     loop {
         alive()?;
-        if socket.exists() {
+        // The socket is there before QEMU has opened the disks; an answer comes only after.
+        if socket.exists() && Qmp::connect(socket, Duration::from_millis(500)).is_ok() {
             return Ok(());
         }
         if Instant::now() >= until {
@@ -191,4 +192,95 @@ fn said(output: &Path) -> String {
     let text = fs::read(output).unwrap_or_default();
     let text = String::from_utf8_lossy(&text[text.len().saturating_sub(SAID_MAX)..]).into_owned();
     if text.trim().is_empty() { "it said nothing".into() } else { text.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use model::Bytes;
+
+    use super::*;
+    use crate::qemu::{Accel, Disk, DiskFormat, SerialLog, Swtpm, overlay};
+
+    /// A boot sector that says `a`, `b`, `c`, … on the serial port, a letter each 55 ms.
+    #[rustfmt::skip]
+    const ALPHABET: [u8; 32] = [
+        0x31, 0xc0, 0x8e, 0xd8, 0xfb, 0xb3, 0x61, 0xba, 0xf8, 0x03, 0x88, 0xd8, 0xee, 0xb0, 0x0a, 0xee,
+        0xfe, 0xc3, 0x66, 0xa1, 0x6c, 0x04, 0xf4, 0x66, 0x3b, 0x06, 0x6c, 0x04, 0x74, 0xf8, 0xeb, 0xe7,
+    ];
+
+    fn machine(dir: &Path, log: &str) -> Machine {
+        Machine {
+            accel: Accel::Tcg,
+            memory: Bytes::mib(16),
+            cpus: 1,
+            flash: None,
+            disks: vec![Disk {
+                path: dir.join("disk.qcow2"),
+                format: DiskFormat::Qcow2,
+                throw_away: false,
+            }],
+            nics: vec![],
+            serial: Serial::File(dir.join(log)),
+            debug: None,
+            watchdog: true,
+            tpm: Some(dir.join("tpm.sock")),
+            serial_number: "test".into(),
+            qmp: dir.join("qmp.sock"),
+            incoming: None,
+            reboot: false,
+        }
+    }
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_guest_goes_on_where_its_snapshot_was_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        // A disk of one sector only is not booted.
+        let mut sector = vec![0; 1 << 20];
+        sector[..ALPHABET.len()].copy_from_slice(&ALPHABET);
+        sector[510..512].copy_from_slice(&[0x55, 0xaa]);
+        store::save(dir, "disk.raw", &sector).unwrap();
+        overlay(&dir.join("disk.raw"), DiskFormat::Raw, &dir.join("disk.qcow2")).unwrap();
+
+        let first = machine(dir, "first.log");
+        let swtpm = Swtpm::start(dir).unwrap();
+        let log = SerialLog::follow(&dir.join("first.log"));
+        let mut guest = start(&first, &dir.join("qemu.log")).unwrap();
+        log.wait_for("c", LIMIT).expect("the guest speaks");
+        let mut qmp = guest.qmp().unwrap();
+        qmp.save_memory(&dir.join("memory")).unwrap();
+        qmp.quit().unwrap();
+        guest.wait().unwrap();
+        drop(swtpm);
+
+        let second = Machine { incoming: Some(dir.join("memory")), ..machine(dir, "second.log") };
+        let _swtpm = Swtpm::start(dir).unwrap();
+        let log = SerialLog::follow(&dir.join("second.log"));
+        let guest = start(&second, &dir.join("qemu.log")).unwrap();
+        guest.qmp().unwrap().resume().unwrap();
+        log.wait_for("f", LIMIT).expect("the guest goes on");
+        assert_eq!(log.find("a"), None, "it started from the beginning");
+        guest.power_cut();
+    }
+
+    #[test]
+    fn a_machine_that_cannot_start_says_why_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let machine = Machine { tpm: None, ..machine(dir.path(), "log") };
+        let error = start(&machine, &dir.path().join("qemu.log")).unwrap_err();
+        assert!(error.to_string().contains("disk.qcow2"), "{error}");
+    }
+
+    #[test]
+    fn a_detached_machine_is_found_again_and_stopped() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path();
+        let machine = Machine { tpm: None, disks: vec![], ..machine(dir, "log") };
+        let started = start_detached(&machine, &dir.join("qemu.log")).unwrap();
+        assert_eq!(Detached::of(started.pid).as_ref(), Some(&started));
+        Qmp::connect(&machine.qmp, START_LIMIT).unwrap();
+        assert!(started.kill().unwrap());
+    }
 }
