@@ -34,6 +34,8 @@ pub enum Tool {
     Gpgv,
     /// The same, on systems without gpgv (Debian 13 and later).
     Sqv,
+    /// The version of what is being built.
+    Git,
     /// The debug profile's shell.
     Shell,
 }
@@ -58,6 +60,7 @@ impl Tool {
             Tool::Rustc => "rustc",
             Tool::Gpgv => "gpgv",
             Tool::Sqv => "sqv",
+            Tool::Git => "git",
             Tool::Shell => "sh",
         }
     }
@@ -77,6 +80,7 @@ impl Tool {
             Tool::Rustc => "rustc",
             Tool::Gpgv => "gpgv",
             Tool::Sqv => "sqv",
+            Tool::Git => "git",
             Tool::Shell => "busybox-static",
         }
     }
