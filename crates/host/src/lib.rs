@@ -3,6 +3,7 @@
 //! They do as told and tell what came of it. Decisions live in `device` (node) and `builder`.
 
 pub mod clock;
+pub mod crun;
 pub mod detached;
 pub mod http;
 pub mod process;
