@@ -10,3 +10,10 @@ pub fn now() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
+
+/// How long the kernel runs already. Zero if it does not say.
+pub fn since_boot() -> std::time::Duration {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = text.split_whitespace().next().and_then(|s| s.parse::<f64>().ok());
+    std::time::Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default()
+}

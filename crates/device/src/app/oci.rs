@@ -22,6 +22,8 @@ pub struct Process {
     pub cmd: Option<Vec<String>>,
     /// Where it starts; empty is `/`.
     pub working_dir: String,
+    /// The signal that asks it to end: `SIGTERM`, `15`; empty is `SIGTERM`.
+    pub stop_signal: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -167,6 +169,19 @@ pub fn user(spec: &str, passwd: &str, group: &str) -> Result<User, OciError> {
         None => known.and_then(|f| number(f.get(3)?)).unwrap_or(0),
     };
     Ok(User { uid, gid })
+}
+
+/// The signal that asks the process to end, as `crun kill` wants it. What is no signal's name or
+/// number is TERM.
+pub fn stop_signal(process: &Process) -> String {
+    let name = process.stop_signal.trim();
+    let name = name.strip_prefix("SIG").unwrap_or(name);
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "+-".contains(c));
+    if name.is_empty() || !plain || name.starts_with('-') {
+        "TERM".to_owned()
+    } else {
+        name.to_owned()
+    }
 }
 
 /// A host name of an app's name: letters, digits and `-`, at most 63.
@@ -362,6 +377,17 @@ mod tests {
         assert_eq!(config["linux"]["cgroupsPath"], format!("/eve/apps/{}", app().id));
         let own = config["linux"]["namespaces"].as_array().unwrap();
         assert!(own.contains(&json!({ "type": "network", "path": "/run/netns/x" })));
+    }
+
+    #[test]
+    fn the_image_names_the_signal_that_ends_it() {
+        let of =
+            |text: &str| stop_signal(&Process { stop_signal: text.into(), ..Process::default() });
+        assert_eq!(
+            [of(""), of("SIGQUIT"), of("3"), of("RTMIN+3")],
+            ["TERM", "QUIT", "3", "RTMIN+3"]
+        );
+        assert_eq!([of("-9"), of("x y")], ["TERM", "TERM"]);
     }
 
     #[test]
