@@ -1,4 +1,37 @@
-//! The fleet: device API, operator API, registry, database, web pages.
+//! The fleet: device API, operator API, registry, database, web pages; one process, one port.
+//!
+//! [`serve`] starts it; [`client::Client`] is the other end for operators; [`objects`] is what they
+//! write. A controller keeps all it knows in its data folder:
+//!
+//! | Path | What |
+//! |---|---|
+//! | `pki/` | root, intermediate, signing, key exchange and onboarding certificates and keys |
+//! | `tls/` | the certificate of the listener, made anew when its names change or its end is near |
+//! | `admin.token` | the administrator's token, for `eve` on the same machine |
+//! | `endpoint` | where it listens, for the same |
+//! | `controller.db` | SQLite: objects, nodes, what they report |
+//! | `lock` | held while it runs |
+//!
+//! Time is asked of the clock given in [`Settings`]. It has no hands on nodes.
+
+pub mod access;
+mod admission;
+mod attest;
+mod body;
+pub mod client;
+mod conf;
 mod db;
+mod device_api;
+mod fleet;
 pub mod objects;
+mod operator;
 pub mod pki;
+mod registry;
+mod reports;
+mod server;
+mod start;
+pub mod view;
+mod web;
+
+pub use conf::{ConfError, conf};
+pub use start::{Clock, Running, ServeError, Settings, default_names, new_token, serve};

@@ -67,6 +67,17 @@ impl Db {
         Ok(row.get(0))
     }
 
+    /// Replaces a value that is not part of any table.
+    pub(crate) async fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), DbError> {
+        sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)")
+            .bind(key)
+            .bind(value)
+            .execute(&self.writer)
+            .await
+            .doing("note what it is")
+            .map(drop)
+    }
+
     /// Makes a token with this hash known, and forgets others of its name.
     pub(crate) async fn set_token(
         &self,

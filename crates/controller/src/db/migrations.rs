@@ -38,12 +38,12 @@ const STEPS: &[&str] = &["
     ) STRICT;
 
     CREATE TABLE infos (
-        device BLOB NOT NULL, kind INTEGER NOT NULL, subject TEXT NOT NULL,
+        device BLOB NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL,
         at_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL, payload BLOB NOT NULL,
         PRIMARY KEY (device, kind, subject)
     ) STRICT;
     CREATE TABLE info_history (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, device BLOB NOT NULL, kind INTEGER NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, device BLOB NOT NULL, kind TEXT NOT NULL,
         subject TEXT NOT NULL, received_ms INTEGER NOT NULL, payload BLOB NOT NULL
     ) STRICT;
     CREATE INDEX info_history_device ON info_history (device, id);

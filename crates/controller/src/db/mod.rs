@@ -14,10 +14,9 @@ use model::{Diagnose, Diagnosis, Who};
 use sqlx::SqlitePool;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
-pub(crate) use fleet::{DeviceRow, Standing, StoredObject};
-pub(crate) use telemetry::{
-    Event, InfoRow, LogBundle, LogFilter, LogRow, MetricsRow, NewLog, Subject,
-};
+pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
+pub use telemetry::{Event, LogRow};
+pub(crate) use telemetry::{InfoRow, LogBundle, LogFilter, NewLog, Subject};
 
 /// The database of a controller.
 #[derive(Debug, Clone)]

@@ -17,10 +17,10 @@ const BUNDLES_MAX: i64 = 1_000;
 /// Older events are forgotten.
 const EVENTS_MAX: i64 = 10_000;
 
-/// What an info message is about: kind (its `ztype`) and which one.
+/// What an info message is about: what kind of object and which one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Subject {
-    pub(crate) kind: i32,
+    pub(crate) kind: String,
     pub(crate) id: String,
 }
 
@@ -123,7 +123,7 @@ impl Db {
              WHERE ?4 >= at_ms OR ?5 - received_ms > 600000",
         )
         .bind(id)
-        .bind(i64::from(subject.kind))
+        .bind(&subject.kind)
         .bind(&subject.id)
         .bind(signed(at.0))
         .bind(signed(received.0))
@@ -136,7 +136,7 @@ impl Db {
              VALUES (?, ?, ?, ?, ?)",
         )
         .bind(id)
-        .bind(i64::from(subject.kind))
+        .bind(&subject.kind)
         .bind(&subject.id)
         .bind(signed(received.0))
         .bind(payload)
@@ -159,7 +159,7 @@ impl Db {
     pub(crate) async fn remove_info(&self, device: Uuid, subject: &Subject) -> Result<(), DbError> {
         sqlx::query("DELETE FROM infos WHERE device = ? AND kind = ? AND subject = ?")
             .bind(device.as_bytes().as_slice())
-            .bind(i64::from(subject.kind))
+            .bind(&subject.kind)
             .bind(&subject.id)
             .execute(&self.writer)
             .await
@@ -178,10 +178,7 @@ impl Db {
         .await
         .doing("read info")?;
         let info = |r: &SqliteRow| InfoRow {
-            subject: Subject {
-                kind: i32::try_from(r.get::<i64, _>(0)).unwrap_or_default(),
-                id: r.get(1),
-            },
+            subject: Subject { kind: r.get(0), id: r.get(1) },
             received: UnixMillis(unsigned(r.get(2))),
             payload: r.get(3),
         };

@@ -22,7 +22,7 @@ pub use compile::{Bumps, Target, bumps, compile, content_of, targets};
 pub use read::{Document, ReadError, read, read_spec};
 pub use spec::{
     AddressSpec, AppSpec, DatastoreSpec, DeviceSpec, Dhcp, ImageSpec, Many, NetworkSpec,
-    NetworkUse, Outbound, PortMap, PortSpec, Size, Spec, VolumeSpec, VolumeUse,
+    NetworkType, NetworkUse, Outbound, PortMap, PortSpec, Size, Spec, VolumeSpec, VolumeUse,
 };
 
 /// The datastore that always exists: this controller's own registry.

@@ -6,7 +6,7 @@ use super::spec::Spec;
 use super::{Key, Kind};
 
 /// More than this is no set of objects that a person wrote.
-pub const TEXT_MAX: usize = 1 << 20;
+pub(crate) const TEXT_MAX: usize = 1 << 20;
 /// Names are labels: they become host names and parts of URLs.
 const NAME_MAX: usize = 63;
 
@@ -145,6 +145,7 @@ fn text_field(fields: &mut Map<String, Value>, name: &str) -> Result<String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::Many;
 
     #[track_caller]
     fn refused(text: &str, want: &str) {

@@ -1,0 +1,109 @@
+//! Attestation, as far as a node without a TPM goes: it proves that it is there and remembers its
+//! key, nothing about what it runs.
+//!
+//! A quote with platform registers is answered with "quote failed": this controller cannot check
+//! one yet, and must not say that it did.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use api::pb::attest::{ZAttestQuote, ZAttestResponseCode};
+use model::UnixMillis;
+use uuid::Uuid;
+
+/// A nonce that is not used within this time is none.
+const LIFE: Duration = Duration::from_secs(300);
+/// Devices take 12 to 32 bytes.
+pub(crate) const NONCE_BYTES: usize = 16;
+
+/// Nonces that wait for their quote; one a node. They need not outlive a restart: the node asks again.
+#[derive(Debug, Default)]
+pub(crate) struct Nonces(Mutex<HashMap<Uuid, ([u8; NONCE_BYTES], UnixMillis)>>);
+
+impl Nonces {
+    /// A fresh nonce for a node; an earlier one no longer counts.
+    pub(crate) fn fresh(&self, id: Uuid, now: UnixMillis) -> [u8; NONCE_BYTES] {
+        let mut nonce = [0; NONCE_BYTES];
+        let filled = aws_lc_rs::rand::fill(&mut nonce);
+        debug_assert!(filled.is_ok(), "no randomness");
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(id, (nonce, now));
+        nonce
+    }
+
+    /// Whether the node has a nonce that is still good; it is used up by asking.
+    pub(crate) fn take(&self, id: Uuid, now: UnixMillis) -> Option<[u8; NONCE_BYTES]> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (nonce, made) = all.remove(&id)?;
+        (now.since(made) < LIFE).then_some(nonce)
+    }
+}
+
+/// What to say to a quote. `nonce` is what the node was given, if that is still good.
+pub(crate) fn judge(quote: &ZAttestQuote, nonce: Option<&[u8]>) -> ZAttestResponseCode {
+    let Some(nonce) = nonce else { return ZAttestResponseCode::NonceMismatch };
+    let data = quote.attest_data.as_slice();
+    let signed = !quote.signature.is_empty() || !quote.pcr_values.is_empty();
+    match (signed, qualifying_data(data)) {
+        // A node without a TPM has nothing to sign with; it may repeat the nonce.
+        (false, _) if data.is_empty() || data == nonce => ZAttestResponseCode::Success,
+        (false, _) => ZAttestResponseCode::NonceMismatch,
+        (true, Some(extra)) if extra != nonce => ZAttestResponseCode::NonceMismatch,
+        (true, _) => ZAttestResponseCode::QuoteFailed,
+    }
+}
+
+/// `extraData` of a TPMS_ATTEST structure (TPM 2.0 library, part 2, 10.12.8): magic, type, the
+/// signer's name, then the data the quote was asked with; both with 2 bytes of length in front.
+fn qualifying_data(attest: &[u8]) -> Option<&[u8]> {
+    fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+        let (length, rest) = bytes.split_first_chunk::<2>()?;
+        rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
+    }
+    let rest = attest.strip_prefix(&[0xff, 0x54, 0x43, 0x47, 0x80, 0x18])?;
+    let (_signer, rest) = sized(rest)?;
+    sized(rest).map(|(extra, _)| extra)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quote_without_platform_registers_needs_an_outstanding_nonce() {
+        let quote = |data: &[u8]| ZAttestQuote { attest_data: data.to_vec(), ..Default::default() };
+        for (data, nonce, code) in [
+            (&b""[..], Some(&b"n"[..]), ZAttestResponseCode::Success),
+            (b"n", Some(b"n"), ZAttestResponseCode::Success),
+            (b"m", Some(b"n"), ZAttestResponseCode::NonceMismatch),
+            (b"", None, ZAttestResponseCode::NonceMismatch),
+        ] {
+            assert_eq!(judge(&quote(data), nonce), code, "{data:?} {nonce:?}");
+        }
+    }
+
+    #[test]
+    fn a_quote_that_we_cannot_check_is_not_believed() {
+        let mut attest_data = b"\xff\x54\x43\x47\x80\x18\x00\x01s\x00\x05nonce".to_vec();
+        let quote =
+            |attest_data| ZAttestQuote { attest_data, signature: vec![1], ..Default::default() };
+        let judged = |data: &[u8], nonce: &[u8]| judge(&quote(data.to_vec()), Some(nonce));
+        assert_eq!(judged(&attest_data, b"nonce"), ZAttestResponseCode::QuoteFailed);
+        assert_eq!(judged(&attest_data, b"other"), ZAttestResponseCode::NonceMismatch);
+        attest_data.truncate(10);
+        assert_eq!(judged(&attest_data, b"nonce"), ZAttestResponseCode::QuoteFailed);
+    }
+
+    #[test]
+    fn a_nonce_is_good_once_and_not_for_long() {
+        let nonces = Nonces::default();
+        let (id, now) = (Uuid::from_u128(1), UnixMillis(1_000));
+        assert_eq!(nonces.take(id, now), None);
+        let nonce = nonces.fresh(id, now);
+        assert_eq!(nonces.take(id, now.after(Duration::from_secs(5))), Some(nonce));
+        assert_eq!(nonces.take(id, now), None);
+        nonces.fresh(id, now);
+        assert_eq!(nonces.take(id, now.after(LIFE)), None);
+    }
+}

@@ -1,0 +1,405 @@
+//! The other end of the operator API, for `eve` and for tests.
+//!
+//! A connection for each call: operators call now and then. It trusts the controller's own root
+//! certificate and nothing else.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use model::{Diagnose, Diagnosis, Who};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use serde::de::DeserializeOwned;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::access::TOKEN_FILE;
+use crate::start::ENDPOINT_FILE;
+use crate::view;
+
+const DIAL: Duration = Duration::from_secs(10);
+/// For a whole call, dialling included.
+const CALL: Duration = Duration::from_secs(60);
+/// A list of a large fleet fits.
+const ANSWER_MAX: usize = 64 << 20;
+
+/// Talks to a controller.
+#[derive(Debug, Clone)]
+pub struct Client {
+    url: String,
+    host: String,
+    port: u16,
+    token: String,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// A file of the controller's data folder.
+    #[error("cannot read {path}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The address is none.
+    #[error("{0:?} is no address of a controller; write https://HOST:PORT")]
+    Url(String),
+    /// The root certificate is none.
+    #[error("the root certificate cannot be used: {0}")]
+    Root(String),
+    /// Nobody answers.
+    #[error("cannot reach the controller at {url}")]
+    Connect {
+        /// Where.
+        url: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else answers, or not in HTTP.
+    #[error("cannot talk to the controller at {url}")]
+    Talk {
+        /// Where.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// It takes too long.
+    #[error("the controller at {url} does not answer in time")]
+    Slow {
+        /// Where.
+        url: String,
+    },
+    /// The token is wrong.
+    #[error("the controller at {url} refuses the token")]
+    Token {
+        /// Where.
+        url: String,
+    },
+    /// It refuses.
+    #[error("{}", failure.error)]
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// What it says.
+        failure: view::Failure,
+    },
+    /// Its answer is not what it should be.
+    #[error("the controller at {url} answers in words we do not know")]
+    Answer {
+        /// Where.
+        url: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Diagnose for ClientError {
+    fn diagnose(&self) -> Diagnosis {
+        let advice = match self {
+            ClientError::File { .. } => {
+                "name the controller's data folder with --data, or give --controller, --token and --ca"
+            }
+            ClientError::Url(_) => "give --controller https://HOST:PORT",
+            ClientError::Root(_) => "give the controller's root certificate with --ca",
+            ClientError::Connect { .. } | ClientError::Slow { .. } => {
+                "start it with `eve controller serve`, or name another with --controller"
+            }
+            ClientError::Talk { .. } => {
+                "check that --ca is this controller's root certificate and that it is known by this name (--name of `eve controller serve`)"
+            }
+            ClientError::Token { .. } => {
+                "give the administrator's token with --token; `eve controller token` makes a new one"
+            }
+            ClientError::Refused { status: 503, .. } => "look into the controller's log",
+            ClientError::Refused { .. } => "correct what you asked for",
+            ClientError::Answer { .. } => "use an `eve` of the controller's version",
+        };
+        Diagnosis::of(Who::Operator, advice)
+    }
+}
+
+impl Client {
+    /// A client of the controller at `url` (`https://HOST:PORT`), trusting `root_pem`.
+    pub fn new(url: &str, token: &str, root_pem: &[u8]) -> Result<Client, ClientError> {
+        let (host, port) = split(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
+        let unusable = |e: &dyn std::fmt::Display| ClientError::Root(e.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(root_pem) {
+            let certificate = certificate.map_err(|e| unusable(&e))?;
+            roots.add(certificate).map_err(|e| unusable(&e))?;
+        }
+        if roots.is_empty() {
+            return Err(unusable(&"there is no certificate in it"));
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| unusable(&e))?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Client {
+            url: url.trim_end_matches('/').to_owned(),
+            host,
+            port,
+            token: token.trim().to_owned(),
+            tls: Arc::new(tls),
+        })
+    }
+
+    /// A client of the controller whose data folder is on this machine.
+    pub fn from_data(data: &Path) -> Result<Client, ClientError> {
+        let text = |name: &str| {
+            let path = data.join(name);
+            std::fs::read_to_string(&path).map_err(|source| ClientError::File { path, source })
+        };
+        let url = text(ENDPOINT_FILE)?;
+        Client::new(url.trim(), &text(TOKEN_FILE)?, text("pki/root.cert.pem")?.as_bytes())
+    }
+
+    /// Where the controller is.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The controller itself.
+    pub async fn controller(&self) -> Result<view::Controller, ClientError> {
+        self.get("/").await
+    }
+
+    /// All nodes.
+    pub async fn devices(&self) -> Result<Vec<view::Device>, ClientError> {
+        self.get("/devices").await
+    }
+
+    /// A node, by name or id.
+    pub async fn device(&self, name: &str) -> Result<view::Device, ClientError> {
+        self.get(&format!("/devices/{}", escaped(name))).await
+    }
+
+    /// Reboots a node.
+    pub async fn restart_device(&self, name: &str) -> Result<(), ClientError> {
+        self.post(&format!("/devices/{}/restart", escaped(name))).await
+    }
+
+    /// All apps.
+    pub async fn apps(&self) -> Result<Vec<view::App>, ClientError> {
+        self.get("/apps").await
+    }
+
+    /// An app.
+    pub async fn app(&self, name: &str) -> Result<view::App, ClientError> {
+        self.get(&format!("/apps/{}", escaped(name))).await
+    }
+
+    /// Restarts an app on all its nodes.
+    pub async fn restart_app(&self, name: &str) -> Result<(), ClientError> {
+        self.post(&format!("/apps/{}/restart", escaped(name))).await
+    }
+
+    /// Restarts an app with fresh volumes.
+    pub async fn purge_app(&self, name: &str) -> Result<(), ClientError> {
+        self.post(&format!("/apps/{}/purge", escaped(name))).await
+    }
+
+    /// All networks.
+    pub async fn networks(&self) -> Result<Vec<view::Network>, ClientError> {
+        self.get("/networks").await
+    }
+
+    /// A network.
+    pub async fn network(&self, name: &str) -> Result<view::Network, ClientError> {
+        self.get(&format!("/networks/{}", escaped(name))).await
+    }
+
+    /// All objects, as they were written.
+    pub async fn objects(&self) -> Result<Vec<view::Object>, ClientError> {
+        self.get("/objects").await
+    }
+
+    /// Makes objects say what YAML or JSON documents say: all of them or none. With `allow_missing`
+    /// also if they refer to objects that do not exist.
+    pub async fn apply(
+        &self,
+        documents: &str,
+        allow_missing: bool,
+    ) -> Result<view::Applied, ClientError> {
+        let path = format!("/objects?allow_missing={allow_missing}");
+        let answer = self.call(Method::POST, &path, documents.to_owned().into()).await?;
+        self.read(&answer)
+    }
+
+    /// Removes an object; with `force` also if others refer to it.
+    pub async fn delete(&self, kind: &str, name: &str, force: bool) -> Result<(), ClientError> {
+        let path = format!("/objects/{}/{}?force={force}", escaped(kind), escaped(name));
+        self.call(Method::DELETE, &path, Bytes::new()).await.map(drop)
+    }
+
+    /// The newest `limit` log lines after an id, oldest first: a node's own, or those of one of its
+    /// apps.
+    pub async fn logs(
+        &self,
+        device: &str,
+        app: Option<&str>,
+        after: u64,
+        limit: u32,
+    ) -> Result<Vec<view::LogRow>, ClientError> {
+        let mut path = format!("/logs?device={}&after={after}&limit={limit}", escaped(device));
+        if let Some(app) = app {
+            path.push_str(&format!("&app={}", escaped(app)));
+        }
+        self.get(&path).await
+    }
+
+    /// The newest `limit` events after an id, oldest first.
+    pub async fn events(&self, after: u64, limit: u32) -> Result<Vec<view::Event>, ClientError> {
+        self.get(&format!("/events?after={after}&limit={limit}")).await
+    }
+
+    /// Lets a serial number register without an object of its own; `*` is any.
+    pub async fn allow_serial(&self, serial: &str) -> Result<(), ClientError> {
+        self.call(Method::PUT, &format!("/serials/{}", escaped(serial)), Bytes::new())
+            .await
+            .map(drop)
+    }
+
+    /// Lets a serial number register no longer. Nodes that did stay.
+    pub async fn disallow_serial(&self, serial: &str) -> Result<(), ClientError> {
+        let path = format!("/serials/{}", escaped(serial));
+        self.call(Method::DELETE, &path, Bytes::new()).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let answer = self.call(Method::GET, path, Bytes::new()).await?;
+        self.read(&answer)
+    }
+
+    async fn post(&self, path: &str) -> Result<(), ClientError> {
+        self.call(Method::POST, path, Bytes::new()).await.map(drop)
+    }
+
+    fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(answer)
+            .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+        let called = tokio::time::timeout(CALL, self.call_once(method, path, body)).await;
+        called.unwrap_or_else(|_| Err(ClientError::Slow { url: self.url.clone() }))
+    }
+
+    async fn call_once(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
+        let talk = |source| ClientError::Talk { url: self.url.clone(), source };
+        let connect = |source| ClientError::Connect { url: self.url.clone(), source };
+        let dial = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(DIAL, dial)
+            .await
+            .map_err(|_| ClientError::Slow { url: self.url.clone() })?
+            .map_err(connect)?;
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|_| ClientError::Url(self.url.clone()))?;
+        let tls = TlsConnector::from(self.tls.clone())
+            .connect(name, stream)
+            .await
+            .map_err(|e| talk(e.into()))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+            .await
+            .map_err(|e| talk(e.into()))?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            // `/` of the API is its name without a slash at the end.
+            .uri(format!("/api/operator/v1{}", if path == "/" { "" } else { path }))
+            .header(header::HOST, format!("{}:{}", self.host, self.port))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Full::new(body))
+            .map_err(|e| talk(e.into()))?;
+        let answer = sender.send_request(request).await.map_err(|e| talk(e.into()))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(talk)?;
+        connection.abort();
+        let body = body.to_bytes();
+        if status.is_success() {
+            return Ok(body);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ClientError::Token { url: self.url.clone() });
+        }
+        let failure = serde_json::from_slice(&body).unwrap_or_else(|_| view::Failure {
+            error: format!("the controller answers {status}"),
+            flaws: Vec::new(),
+        });
+        Err(ClientError::Refused { status: status.as_u16(), failure })
+    }
+}
+
+/// Host and port of `https://HOST[:PORT]`.
+fn split(url: &str) -> Option<(String, u16)> {
+    let rest = url.strip_prefix("https://")?.trim_end_matches('/');
+    if rest.is_empty() || rest.contains(['/', '?', '#', '@']) {
+        return None;
+    }
+    let (host, port) = match rest.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
+        _ => (rest, 443),
+    };
+    let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
+    (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+/// A text as part of a path or query (RFC 3986: what is not unreserved is escaped).
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            // Writing to a String does not fail.
+            let _ = write!(escaped, "%{byte:02X}");
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_taken_apart() {
+        for (url, parts) in [
+            ("https://localhost:8443", Some(("localhost", 8443))),
+            ("https://edge.example/", Some(("edge.example", 443))),
+            ("https://[::1]:9", Some(("::1", 9))),
+            ("https://[::1]", Some(("::1", 443))),
+            ("http://localhost", None),
+            ("https://", None),
+            ("https://a/b", None),
+            ("https://a:x", None),
+            ("localhost:8443", None),
+        ] {
+            let parts = parts.map(|(h, p)| (h.to_owned(), p));
+            assert_eq!(split(url), parts, "{url}");
+        }
+    }
+
+    #[test]
+    fn names_are_escaped() {
+        assert_eq!(escaped("a b/ü*"), "a%20b%2F%C3%BC%2A");
+    }
+}

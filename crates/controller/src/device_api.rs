@@ -1,0 +1,364 @@
+//! What nodes call: `/api/v2/edgedevice/…` (EVE API v2).
+//!
+//! Every message is opened, its sender looked up by certificate and its signature checked before
+//! anything is believed of it. Faults of our own are answered with 503, so that the node keeps what
+//! it wants to say; a log file that we cannot read is kept and answered with 201, because any other
+//! answer would block the node's queue.
+
+use std::sync::Arc;
+
+use api::convert::config::Request as ConfigRequest;
+use api::onboarding::{Named, Registration};
+use api::pb::attest::{
+    AttestStorageKeysResp, AttestStorageKeysResponseCode, ZAttestNonceResp, ZAttestQuoteResp,
+    ZAttestReq, ZAttestReqType, ZAttestRespType, ZAttestResponse, ZAttestResponseCode,
+};
+use api::pb::certs::ZCertType;
+use api::{limits, wire};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use model::DeviceId;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use crate::attest::judge;
+use crate::body;
+use crate::db::{DbError, LogBundle};
+use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
+use crate::reports;
+
+const PROTO: HeaderValue = HeaderValue::from_static("application/x-proto-binary");
+
+pub(crate) fn routes() -> Router<Arc<Fleet>> {
+    Router::new()
+        .route("/ping", get(|| async { StatusCode::OK }))
+        .route("/certs", get(certs).post(certs))
+        .route("/register", post(register))
+        .route("/uuid", post(uuid))
+        .route("/id/{id}/config", post(config))
+        .route("/id/{id}/attest", post(attest))
+        .route("/id/{id}/info", post(info))
+        .route("/id/{id}/metrics", post(metrics))
+        .route("/id/{id}/newlogs", post(newlogs))
+        .route("/id/{id}/apps/instanceid/{app}/newlogs", post(app_newlogs))
+        .route("/id/{id}/flowlog", post(accepted))
+        .route("/id/{id}/hardwarehealth", post(accepted))
+}
+
+/// Why a node does not get what it asks for.
+#[derive(Debug)]
+enum Refusal {
+    /// The request is wrong.
+    Node(StatusCode, String),
+    /// We are.
+    Own(String),
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Refusal::Node(status, why) => {
+                tracing::info!(status = status.as_u16(), "refused a node: {why}");
+                (status, why).into_response()
+            }
+            Refusal::Own(why) => {
+                tracing::error!("cannot serve a node: {why}");
+                (StatusCode::SERVICE_UNAVAILABLE, "try again later").into_response()
+            }
+        }
+    }
+}
+
+impl From<DbError> for Refusal {
+    fn from(e: DbError) -> Refusal {
+        Refusal::Own(model::chain(&e))
+    }
+}
+
+impl From<FleetError> for Refusal {
+    fn from(e: FleetError) -> Refusal {
+        Refusal::Own(model::chain(&e))
+    }
+}
+
+impl From<api::KeyError> for Refusal {
+    fn from(e: api::KeyError) -> Refusal {
+        Refusal::Own(model::chain(&e))
+    }
+}
+
+fn refuse(status: StatusCode, why: impl ToString) -> Refusal {
+    Refusal::Node(status, why.to_string())
+}
+
+fn unusable(e: &(dyn std::error::Error + 'static)) -> Refusal {
+    refuse(StatusCode::UNPROCESSABLE_ENTITY, model::chain(e))
+}
+
+type Answer = Result<Response, Refusal>;
+
+/// A message whose sender is a node of ours.
+struct Message {
+    id: Uuid,
+    payload: Vec<u8>,
+}
+
+/// Opens an envelope.
+async fn open(
+    headers: &HeaderMap,
+    body: Body,
+    limit: model::Bytes,
+) -> Result<api::envelope::Received, Refusal> {
+    let bytes = body::read(headers, body, limit)
+        .await
+        .map_err(|status| refuse(status, "the body is too large or too slow"))?;
+    api::envelope::open(&bytes, limit).map_err(|e| unusable(&e))
+}
+
+/// Opens an envelope and finds out which node sent it. A node that was deleted is told so.
+async fn from_node(
+    fleet: &Fleet,
+    request: Request,
+    limit: model::Bytes,
+) -> Result<Message, Refusal> {
+    let (head, body) = request.into_parts();
+    let received = open(&head.headers, body, limit).await?;
+    let unknown = |e: &dyn ToString| refuse(StatusCode::UNAUTHORIZED, e.to_string());
+    let hash = received.sender().map_err(|e| unknown(&e))?;
+    let (id, signer) =
+        fleet.signer(&hash).ok_or_else(|| unknown(&"no device of ours has this certificate"))?;
+    let payload = received.verify(&signer).map_err(|e| unknown(&e))?.to_vec();
+    if fleet.known().device(id).is_none_or(|d| d.gone.is_some()) {
+        return Err(refuse(StatusCode::NOT_FOUND, "this device was deleted"));
+    }
+    let host = head.headers.get(header::HOST).and_then(|h| h.to_str().ok());
+    fleet.seen(id, host);
+    Ok(Message { id, payload })
+}
+
+/// Like [`from_node`], for a path that names the node.
+async fn from_named(
+    fleet: &Fleet,
+    named: &str,
+    request: Request,
+    limit: model::Bytes,
+) -> Result<Message, Refusal> {
+    let message = from_node(fleet, request, limit).await?;
+    if Uuid::parse_str(named) == Ok(message.id) {
+        Ok(message)
+    } else {
+        Err(refuse(StatusCode::FORBIDDEN, "the path names another device than the signature"))
+    }
+}
+
+fn proto(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    (status, [(header::CONTENT_TYPE, PROTO)], body.into()).into_response()
+}
+
+async fn certs(State(fleet): State<Arc<Fleet>>) -> Response {
+    proto(StatusCode::OK, fleet.certs())
+}
+
+async fn register(State(fleet): State<Arc<Fleet>>, request: Request) -> Answer {
+    let (head, body) = request.into_parts();
+    let received = open(&head.headers, body, limits::ONBOARDING).await?;
+    let certificate = received.sender_certificate().map_err(|e| unusable(&e))?;
+    if !fleet.is_onboarding(&certificate) {
+        return Err(refuse(StatusCode::FORBIDDEN, "this is not our onboarding certificate"));
+    }
+    let signer = api::Signer::device(&certificate).map_err(|e| unusable(&e))?;
+    let payload = received.verify(&signer).map_err(|e| refuse(StatusCode::UNAUTHORIZED, e))?;
+    let registration = Registration::from_payload(payload).map_err(|e| unusable(&e))?;
+    // What cannot sign could never speak to us again.
+    api::Signer::device(&registration.certificate).map_err(|e| unusable(&e))?;
+    if fleet.is_onboarding(&registration.certificate) {
+        return Err(refuse(StatusCode::FORBIDDEN, "the onboarding certificate is no device's"));
+    }
+    let serials =
+        format!("serial {:?}, soft serial {:?}", registration.serial, registration.soft_serial);
+    match fleet.register(&registration).await? {
+        Registered::New => {
+            tracing::info!("registered a device: {serials}");
+            Ok(proto(StatusCode::CREATED, Bytes::new()))
+        }
+        Registered::Already => Ok(proto(StatusCode::OK, Bytes::new())),
+        Registered::Conflict => Err(refuse(
+            StatusCode::CONFLICT,
+            format!("{serials}: a device with another certificate has it"),
+        )),
+        Registered::Unknown => {
+            Err(refuse(StatusCode::FORBIDDEN, format!("{serials}: nobody expects this device")))
+        }
+    }
+}
+
+async fn uuid(State(fleet): State<Arc<Fleet>>, request: Request) -> Answer {
+    let message = match from_node(&fleet, request, limits::ONBOARDING).await {
+        // It has to register again, and that starts with being unknown.
+        Err(Refusal::Node(StatusCode::NOT_FOUND, why)) => {
+            return Err(refuse(StatusCode::UNAUTHORIZED, why));
+        }
+        other => other?,
+    };
+    let named = Named {
+        id: DeviceId::new(message.id),
+        manufacturer: String::new(),
+        product: String::new(),
+    };
+    Ok(proto(StatusCode::OK, fleet.sign(&named.to_payload())?))
+}
+
+async fn config(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    let message = from_named(&fleet, &id, request, limits::ONBOARDING).await?;
+    let asked = ConfigRequest::from_payload(&message.payload).map_err(|e| unusable(&e))?;
+    match fleet.config(message.id, &asked.hash, &asked.integrity_token).await? {
+        ConfigAnswer::Unchanged => Ok(StatusCode::NOT_MODIFIED.into_response()),
+        ConfigAnswer::Changed(answer) => Ok(proto(StatusCode::OK, answer)),
+        ConfigAnswer::Attest => Err(refuse(StatusCode::FORBIDDEN, "attest first")),
+    }
+}
+
+async fn attest(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    let message = from_named(&fleet, &id, request, limits::ATTEST).await?;
+    let asked: ZAttestReq =
+        wire::decode(&message.payload, limits::ATTEST).map_err(|e| unusable(&e))?;
+    let id = message.id;
+    let mut answer = ZAttestResponse::default();
+    match asked.req_type() {
+        ZAttestReqType::AttestReqCert => {
+            for cert in &asked.certs {
+                // Keys of a TPM do not change; those in a file may.
+                let mutable = cert.attributes.as_ref().is_some_and(|a| a.is_mutable);
+                let kept = [
+                    ZCertType::CertTypeDeviceOnboarding,
+                    ZCertType::CertTypeDeviceRestrictedSigning,
+                    ZCertType::CertTypeDeviceEndorsementRsa,
+                    ZCertType::CertTypeDeviceEcdhExchange,
+                ];
+                if !kept.iter().any(|k| i32::from(*k) == cert.r#type) {
+                    return Err(refuse(
+                        StatusCode::UNPROCESSABLE_ENTITY,
+                        format!("no device has a certificate of type {}", cert.r#type),
+                    ));
+                }
+                fleet
+                    .db
+                    .keep_device_cert(id, cert.r#type, &cert.cert_hash, &cert.cert, mutable)
+                    .await?;
+            }
+            answer.resp_type = ZAttestRespType::AttestRespCert.into();
+        }
+        ZAttestReqType::AttestReqNonce => {
+            answer.resp_type = ZAttestRespType::AttestRespNonce.into();
+            let nonce = fleet.attest.fresh(id, fleet.now()).to_vec();
+            answer.nonce = Some(ZAttestNonceResp { nonce });
+        }
+        ZAttestReqType::AttestReqQuote => {
+            let nonce = fleet.attest.take(id, fleet.now());
+            let code = judge(&asked.quote.unwrap_or_default(), nonce.as_ref().map(|n| &n[..]));
+            let mut response = ZAttestQuoteResp::default();
+            response.set_response(code);
+            if code == ZAttestResponseCode::Success {
+                let token = crate::access::random_hex().into_bytes();
+                fleet.set_integrity_token(id, Some(&token)).await?;
+                response.integrity_token = token;
+            }
+            answer.resp_type = ZAttestRespType::AttestRespQuoteResp.into();
+            answer.quote_resp = Some(response);
+        }
+        ZAttestReqType::StoreKeys => {
+            // A node without a TPM has no sealed key to store, and we keep none for others yet.
+            answer.resp_type = ZAttestRespType::StoreKeys.into();
+            let mut response = AttestStorageKeysResp::default();
+            response.set_response(AttestStorageKeysResponseCode::ItokenMismatch);
+            answer.storage_keys_resp = Some(response);
+        }
+        ZAttestReqType::AttestReqNone => {
+            return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "reqType is missing"));
+        }
+    }
+    Ok(proto(StatusCode::CREATED, fleet.sign(&wire::encode(&answer))?))
+}
+
+async fn info(State(fleet): State<Arc<Fleet>>, Path(id): Path<String>, request: Request) -> Answer {
+    let message = from_named(&fleet, &id, request, limits::INFO).await?;
+    let info = api::convert::view::info(&message.payload).map_err(|e| unusable(&e))?;
+    if info.device.raw() != message.id {
+        return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devId names another device"));
+    }
+    reports::keep_info(&fleet, message.id, &info, &message.payload).await?;
+    fleet.touch();
+    Ok(StatusCode::CREATED.into_response())
+}
+
+async fn metrics(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    let message = from_named(&fleet, &id, request, limits::METRICS).await?;
+    let metrics = api::convert::view::metrics(&message.payload).map_err(|e| unusable(&e))?;
+    if metrics.device.raw() != message.id {
+        return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devID names another device"));
+    }
+    fleet.db.put_metrics(message.id, fleet.now(), &message.payload).await?;
+    fleet.touch();
+    Ok(StatusCode::CREATED.into_response())
+}
+
+async fn newlogs(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    keep_logs(&fleet, &id, "", request).await
+}
+
+async fn app_newlogs(
+    State(fleet): State<Arc<Fleet>>,
+    Path((id, app)): Path<(String, String)>,
+    request: Request,
+) -> Answer {
+    let app = Uuid::parse_str(&app)
+        .map_err(|_| refuse(StatusCode::BAD_REQUEST, "the path names no app"))?;
+    keep_logs(&fleet, &id, &app.to_string(), request).await
+}
+
+async fn keep_logs(fleet: &Fleet, named: &str, app: &str, request: Request) -> Answer {
+    let message = from_named(fleet, named, request, limits::NEWLOGS).await?;
+    let raw = message.payload.as_slice();
+    let digest = Sha256::digest(raw);
+    let lines = reports::read_logs(raw).map_err(|why| {
+        tracing::warn!(device = %message.id, app, "a log file cannot be read: {why}");
+        (why, raw)
+    });
+    let received = fleet.now();
+    let bundle = LogBundle { device: message.id, app, digest: &digest, received, lines };
+    if fleet.db.put_logs(&bundle).await? {
+        fleet.touch();
+    }
+    Ok(StatusCode::CREATED.into_response())
+}
+
+/// Flow logs and hardware health: the message is checked and dropped, which the API allows.
+async fn accepted(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    from_named(&fleet, &id, request, limits::METRICS).await?;
+    Ok(StatusCode::CREATED.into_response())
+}

@@ -1,0 +1,328 @@
+//! What operators call: `/api/operator/v1/…`, JSON, with the administrator's token in
+//! `Authorization: Bearer …`.
+//!
+//! | Call | Does |
+//! |---|---|
+//! | GET `/` | the controller itself |
+//! | GET `/devices`, `/devices/{name or id}` | nodes |
+//! | POST `/devices/{name or id}/restart` | reboots one |
+//! | GET `/apps`, `/apps/{name}` | apps |
+//! | POST `/apps/{name}/restart`, `/apps/{name}/purge` | restarts one; with fresh volumes |
+//! | GET `/networks`, `/networks/{name}` | networks |
+//! | GET `/objects`, `/objects/{kind}/{name}` | objects as they were written |
+//! | POST `/objects?allow_missing=true` | applies YAML or JSON documents, all or none |
+//! | DELETE `/objects/{kind}/{name}?force=true` | removes one |
+//! | GET `/logs?device=…&app=…&after=…&limit=…` | log lines, oldest first |
+//! | GET `/events?after=…&limit=…` | what happened |
+//! | PUT, DELETE `/serials/{serial}` | lets a serial number register (`*`: any), or no longer |
+
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use model::Bytes;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use crate::db::{DbError, LogFilter};
+use crate::fleet::{Fleet, FleetError};
+use crate::objects::{Key, Kind};
+use crate::{access, body, reports, view};
+
+/// Documents of at most this size; the reader has a bound of its own.
+const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
+/// Lines or events in one answer.
+const ROWS_MAX: u32 = 10_000;
+const ROWS_DEFAULT: u32 = 200;
+
+pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
+    Router::new()
+        .route("/", get(controller))
+        .route("/devices", get(devices))
+        .route("/devices/{name}", get(device))
+        .route("/devices/{name}/restart", post(restart_device))
+        .route("/apps", get(apps))
+        .route("/apps/{name}", get(app))
+        .route("/apps/{name}/restart", post(restart_app))
+        .route("/apps/{name}/purge", post(purge_app))
+        .route("/networks", get(networks))
+        .route("/networks/{name}", get(network))
+        .route("/objects", get(objects).post(apply))
+        .route("/objects/{kind}/{name}", get(object).delete(delete))
+        .route("/logs", get(logs))
+        .route("/events", get(events))
+        .route("/serials/{serial}", put(allow).delete(disallow))
+        .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
+}
+
+/// Why a call failed, with the status it is answered with.
+#[derive(Debug)]
+struct Failed(StatusCode, view::Failure);
+
+impl IntoResponse for Failed {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+fn failed(status: StatusCode, error: impl ToString) -> Failed {
+    Failed(status, view::Failure { error: error.to_string(), flaws: Vec::new() })
+}
+
+impl From<DbError> for Failed {
+    fn from(e: DbError) -> Failed {
+        tracing::error!("operator API: {}", model::chain(&e));
+        failed(StatusCode::SERVICE_UNAVAILABLE, model::chain(&e))
+    }
+}
+
+impl From<store::StoreError> for Failed {
+    fn from(e: store::StoreError) -> Failed {
+        failed(StatusCode::SERVICE_UNAVAILABLE, model::chain(&e))
+    }
+}
+
+impl From<FleetError> for Failed {
+    fn from(e: FleetError) -> Failed {
+        let status = match &e {
+            FleetError::Read(_) | FleetError::Flawed(_) | FleetError::NoImage { .. } => {
+                StatusCode::UNPROCESSABLE_ENTITY
+            }
+            FleetError::NoObject(_) => StatusCode::NOT_FOUND,
+            FleetError::Used { .. } => StatusCode::CONFLICT,
+            FleetError::Registry(_) | FleetError::Db(_) | FleetError::Sign(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+        };
+        let error = model::chain(&e);
+        let flaws = match e {
+            FleetError::Flawed(flaws) | FleetError::Used { by: flaws, .. } => flaws,
+            _ => Vec::new(),
+        };
+        Failed(status, view::Failure { error, flaws })
+    }
+}
+
+fn unknown(key: Key) -> Failed {
+    FleetError::NoObject(key).into()
+}
+
+/// Lets through who shows the token.
+async fn with_token(State(fleet): State<Arc<Fleet>>, request: Request, next: Next) -> Response {
+    match is_admin(&fleet, request.headers()).await {
+        Ok(true) => next.run(request).await,
+        Ok(false) => {
+            let head = [(header::WWW_AUTHENTICATE, "Bearer")];
+            let why = failed(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
+            (head, why).into_response()
+        }
+        Err(e) => Failed::from(e).into_response(),
+    }
+}
+
+async fn is_admin(fleet: &Fleet, headers: &HeaderMap) -> Result<bool, DbError> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+    match given.and_then(|v| v.strip_prefix("Bearer ")) {
+        Some(token) => Ok(access::owner(&fleet.db, token).await?.is_some()),
+        None => Ok(false),
+    }
+}
+
+async fn controller(State(fleet): State<Arc<Fleet>>) -> Result<Json<view::Controller>, Failed> {
+    let known = fleet.known();
+    let devices = reports::devices(&fleet).await?;
+    let online = devices.iter().filter(|d| d.state == view::DeviceState::Online).count();
+    Ok(Json(view::Controller {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        devices: devices.len(),
+        online,
+        apps: known.of_kind(Kind::App).count(),
+        serials: known.serials.clone(),
+        images: fleet.registry().names()?,
+    }))
+}
+
+async fn devices(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::Device>>, Failed> {
+    Ok(Json(reports::devices(&fleet).await?))
+}
+
+async fn device(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<view::Device>, Failed> {
+    let device = reports::device(&fleet, &name).await?;
+    device.map(Json).ok_or_else(|| unknown(Key::new(Kind::Device, name)))
+}
+
+async fn restart_device(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failed> {
+    fleet.restart_device(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn apps(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::App>>, Failed> {
+    Ok(Json(reports::apps(&fleet).await?))
+}
+
+async fn app(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<view::App>, Failed> {
+    let app = reports::apps(&fleet).await?.into_iter().find(|a| a.name == name);
+    app.map(Json).ok_or_else(|| unknown(Key::new(Kind::App, name)))
+}
+
+async fn restart_app(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failed> {
+    fleet.restart_app(&name, false).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn purge_app(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failed> {
+    fleet.restart_app(&name, true).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn networks(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::Network>>, Failed> {
+    Ok(Json(reports::networks(&fleet).await?))
+}
+
+async fn network(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<view::Network>, Failed> {
+    let network = reports::networks(&fleet).await?.into_iter().find(|n| n.name == name);
+    network.map(Json).ok_or_else(|| unknown(Key::new(Kind::Network, name)))
+}
+
+async fn objects(State(fleet): State<Arc<Fleet>>) -> Json<Vec<view::Object>> {
+    Json(reports::objects(&fleet))
+}
+
+async fn object(
+    State(fleet): State<Arc<Fleet>>,
+    Path((kind, name)): Path<(String, String)>,
+) -> Result<Json<view::Object>, Failed> {
+    let key = key(&kind, name)?;
+    let object = reports::objects(&fleet).into_iter().find(|o| o.key == key);
+    object.map(Json).ok_or_else(|| unknown(key))
+}
+
+fn key(kind: &str, name: String) -> Result<Key, Failed> {
+    let kind = kind.parse().map_err(|e| failed(StatusCode::NOT_FOUND, e))?;
+    Ok(Key { kind, name })
+}
+
+#[derive(Debug, Deserialize)]
+struct HowToApply {
+    #[serde(default)]
+    allow_missing: bool,
+}
+
+async fn apply(
+    State(fleet): State<Arc<Fleet>>,
+    Query(how): Query<HowToApply>,
+    request: Request,
+) -> Result<Json<view::Applied>, Failed> {
+    let (head, body) = request.into_parts();
+    let bytes = body::read(&head.headers, body, DOCUMENTS_MAX)
+        .await
+        .map_err(|status| failed(status, format!("more than {DOCUMENTS_MAX} of documents")))?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("no UTF-8: {e}")))?;
+    Ok(Json(fleet.apply(text, how.allow_missing).await?))
+}
+
+#[derive(Debug, Deserialize)]
+struct HowToDelete {
+    #[serde(default)]
+    force: bool,
+}
+
+async fn delete(
+    State(fleet): State<Arc<Fleet>>,
+    Path((kind, name)): Path<(String, String)>,
+    Query(how): Query<HowToDelete>,
+) -> Result<StatusCode, Failed> {
+    fleet.delete(&key(&kind, name)?, how.force).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+struct WhichLogs {
+    device: String,
+    app: Option<String>,
+    #[serde(default)]
+    after: u64,
+    limit: Option<u32>,
+}
+
+async fn logs(
+    State(fleet): State<Arc<Fleet>>,
+    Query(which): Query<WhichLogs>,
+) -> Result<Json<Vec<view::LogRow>>, Failed> {
+    let known = fleet.known();
+    let device = known
+        .device_object(&which.device)
+        .ok_or_else(|| unknown(Key::new(Kind::Device, &which.device)))?;
+    let id = device.object.uid;
+    let app = match which.app.as_deref() {
+        None | Some("") => String::new(),
+        Some(name) => match Uuid::parse_str(name) {
+            Ok(id) => id.to_string(),
+            Err(_) => {
+                let told = fleet.compiled(&known, id);
+                let app = told.and_then(|t| t.apps.into_values().find(|a| a.name == name));
+                app.ok_or_else(|| unknown(Key::new(Kind::App, name)))?.id.to_string()
+            }
+        },
+    };
+    let limit = which.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
+    let filter = LogFilter { device: id, app, after: which.after, limit };
+    Ok(Json(fleet.db.logs(&filter).await?))
+}
+
+#[derive(Debug, Deserialize)]
+struct WhichEvents {
+    #[serde(default)]
+    after: u64,
+    limit: Option<u32>,
+}
+
+async fn events(
+    State(fleet): State<Arc<Fleet>>,
+    Query(which): Query<WhichEvents>,
+) -> Result<Json<Vec<view::Event>>, Failed> {
+    let limit = which.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
+    Ok(Json(fleet.db.events(which.after, limit).await?))
+}
+
+async fn allow(
+    State(fleet): State<Arc<Fleet>>,
+    Path(serial): Path<String>,
+) -> Result<StatusCode, Failed> {
+    if serial.is_empty() || serial.len() > 256 || serial.contains(char::is_control) {
+        return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, "this is no serial number"));
+    }
+    fleet.allow_serial(&serial, true).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn disallow(
+    State(fleet): State<Arc<Fleet>>,
+    Path(serial): Path<String>,
+) -> Result<StatusCode, Failed> {
+    fleet.allow_serial(&serial, false).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,268 @@
+//! Starting a controller and stopping it.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::{HeaderValue, header};
+use axum::response::Response;
+use axum::routing::{any, get};
+use model::{Diagnose, Diagnosis, UnixMillis, Who};
+use rustix::fs::{FlockOperation, flock};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::access::AccessError;
+use crate::db::{Db, DbError};
+use crate::fleet::{self, Fleet, StartError};
+use crate::pki::{Pki, PkiError, make_private};
+use crate::registry::Registry;
+use crate::{access, device_api, operator, registry, server, web};
+
+/// Asks what time it is.
+pub type Clock = fn() -> UnixMillis;
+
+/// The file that says where the controller listens: `https://localhost:8443`.
+pub(crate) const ENDPOINT_FILE: &str = "endpoint";
+const DATABASE: &str = "controller.db";
+/// When nodes were last seen is stored this often: it is worth no write for each poll.
+const SEEN_EVERY: Duration = Duration::from_secs(10);
+
+/// What a controller needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder of all it keeps; made if it is not there.
+    pub data: PathBuf,
+    /// Where it listens; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// The names it is reached by: host names and addresses, for its certificate.
+    pub names: Vec<String>,
+    /// The OCI layout its registry serves. `None`: no images.
+    pub registry: Option<PathBuf>,
+    /// Host and port under which nodes reach the registry. `None`: as they reach us.
+    pub advertise: Option<String>,
+    /// The clock.
+    pub clock: Clock,
+}
+
+/// The names a controller is reached by if none are given: this machine, and the host as QEMU's user
+/// network shows it to guests.
+pub fn default_names(hostname: Option<&str>) -> Vec<String> {
+    let fixed = ["localhost", "127.0.0.1", "10.0.2.2", "::1"];
+    let mut names: Vec<String> = fixed.map(str::to_owned).to_vec();
+    names.extend(hostname.filter(|h| !h.is_empty() && *h != "localhost").map(str::to_owned));
+    names
+}
+
+/// A controller that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How people on this machine reach it.
+    pub url: String,
+    /// The administrator's token, at the first start only.
+    pub first_token: Option<String>,
+    stop: watch::Sender<bool>,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    /// Lets what is under way finish, closes the database and frees the data folder.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        if let Err(e) = self.serving.await {
+            tracing::error!("the controller ended badly: {e}");
+        }
+    }
+
+    /// Waits until it ends by itself, which it does not.
+    pub async fn ended(&mut self) {
+        let _ = (&mut self.serving).await;
+    }
+}
+
+/// Why a controller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Another controller uses the data folder.
+    #[error("another controller runs on {0}")]
+    InUse(PathBuf),
+    /// A file or folder.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// What was tried.
+        doing: &'static str,
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The port.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Certificates.
+    #[error("cannot prepare the certificates")]
+    Pki(#[from] PkiError),
+    /// The database.
+    #[error("cannot open what is known of the fleet")]
+    Db(#[from] DbError),
+    /// The token.
+    #[error("cannot prepare the token")]
+    Access(#[from] AccessError),
+    /// The fleet.
+    #[error("cannot start")]
+    Fleet(#[from] StartError),
+    /// TLS.
+    #[error("cannot use the TLS certificate")]
+    Tls(#[from] rustls::Error),
+}
+
+impl Diagnose for ServeError {
+    fn diagnose(&self) -> Diagnosis {
+        match self {
+            ServeError::InUse(_) => {
+                Diagnosis::of(Who::Operator, "stop the other one, or choose another --data")
+            }
+            ServeError::Listen { .. } => Diagnosis::of(
+                Who::Operator,
+                "stop what uses the port, or choose another with --listen",
+            ),
+            ServeError::Pki(e) => e.diagnose(),
+            ServeError::Db(e) => e.diagnose(),
+            _ => Diagnosis::of(Who::Operator, "check the controller's data folder"),
+        }
+    }
+}
+
+/// Starts a controller. Returns when it listens.
+pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
+    let Settings { data, listen, names, registry, advertise, clock } = settings;
+    make_private(&data)?;
+    let lock = lock(&data)?;
+    let now = clock();
+    let pki = Pki::open(&data, now)?;
+    let (chain, key) = pki.tls(&data, &names, now)?;
+    let tls = tls_config(chain, key)?;
+    let db = Db::open(&data.join(DATABASE)).await?;
+    let first_token = access::first_token(&db, &data, now).await?;
+
+    let listener = server::listen(listen)
+        .await
+        .map_err(|source| ServeError::Listen { address: listen, source })?;
+    let address =
+        listener.local_addr().map_err(|source| ServeError::Listen { address: listen, source })?;
+    let url = local_url(&names, address);
+    store::save(&data, ENDPOINT_FILE, format!("{url}\n").as_bytes()).map_err(PkiError::Save)?;
+
+    let registry = Registry::new(registry.as_deref());
+    let begin = fleet::Start { data, db, pki, registry, advertise, names, clock };
+    let fleet = Arc::new(Fleet::start(begin).await?);
+    let (stop, stopped) = watch::channel(false);
+    let router = router(&fleet, stopped.clone());
+    let serving = tokio::spawn(run(fleet, listener, tls, router, stopped, lock));
+    Ok(Running { address, url, first_token, stop, serving })
+}
+
+/// Replaces the administrator's token of a data folder whose controller may be running.
+pub async fn new_token(data: &Path, clock: Clock) -> Result<String, ServeError> {
+    let db = Db::open(&data.join(DATABASE)).await?;
+    let token = access::new_token(&db, data, clock()).await?;
+    db.close().await;
+    Ok(token)
+}
+
+async fn run(
+    fleet: Arc<Fleet>,
+    listener: tokio::net::TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    router: Router,
+    stopped: watch::Receiver<bool>,
+    lock: File,
+) {
+    let keeping = async {
+        let mut tick = tokio::time::interval(SEEN_EVERY);
+        loop {
+            tick.tick().await;
+            if let Err(e) = fleet.store_seen().await {
+                tracing::error!("{}", model::chain(&e));
+            }
+        }
+    };
+    tokio::select! {
+        () = server::run(listener, tls, router, stopped) => {}
+        () = keeping => {}
+    }
+    if let Err(e) = fleet.store_seen().await {
+        tracing::error!("{}", model::chain(&e));
+    }
+    fleet.db.close().await;
+    drop(lock);
+}
+
+fn router(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Router {
+    Router::new()
+        .nest("/api/v2/edgedevice", device_api::routes())
+        .nest("/api/operator/v1", operator::routes(fleet))
+        .route("/v2/", get(registry::ping))
+        .route("/v2/{*path}", any(registry::serve))
+        .merge(web::routes(stopped))
+        .layer(axum::middleware::map_response(hardened))
+        .with_state(fleet.clone())
+}
+
+/// What every answer says to browsers: guess nothing. No HSTS: on `localhost` it would also hold for
+/// the pages of apps, which speak plain HTTP on other ports.
+async fn hardened(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn tls_config(
+    chain: Vec<rustls_pki_types::CertificateDer<'static>>,
+    key: rustls_pki_types::PrivateKeyDer<'static>,
+) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    // Devices offer a certificate of their own; proxies strip it, so nobody may depend on it.
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// One controller a folder.
+fn lock(data: &Path) -> Result<File, ServeError> {
+    let path = data.join("lock");
+    let open = fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = open.map_err(|source| ServeError::File { doing: "open", path, source })?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(_) => Err(ServeError::InUse(data.to_owned())),
+    }
+}
+
+fn local_url(names: &[String], address: SocketAddr) -> String {
+    let host = if address.ip().is_loopback() || address.ip().is_unspecified() {
+        let local = ["localhost", "127.0.0.1"].into_iter().find(|l| names.iter().any(|n| n == l));
+        local.map(str::to_owned).or_else(|| names.first().cloned())
+    } else {
+        None
+    };
+    let host = host.unwrap_or_else(|| match address.ip() {
+        std::net::IpAddr::V6(v6) => format!("[{v6}]"),
+        std::net::IpAddr::V4(v4) => v4.to_string(),
+    });
+    format!("https://{host}:{}", address.port())
+}

@@ -1,0 +1,234 @@
+//! A controller in this process, and a node that speaks the API as a real one does.
+
+#![expect(dead_code, reason = "each test takes what it needs")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use api::convert::config::{Answer, Request as ConfigRequest, read_answer};
+use api::onboarding::{Named, Registration};
+use api::{Certificate, Sender, SigningKey, certs, envelope, limits};
+use bytes::Bytes;
+use controller::client::Client;
+use controller::{Running, Settings, conf, default_names, serve};
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use model::{DeviceId, UnixMillis};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, ServerName};
+use tokio_rustls::TlsConnector;
+
+/// The clock of all controllers in a test process: it moves when told.
+static NOW: AtomicU64 = AtomicU64::new(1_770_000_000_000);
+
+pub fn now() -> UnixMillis {
+    UnixMillis(NOW.load(Ordering::SeqCst))
+}
+
+pub fn wait_ms(ms: u64) {
+    NOW.fetch_add(ms, Ordering::SeqCst);
+}
+
+/// A controller in a temporary folder.
+pub struct Home {
+    pub dir: tempfile::TempDir,
+    pub images: PathBuf,
+    pub running: Option<Running>,
+}
+
+impl Home {
+    pub async fn start() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let images = dir.path().join("images");
+        let mut home = Home { dir, images, running: None };
+        home.again().await;
+        home
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Starts it (again) on the same data.
+    pub async fn again(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+        let settings = Settings {
+            data: self.data(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            names: default_names(None),
+            registry: Some(self.images.clone()),
+            advertise: None,
+            clock: now,
+        };
+        self.running = Some(serve(settings).await.unwrap());
+    }
+
+    pub fn port(&self) -> u16 {
+        self.running.as_ref().unwrap().address.port()
+    }
+
+    pub fn operator(&self) -> Client {
+        Client::from_data(&self.data()).unwrap()
+    }
+
+    pub fn node(&self, serial: &str) -> Node {
+        Node::new(&self.data(), self.port(), serial)
+    }
+}
+
+/// A node: its keys, and what it knows of the controller.
+pub struct Node {
+    pub port: u16,
+    pub root_pem: Vec<u8>,
+    pub onboard_key: SigningKey,
+    pub onboard: Certificate,
+    pub key: SigningKey,
+    pub certificate: Certificate,
+    pub serial: String,
+}
+
+impl Node {
+    pub fn new(data: &Path, port: u16, serial: &str) -> Node {
+        let files = conf(data, "localhost", serial).unwrap();
+        let key = SigningKey::generate().unwrap();
+        let certificate = api::device_certificate(&key, now()).unwrap();
+        Node {
+            port,
+            root_pem: files["root-certificate.pem"].clone(),
+            onboard_key: SigningKey::from_pem(&files["onboard.key.pem"]).unwrap(),
+            onboard: Certificate::from_pem(&files["onboard.cert.pem"]).unwrap(),
+            key,
+            certificate,
+            serial: serial.to_owned(),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+        let (status, _, body) = self.http(Method::GET, path, &[], Bytes::new()).await;
+        (status, body)
+    }
+
+    pub async fn http(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> (StatusCode, hyper::HeaderMap, Bytes) {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&self.root_pem).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", format!("localhost:{}", self.port));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = sender.send_request(request.body(Full::new(body)).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        connection.abort();
+        (head.status, head.headers, body)
+    }
+
+    /// Sends bytes to a path below the base of the API.
+    pub async fn post_raw(&self, path: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
+        let path = format!("/api/v2/edgedevice/{path}");
+        let kind = [("content-type", "application/x-proto-binary")];
+        let (status, _, body) = self.http(Method::POST, &path, &kind, body.into()).await;
+        (status, body)
+    }
+
+    /// Signs a payload as this node and sends it.
+    pub async fn post(&self, path: &str, payload: &[u8]) -> (StatusCode, Bytes) {
+        self.post_raw(path, self.signed(payload)).await
+    }
+
+    pub fn signed(&self, payload: &[u8]) -> Vec<u8> {
+        envelope::sign(payload, &Sender::device(&self.key, &self.certificate)).unwrap()
+    }
+
+    pub fn registration(&self) -> Vec<u8> {
+        let what = Registration {
+            certificate: self.certificate.clone(),
+            serial: String::new(),
+            soft_serial: self.serial.clone(),
+        };
+        let sender = Sender::onboarding(&self.onboard_key, &self.onboard);
+        envelope::sign(&what.to_payload(), &sender).unwrap()
+    }
+
+    pub async fn register(&self) -> StatusCode {
+        self.post_raw("register", self.registration()).await.0
+    }
+
+    pub async fn signer(&self) -> api::Signer {
+        let (status, body) = self.get("/api/v2/edgedevice/certs").await;
+        assert_eq!(status, StatusCode::OK);
+        certs::learn(&body, &self.root_pem, now()).unwrap().signer().clone()
+    }
+
+    /// The payload of a signed answer.
+    pub async fn opened(&self, body: &[u8]) -> Vec<u8> {
+        let answer = envelope::open(body, limits::CONFIG).unwrap();
+        answer.verify(&self.signer().await).unwrap().to_vec()
+    }
+
+    pub async fn uuid(&self) -> Result<DeviceId, StatusCode> {
+        match self.post("uuid", &[]).await {
+            (StatusCode::OK, body) => {
+                Ok(Named::from_payload(&self.opened(&body).await).unwrap().id)
+            }
+            (status, _) => Err(status),
+        }
+    }
+
+    /// Registers and learns its id.
+    pub async fn onboard(&self) -> DeviceId {
+        assert_eq!(self.register().await, StatusCode::CREATED);
+        self.uuid().await.unwrap()
+    }
+
+    pub async fn config(
+        &self,
+        id: DeviceId,
+        hash: &str,
+        token: &[u8],
+    ) -> Result<Option<(String, Box<model::desired::Device>)>, StatusCode> {
+        let request = ConfigRequest { hash: hash.to_owned(), integrity_token: token.to_vec() };
+        match self.post(&format!("id/{id}/config"), &request.to_payload()).await {
+            (StatusCode::NOT_MODIFIED, body) => {
+                assert!(body.is_empty());
+                Ok(None)
+            }
+            (StatusCode::OK, body) => {
+                match read_answer(&self.opened(&body).await, id, hash).unwrap() {
+                    Answer::Changed { hash, device } => Ok(Some((hash, device))),
+                    Answer::Unchanged => Ok(None),
+                }
+            }
+            (status, _) => Err(status),
+        }
+    }
+}
+
+/// A device object for a node with this soft serial.
+pub fn device(name: &str, serial: &str) -> String {
+    format!("kind: Device\nname: {name}\nspec: {{soft_serial: {serial}}}\n---\n")
+}

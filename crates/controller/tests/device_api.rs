@@ -1,0 +1,297 @@
+//! The device API, from a node's side of a real connection.
+
+mod common;
+
+use api::pb::attest::{ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse};
+use api::{Sender, envelope, limits, wire};
+use common::{Home, Node, device, now, wait_ms};
+use hyper::StatusCode;
+use model::desired::{Action, Origin};
+use model::{Bytes, DeviceId};
+
+#[tokio::test]
+async fn a_node_onboards_gets_its_config_and_reports() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.apply(&device("edge-1", "soft-1"), false).await.unwrap();
+    let node = home.node("soft-1");
+    assert_eq!(node.get("/api/v2/edgedevice/ping").await.0, StatusCode::OK);
+    assert_eq!(node.uuid().await, Err(StatusCode::UNAUTHORIZED));
+    let id = node.onboard().await;
+    assert_eq!(node.register().await, StatusCode::OK, "again is fine");
+
+    let (hash, told) = node.config(id, "", b"").await.unwrap().unwrap();
+    assert_eq!((told.id, told.name.as_str()), (id, "edge-1"));
+    assert!(!hash.is_empty() && told.timestamp.is_some());
+    assert_eq!(node.config(id, &hash, b"").await, Ok(None), "304 for what it has");
+
+    let shown = operator.device("edge-1").await.unwrap();
+    assert_eq!(shown.id, id);
+    assert_eq!(shown.state, controller::view::DeviceState::Online);
+    wait_ms(3_600_000);
+    let shown = operator.device("edge-1").await.unwrap();
+    assert_eq!(shown.state, controller::view::DeviceState::Silent);
+}
+
+#[tokio::test]
+async fn who_may_register_is_decided_by_serial_and_certificate() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let node = home.node("soft-1");
+    assert_eq!(node.register().await, StatusCode::FORBIDDEN, "nobody expects it");
+    operator.apply(&device("edge-1", "soft-1"), false).await.unwrap();
+    assert_eq!(node.register().await, StatusCode::CREATED, "late approval needs no reboot");
+    let twin = home.node("soft-1");
+    assert_eq!(twin.register().await, StatusCode::CONFLICT, "another certificate, the same serial");
+    let guest = home.node("guest");
+    operator.allow_serial("*").await.unwrap();
+    let id = guest.onboard().await;
+    let named = operator.device(&id.to_string()).await.unwrap().name;
+    assert_eq!(named, format!("node-{}", id.short()));
+    // An onboarding certificate of somebody else's.
+    let stranger = Home::start().await.node("guest");
+    let mut forged = home.node("forged");
+    forged.onboard = stranger.onboard;
+    forged.onboard_key = stranger.onboard_key;
+    assert_eq!(forged.register().await, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn a_message_counts_only_for_the_node_that_signed_it() {
+    let home = Home::start().await;
+    home.operator().allow_serial("*").await.unwrap();
+    let (one, two, stranger) = (home.node("one"), home.node("two"), home.node("three"));
+    let (id, other) = (one.onboard().await, two.onboard().await);
+
+    assert_eq!(one.config(other, "", b"").await, Err(StatusCode::FORBIDDEN), "another's path");
+    assert_eq!(stranger.config(id, "", b"").await, Err(StatusCode::UNAUTHORIZED), "unknown");
+    let path = format!("id/{id}/config");
+    let mut tampered = one.signed(b"payload");
+    let at = tampered.windows(7).position(|w| w == b"payload").unwrap();
+    tampered[at] ^= 1;
+    assert_eq!(one.post_raw(&path, tampered).await.0, StatusCode::UNAUTHORIZED, "tampered");
+    let onboarding = Sender::onboarding(&one.onboard_key, &one.onboard);
+    let signed = envelope::sign(&[], &onboarding).unwrap();
+    for path in [path.as_str(), "uuid"] {
+        let status = one.post_raw(path, signed.clone()).await.0;
+        assert_eq!(status, StatusCode::UNAUTHORIZED, "the onboarding certificate on {path}");
+    }
+    let device = Sender::device(&one.key, &one.certificate);
+    let signed = envelope::sign(&one.registration(), &device).unwrap();
+    let status = one.post_raw("register", signed).await.0;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "register without a certificate");
+    for garbage in [&b"\xff\xff\xff"[..], b"hello"] {
+        let status = one.post_raw(&path, garbage.to_vec()).await.0;
+        assert!(status == StatusCode::UNPROCESSABLE_ENTITY || status == StatusCode::UNAUTHORIZED);
+    }
+    for path in ["id/x/config", "id/00000000-0000-0000-0000-000000000000/config"] {
+        assert_eq!(one.post(path, &[]).await.0, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(one.get("/api/v1/edgedevice/ping").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_oversized_body_is_refused_by_its_size() {
+    let home = Home::start().await;
+    home.operator().allow_serial("*").await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    let large = vec![0; usize::try_from(limits::NEWLOGS.0).unwrap() + 1];
+    let (status, _) = node.post_raw(&format!("id/{id}/newlogs"), large).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+async fn attest(node: &Node, id: DeviceId, request: ZAttestReq) -> ZAttestResponse {
+    let (status, body) = node.post(&format!("id/{id}/attest"), &wire::encode(&request)).await;
+    assert_eq!(status, StatusCode::CREATED);
+    wire::decode(&node.opened(&body).await, limits::ATTEST).unwrap()
+}
+
+fn ask(kind: ZAttestReqType, quote: Option<ZAttestQuote>) -> ZAttestReq {
+    let mut request = ZAttestReq { quote, ..ZAttestReq::default() };
+    request.set_req_type(kind);
+    request
+}
+
+#[tokio::test]
+async fn a_node_without_tpm_attests_with_a_nonce_that_counts_once() {
+    let home = Home::start().await;
+    let text = "kind: Device\nname: edge-1\nspec: {soft_serial: one, attestation: true}\n";
+    home.operator().apply(text, false).await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    assert_eq!(node.config(id, "", b"").await, Err(StatusCode::FORBIDDEN), "attest first");
+
+    attest(&node, id, ask(ZAttestReqType::AttestReqCert, None)).await;
+    let nonce = attest(&node, id, ask(ZAttestReqType::AttestReqNonce, None)).await.nonce.unwrap();
+    assert_eq!(nonce.nonce.len(), 16);
+    let quote = || ask(ZAttestReqType::AttestReqQuote, Some(ZAttestQuote::default()));
+    let answer = attest(&node, id, quote()).await.quote_resp.unwrap();
+    assert_eq!(answer.response, 1);
+    let again = attest(&node, id, quote()).await.quote_resp.unwrap();
+    assert_eq!((again.response, again.integrity_token.len()), (2, 0), "the nonce was used up");
+
+    let token = answer.integrity_token;
+    assert!(node.config(id, "", &token).await.unwrap().is_some());
+    assert_eq!(node.config(id, "", b"wrong").await, Err(StatusCode::FORBIDDEN));
+}
+
+#[tokio::test]
+async fn log_files_are_kept_once_and_never_block_the_queue() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.allow_serial("*").await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    let entry = |content: &str| api::newlogs::Entry {
+        severity: "info".into(),
+        source: "config".into(),
+        content: content.into(),
+        timestamp: now().into(),
+        ..api::newlogs::Entry::default()
+    };
+    let about = api::newlogs::About::Device(api::newlogs::DeviceLog::default());
+    let file =
+        api::newlogs::pack(&[entry("a"), entry("b")], &about, now(), Bytes::kib(50)).unwrap();
+    let path = format!("id/{id}/newlogs");
+    for _ in 0..2 {
+        assert_eq!(node.post(&path, &file[0]).await.0, StatusCode::CREATED);
+    }
+    assert_eq!(node.post(&path, b"no gzip").await.0, StatusCode::CREATED, "kept and flagged");
+    let lines = operator.logs(&id.to_string(), None, 0, 100).await.unwrap();
+    let said: Vec<&str> = lines.iter().map(|l| l.content.as_str()).collect();
+    assert_eq!(said, ["a", "b"], "a duplicate is stored once");
+    let after = operator.logs(&id.to_string(), None, lines[0].id, 100).await.unwrap();
+    assert_eq!(after.len(), 1, "only what is new");
+    let shown = operator.device(&id.to_string()).await.unwrap();
+    assert!(
+        shown.problems.iter().any(|p| p.contains("1 of its log files")),
+        "{:?}",
+        shown.problems
+    );
+
+    let app = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+    let path = format!("id/{id}/apps/instanceid/{app}/newlogs");
+    assert_eq!(node.post(&path, &file[0]).await.0, StatusCode::CREATED);
+    let lines = operator.logs(&id.to_string(), Some(app), 0, 100).await.unwrap();
+    assert_eq!(lines.len(), 2);
+}
+
+#[tokio::test]
+async fn a_deleted_node_is_told_so_and_may_come_back() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.apply(&device("edge-1", "one"), false).await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    operator.delete("device", "edge-1", false).await.unwrap();
+    assert_eq!(node.config(id, "", b"").await, Err(StatusCode::NOT_FOUND));
+    assert_eq!(node.uuid().await, Err(StatusCode::UNAUTHORIZED));
+    assert_eq!(node.register().await, StatusCode::FORBIDDEN);
+    operator.apply(&device("edge-2", "one"), false).await.unwrap();
+    let again = node.onboard().await;
+    assert_ne!(again, id);
+    assert_eq!(node.config(id, "", b"").await, Err(StatusCode::FORBIDDEN), "the old path");
+    assert!(node.config(again, "", b"").await.unwrap().is_some());
+}
+
+#[tokio::test]
+async fn a_restart_forgets_nothing_that_was_acknowledged() {
+    let mut home = Home::start().await;
+    let text = device("edge-1", "one") + "kind: Network\nname: lab\nspec: {subnet: 10.9.0.0/24}\n";
+    home.operator().apply(&text, false).await.unwrap();
+    let mut node = home.node("one");
+    let id = node.onboard().await;
+    let (hash, told) = node.config(id, "", b"").await.unwrap().unwrap();
+    let signer = node.signer().await;
+
+    home.again().await;
+    node.port = home.port();
+    assert_eq!(node.signer().await, signer, "the same certificates");
+    assert_eq!(node.uuid().await, Ok(id));
+    // The same bytes, with the same time stamp, although another process signed them; the name the
+    // node used before is remembered as well.
+    let (same, again) = node.config(id, "", b"").await.unwrap().unwrap();
+    assert_eq!((same, again), (hash, told));
+    assert_eq!(home.operator().objects().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_config_only_moves_forward_and_only_when_something_changed() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.apply(&device("edge-1", "one"), false).await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    let (hash, first) = node.config(id, "", b"").await.unwrap().unwrap();
+    wait_ms(1000);
+    // Something else in the fleet changed.
+    operator
+        .apply("kind: Network\nname: other\nspec: {subnet: 10.8.0.0/24}\n", false)
+        .await
+        .unwrap();
+    assert_eq!(node.config(id, &hash, b"").await, Ok(None));
+    operator.restart_device("edge-1").await.unwrap();
+    let (hash, second) = node.config(id, &hash, b"").await.unwrap().unwrap();
+    assert!(second.timestamp > first.timestamp);
+    assert_eq!((first.power.reboot, second.power.reboot), (Some(0), Some(1)));
+    let text = "kind: Device\nname: edge-1\nspec: {soft_serial: one, settings: {timer.config.interval: 7}}\n";
+    operator.apply(text, false).await.unwrap();
+    let (_, third) = node.config(id, &hash, b"").await.unwrap().unwrap();
+    assert!(third.timestamp > second.timestamp, "also within the same millisecond");
+    assert_eq!(third.items["timer.config.interval"], "7");
+}
+
+#[tokio::test]
+async fn an_app_with_a_missing_network_is_an_object_error_and_others_go_on() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let layout = store::Layout::create(&home.images).unwrap();
+    let mut image = store::ImageBuilder::new(&layout, store::Platform::linux("amd64"));
+    image.label("test", "yes");
+    let target = image.finish().unwrap();
+    layout.tag("hello:latest", &target).unwrap();
+    operator.apply(&device("edge-1", "one"), false).await.unwrap();
+    let app = |name: &str, rest: &str| {
+        format!("kind: App\nname: {name}\nspec: {{device: edge-1, image: hello, {rest}}}\n---\n")
+    };
+    let good = app("good", "ports: [\"8080:80\"]");
+    let bad = app("bad", "network: nowhere");
+    let refused = operator.apply(&(good.clone() + &bad), false).await.unwrap_err().to_string();
+    assert!(refused.contains("App bad: spec.network[0]: there is no Network nowhere"), "{refused}");
+    assert!(operator.apps().await.unwrap().is_empty(), "all or none");
+
+    let applied = operator.apply(&(good + &bad), true).await.unwrap();
+    assert_eq!(applied.missing.len(), 1);
+    let shown = operator.app("bad").await.unwrap();
+    assert_eq!(shown.flaws[0].field, "spec.network[0]");
+
+    let node = home.node("one");
+    let id = node.onboard().await;
+    let (hash, told) = node.config(id, "", b"").await.unwrap().unwrap();
+    let find = |name: &str| told.apps.values().find(|a| a.name == name).unwrap();
+    assert_eq!(told.apps.len(), 2, "both are sent; refused: {:?}", told.refused);
+    let (good, bad) = (find("good"), find("bad"));
+    assert!(told.network_instances.contains_key(&good.interfaces[0].network));
+    assert!(!told.network_instances.contains_key(&bad.interfaces[0].network));
+    // The short app became everything it needs, from the registry under the name the node used.
+    let volume = &told.volumes[&good.volumes[0].volume];
+    let Origin::Content(content) = volume.origin else { panic!("a root has content") };
+    let content = &told.contents[&content];
+    assert_eq!(content.sha256, Some(target.digest), "pinned to what the tag meant");
+    let datastore = &told.datastores[&content.datastores[0]];
+    assert_eq!(datastore.host, format!("localhost:{}", home.port()));
+    let maps = good.interfaces[0].rules.iter();
+    assert!(maps.clone().any(|r| r.action == Action::PortMap { app_port: 80 }));
+
+    // When the network comes, the app's own bytes change too: EVE looks again only then.
+    operator
+        .apply("kind: Network\nname: nowhere\nspec: {subnet: 10.7.0.0/24}\n", false)
+        .await
+        .unwrap();
+    let (_, healed) = node.config(id, &hash, b"").await.unwrap().unwrap();
+    let now = healed.apps.values().find(|a| a.name == "bad").unwrap();
+    assert!(healed.network_instances.contains_key(&now.interfaces[0].network));
+    assert_ne!(now.version, bad.version);
+    assert!(operator.app("bad").await.unwrap().flaws.is_empty());
+}

@@ -1,0 +1,181 @@
+//! The operator API, the registry and the data folder.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Home, device, now};
+use controller::client::{Client, ClientError};
+use controller::{ServeError, Settings, default_names, new_token, serve};
+use hyper::{Method, StatusCode};
+use model::Digest;
+use sha2::{Digest as _, Sha256};
+
+#[tokio::test]
+async fn without_the_token_nothing_is_told() {
+    let home = Home::start().await;
+    let node = home.node("x");
+    for path in ["", "/devices", "/objects", "/logs?device=x", "/nothing"] {
+        let path = format!("/api/operator/v1{path}");
+        assert_eq!(node.get(&path).await.0, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let root = node.root_pem.clone();
+    let url = home.operator().url().to_owned();
+    let wrong = Client::new(&url, "guess", &root).unwrap();
+    assert!(matches!(wrong.devices().await, Err(ClientError::Token { .. })));
+    assert_eq!(home.operator().controller().await.unwrap().devices, 0);
+}
+
+#[tokio::test]
+async fn the_token_is_told_once_and_can_be_replaced() {
+    let mut home = Home::start().await;
+    let first = home.running.as_ref().unwrap().first_token.clone().unwrap();
+    let old = home.operator();
+    home.again().await;
+    assert_eq!(home.running.as_ref().unwrap().first_token, None);
+    let file = std::fs::read_to_string(home.data().join("admin.token")).unwrap();
+    assert_eq!(file.trim(), first);
+    let database = std::fs::read(home.data().join("controller.db")).unwrap();
+    assert!(!database.windows(first.len()).any(|w| w == first.as_bytes()), "kept as a hash only");
+    new_token(&home.data(), now).await.unwrap();
+    let url = home.operator().url().to_owned();
+    let old = Client::new(&url, &first, &home.node("x").root_pem).unwrap_or(old);
+    assert!(matches!(old.devices().await, Err(ClientError::Token { .. })));
+    assert!(home.operator().devices().await.is_ok());
+}
+
+#[tokio::test]
+async fn one_controller_a_folder() {
+    let home = Home::start().await;
+    let settings = Settings {
+        data: home.data(),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        names: default_names(None),
+        registry: None,
+        advertise: None,
+        clock: now,
+    };
+    assert!(matches!(serve(settings).await, Err(ServeError::InUse(_))));
+}
+
+#[tokio::test]
+async fn documents_are_applied_all_or_none_and_again_without_effect() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let text = device("edge-1", "one") + "kind: Volume\nname: data\nspec: {size: 1GiB}\n";
+    let actions = |applied: controller::view::Applied| {
+        applied.changes.iter().map(|c| c.action.name()).collect::<Vec<_>>()
+    };
+    assert_eq!(actions(operator.apply(&text, false).await.unwrap()), ["created", "created"]);
+    assert_eq!(actions(operator.apply(&text, false).await.unwrap()), ["unchanged", "unchanged"]);
+    let grown = text.replace("1GiB", "2GiB");
+    assert_eq!(actions(operator.apply(&grown, false).await.unwrap()), ["unchanged", "changed"]);
+
+    let wrong = "kind: Volume\nname: more\nspec: {size: 1GiB}\n---\nkind: Volume\nname: bad\nspec: {sice: 1}\n";
+    let refused = operator.apply(wrong, false).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("Volume bad: spec.sice: unknown field `sice`, expected one of"),
+        "{refused}"
+    );
+    assert_eq!(operator.objects().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn what_is_used_is_not_deleted_by_accident() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let text = device("edge-1", "one")
+        + "kind: Datastore\nname: far\nspec: {type: registry, host: registry.example}\n---\n"
+        + "kind: Network\nname: lab\nspec: {subnet: 10.9.0.0/24}\n---\n"
+        + "kind: App\nname: web\nspec: {device: edge-1, image: \"a:1\", datastore: far, network: lab}\n";
+    operator.apply(&text, false).await.unwrap();
+    let refused = operator.delete("network", "lab", false).await.unwrap_err().to_string();
+    assert!(refused.contains("Network lab is still used: App web: spec.network[0]"), "{refused}");
+    operator.delete("network", "lab", true).await.unwrap();
+    assert_eq!(operator.app("web").await.unwrap().flaws.len(), 1);
+    let gone = operator.delete("network", "lab", false).await.unwrap_err().to_string();
+    assert_eq!(gone, "there is no Network lab");
+}
+
+#[tokio::test]
+async fn counters_grow_with_what_needs_them() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let app = |rest: &str| {
+        device("edge-1", "one")
+            + "kind: Datastore\nname: far\nspec: {type: registry, host: registry.example}\n---\n"
+            + &format!("kind: App\nname: web\nspec: {{device: edge-1, datastore: far, {rest}}}\n")
+    };
+    let counters = async || {
+        let app = operator.app("web").await.unwrap();
+        (app.restart, app.purge)
+    };
+    operator.apply(&app("image: \"a:1\""), false).await.unwrap();
+    assert_eq!(counters().await, (0, 0));
+    operator.apply(&app("image: \"a:1\", memory: 64MiB"), false).await.unwrap();
+    assert_eq!(counters().await, (1, 0), "resources need a restart");
+    operator.apply(&app("image: \"a:2\", memory: 64MiB"), false).await.unwrap();
+    assert_eq!(counters().await, (1, 1), "another image needs a fresh root");
+    operator.apply(&app("image: \"a:2\", memory: 64MiB, ports: [\"1:1\"]"), false).await.unwrap();
+    assert_eq!(counters().await, (1, 1), "rules apply live");
+    operator.restart_app("web").await.unwrap();
+    operator.purge_app("web").await.unwrap();
+    assert_eq!(counters().await, (2, 2));
+    assert!(operator.restart_app("nothing").await.is_err());
+    let events = operator.events(0, 100).await.unwrap();
+    assert!(events.iter().any(|e| e.object == "App web" && e.text == "restart asked for"));
+}
+
+#[tokio::test]
+async fn images_are_pulled_by_tag_digest_and_range() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.apply(&device("edge-1", "one"), false).await.unwrap();
+    let app = "kind: App\nname: hello\nspec: {device: edge-1, image: hello}\n";
+    let refused = operator.apply(app, false).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("there is no hello:latest in the registry (it has nothing)"),
+        "{refused}"
+    );
+
+    let layout = store::Layout::create(&home.images).unwrap();
+    let (blob, _) = layout.put(b"0123456789").unwrap();
+    let mut image = store::ImageBuilder::new(&layout, store::Platform::linux("amd64"));
+    image.label("a", "b");
+    let target = image.finish().unwrap();
+    layout.tag("docker.io/library/hello:latest", &target).unwrap();
+    operator.apply(app, false).await.unwrap();
+
+    let node = home.node("x");
+    let get = async |method: Method, path: &str, range: &[(&str, &str)]| {
+        node.http(method, &format!("/v2/{path}"), range, Bytes::new()).await
+    };
+    assert_eq!(get(Method::GET, "", &[]).await.0, StatusCode::OK);
+    let digest = target.digest.to_string();
+    for reference in ["latest", &digest] {
+        let path = format!("hello/manifests/{reference}");
+        let (status, headers, body) = get(Method::GET, &path, &[]).await;
+        assert_eq!(status, StatusCode::OK, "{path}");
+        assert_eq!(headers["docker-content-digest"], digest.as_str());
+        assert_eq!(headers["content-type"], "application/vnd.oci.image.manifest.v1+json");
+        assert_eq!(Digest(Sha256::digest(&body).into()), target.digest);
+        let (status, headers, none) = get(Method::HEAD, &path, &[]).await;
+        assert_eq!((status, none.len()), (StatusCode::OK, 0));
+        assert_eq!(headers["content-length"], body.len().to_string().as_str());
+    }
+    let path = format!("hello/blobs/{blob}");
+    assert_eq!(get(Method::GET, &path, &[]).await.2, "0123456789");
+    let (status, headers, part) = get(Method::GET, &path, &[("range", "bytes=4-")]).await;
+    assert_eq!((status, &part[..]), (StatusCode::PARTIAL_CONTENT, &b"456789"[..]));
+    assert_eq!(headers["content-range"], "bytes 4-9/10");
+    let (status, ..) = get(Method::GET, &path, &[("range", "bytes=10-")]).await;
+    assert_eq!(status, StatusCode::RANGE_NOT_SATISFIABLE);
+    let (_, _, tags) = get(Method::GET, "hello/tags/list", &[]).await;
+    assert_eq!(tags, r#"{"name":"hello","tags":["latest"]}"#);
+    for path in ["hello/manifests/other", "none/manifests/latest", "hello/blobs/sha256:00", "../x"]
+    {
+        let (status, ..) = get(Method::GET, path, &[]).await;
+        assert!(status.is_client_error(), "{path}: {status}");
+    }
+    let (status, ..) = get(Method::PUT, "hello/manifests/latest", &[]).await;
+    assert_eq!(status, StatusCode::METHOD_NOT_ALLOWED);
+}
