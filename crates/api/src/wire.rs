@@ -8,6 +8,7 @@ use prost::Message;
 /// The generated types, a module a package.
 #[expect(
     missing_docs,
+    clippy::allow_attributes,
     clippy::doc_markdown,
     clippy::large_enum_variant,
     clippy::derive_partial_eq_without_eq,

@@ -113,6 +113,7 @@ pub fn device(own: DeviceId, at: UnixMillis, facts: &DeviceFacts<'_>) -> Vec<u8>
         last_boot_reason: boot_reason(boot.reason).into(),
         state: ZDeviceState::ZdeviceStateOnline.into(),
         shutdown_config_counter: facts.power.shutdown.unwrap_or_default(),
+        device_name: controller.node_name.clone(),
         ..ZInfoDevice::default()
     };
     message(own, at, ZInfoTypes::ZiDevice, InfoContent::Dinfo(info))

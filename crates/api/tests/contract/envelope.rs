@@ -1,12 +1,10 @@
 //! The envelope and the certificates, against recorded bytes of both directions.
 
-mod common;
-
+use crate::common::{T0, vector};
 use api::certs::{self, CertsError, Need};
 use api::envelope::{self, Refusal};
 use api::onboarding::{Named, Registration};
 use api::{Certificate, Sender, Signer, SigningKey, limits};
-use common::{T0, vector};
 use model::{Bytes, UnixMillis};
 
 fn pki(name: &str) -> Vec<u8> {

@@ -1,0 +1,9 @@
+//! What the crate promises, against the specification's tables and recorded bytes.
+
+mod common;
+mod config;
+mod envelope;
+mod fields;
+mod info;
+mod newlogs;
+mod robust;
