@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use crate::console;
+
 /// Where `eved health` leaves its request before it sends SIGTERM. Services that see it know that
 /// the node goes down, not only they.
 pub(crate) const REQUEST: &str = "/run/eve/power";
@@ -76,8 +78,14 @@ impl Buttons {
             }
             let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or(0);
             let path = Path::new("/dev/input").join(&name);
-            if let Ok(file) = File::options().read(true).custom_flags(nonblocking).open(path) {
-                self.0.push((name, file));
+            match File::options().read(true).custom_flags(nonblocking).open(&path) {
+                Ok(file) => {
+                    console::note(format_args!("listening to the power button {name}"));
+                    self.0.push((name, file));
+                }
+                Err(error) => {
+                    console::note(format_args!("cannot open {}: {error}", path.display()))
+                }
             }
         }
     }

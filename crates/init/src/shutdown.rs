@@ -70,18 +70,28 @@ fn stop(node: &mut Node, pids: &[i32], patience: Duration) {
 /// Ends all other processes: what services left behind, containers first of all.
 fn everyone(node: &mut Node) {
     for (signal, patience) in [(Signal::SIGTERM, 2), (Signal::SIGKILL, 2)] {
-        // -1: every process but this one.
-        if kill(Pid::from_raw(-1), signal).is_err() {
-            return; // there is none
+        if !others_run() {
+            return;
         }
+        // -1: every process but this one.
+        let _ = kill(Pid::from_raw(-1), signal);
         for _ in 0..patience * 20 {
             node.reap();
-            if kill(Pid::from_raw(-1), None::<Signal>).is_err() {
+            if !others_run() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+}
+
+/// Whether there is any other program. The kernel's own threads and the dead have no command line.
+fn others_run() -> bool {
+    fs::read_dir("/proc").into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name();
+        let other = name.to_str().and_then(|n| n.parse::<u32>().ok()).is_some_and(|pid| pid != 1);
+        other && fs::read(entry.path().join("cmdline")).is_ok_and(|line| !line.is_empty())
+    })
 }
 
 /// `/persist/health/reboot-reason`: two lines, the boot reason and words. Whole or not at all.

@@ -115,6 +115,8 @@ impl Rights {
     fn take_on(&self, mut cgroup: &File) -> io::Result<()> {
         cgroup.write_all(b"0")?;
         rustix::process::setsid()?;
+        // PID 1 takes its signals from a file; who it starts takes them as usual.
+        nix::sys::signal::SigSet::empty().thread_set_mask()?;
         OpenOptions::new()
             .write(true)
             .open("/proc/self/oom_score_adj")?
