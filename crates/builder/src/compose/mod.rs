@@ -1,1 +1,39 @@
-//! Composition: linuxkit yml to a root file system tar.
+//! Composition: linuxkit yml to a root file system tar, byte for byte as linuxkit makes it.
+//!
+//! A description is read ([`Description::parse`]), images are taken from a local OCI layout, and the
+//! archive is written as a stream ([`compose`]): nothing large is kept in memory. Nothing is fetched,
+//! no clock is asked: same description, same images, same bytes.
+//!
+//! What is odd in the archive is the reference's: entries that stand there twice, layers read from the
+//! top, folders with mode 0700 above files. There is no SBOM member: the reference's carries a random
+//! number.
+
+mod assemble;
+mod container;
+mod description;
+mod error;
+mod files;
+mod gojson;
+mod goyaml;
+mod metadata;
+mod oci;
+mod read;
+mod tree;
+mod yaml;
+
+pub use assemble::{Facts, Options, compose};
+pub use description::{
+    BindNamespaces, Container, Description, Device, FileEntry, Interface, Kernel, Owner, Run,
+    Runtime, Volume,
+};
+pub use error::ComposeError;
+pub use oci::{
+    BlockIo, Cpu, DeviceRule, IdMapping, InterfacePriority, Memory, Mount, NetworkRule, Pids,
+    Resources,
+};
+pub use read::PackageTag;
+
+/// The merged description as yml, image names as they stand: what `--dry-run` shows.
+pub fn show(description: &Description) -> String {
+    metadata::plain_yaml(description)
+}

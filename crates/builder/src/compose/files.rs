@@ -1,0 +1,211 @@
+//! The files that the description itself puts on top of everything.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use store::tarball::{Header, Kind};
+
+use super::container::{Ids, number, octal};
+use super::tree::{Members, Origin};
+use super::{ComposeError, Description, FileEntry, metadata};
+
+/// Writes all files of `description`. A source is a path of this machine, `~/` in front is `home`.
+pub(super) fn write(
+    description: &Description,
+    ids: &Ids,
+    home: Option<&Path>,
+    out: &mut dyn Members,
+) -> Result<(), ComposeError> {
+    let mut known = HashSet::new();
+    for (n, file) in description.files.iter().enumerate() {
+        let location = format!("files[{n}]");
+        let nonsense = |why| ComposeError::Nonsense { location: location.clone(), why };
+        let plan = plan(file, ids).map_err(nonsense)?;
+        let Some((size, mut body)) = body(description, file, &location, home)? else {
+            continue; // optional, and not there
+        };
+        let origin = Origin { location: location.clone(), source: "linuxkit.files".to_owned() };
+        let header = |path: &str, kind, mode: u32| Header {
+            uid: plan.uid.into(),
+            gid: plan.gid.into(),
+            ..origin.header(path, kind, mode.into())
+        };
+        let mut put = |header: Header, body: &mut dyn Read| {
+            out.add(&header, body).map_err(|source| ComposeError::Write {
+                location: location.clone(),
+                member: header.display(),
+                source,
+            })
+        };
+        for dir in above(&plan.path) {
+            if known.insert(dir.clone()) {
+                put(header(&dir, Kind::Dir, plan.dir_mode), &mut io::empty())?;
+            }
+        }
+        known.insert(plan.path.clone());
+        let mut member = header(&plan.path, plan.kind, plan.mode);
+        member.size = size;
+        member.link = file.symlink.clone().into_bytes();
+        put(member, body.as_mut())?;
+    }
+    Ok(())
+}
+
+/// What becomes of an entry, but for its bytes.
+struct Plan {
+    path: String,
+    kind: Kind,
+    mode: u32,
+    /// Of folders above it.
+    dir_mode: u32,
+    uid: u32,
+    gid: u32,
+}
+
+fn plan(file: &FileEntry, ids: &Ids) -> Result<Plan, String> {
+    // Archives have no absolute paths.
+    let path = file.path.strip_prefix('/').unwrap_or(&file.path).to_owned();
+    if path.is_empty() {
+        return Err("a file needs a path".to_owned());
+    }
+    if path.split('/').any(|part| part == "..") {
+        return Err(format!("{:?} leads out of the image", file.path));
+    }
+    let kind = match (file.directory, file.symlink.is_empty()) {
+        (true, _) => Kind::Dir,
+        (false, false) => Kind::Symlink,
+        (false, true) => Kind::File,
+    };
+    if kind == Kind::File && path.ends_with('/') {
+        return Err(format!("{path:?} ends with a slash and is no directory"));
+    }
+    if file.directory && file.contents.is_some() {
+        return Err(format!("{path} is a directory and has contents"));
+    }
+    let given = [!file.source.is_empty(), !file.metadata.is_empty()].iter().filter(|g| **g).count();
+    let own = file.directory || !file.symlink.is_empty() || file.contents.is_some();
+    match (own, given) {
+        (true, 0) | (false, 1) => {}
+        (false, 0) => return Err(format!("{path}: say contents, source or metadata")),
+        _ => return Err(format!("{path}: contents, source and metadata exclude each other")),
+    }
+    let mode = match file.mode.as_str() {
+        "" if file.directory => 0o700,
+        "" => 0o600,
+        text => octal(text).ok_or_else(|| format!("mode {text:?} of {path} is not octal"))?,
+    };
+    // Whoever may do anything with the file may enter the folders above it.
+    let enter = [0o700, 0o070, 0o007].map(|who| if mode & who != 0 { who & 0o111 } else { 0 });
+    Ok(Plan {
+        kind,
+        mode,
+        dir_mode: enter.iter().fold(mode, |mode, bit| mode | bit),
+        uid: number(file.uid.as_ref(), ids)?,
+        gid: number(file.gid.as_ref(), ids)?,
+        path,
+    })
+}
+
+/// Folders above a path, uppermost first.
+fn above(path: &str) -> Vec<String> {
+    let cleaned = |end| {
+        let parts: Vec<&str> =
+            path[..end].split('/').filter(|p| !p.is_empty() && *p != ".").collect();
+        parts.join("/")
+    };
+    let mut dirs: Vec<String> = path.match_indices('/').map(|(at, _)| cleaned(at)).collect();
+    dirs.retain(|dir| !dir.is_empty());
+    dirs.dedup();
+    dirs
+}
+
+/// Size and bytes; `None` if it may be left out and is not there.
+fn body<'a>(
+    description: &'a Description,
+    file: &'a FileEntry,
+    location: &str,
+    home: Option<&Path>,
+) -> Result<Option<(u64, Box<dyn Read + 'a>)>, ComposeError> {
+    let text = |text: String| (text.len() as u64, Box::new(io::Cursor::new(text)) as Box<dyn Read>);
+    if file.directory || !file.symlink.is_empty() {
+        return Ok(Some((0, Box::new(io::empty()))));
+    }
+    if let Some(contents) = &file.contents {
+        return Ok(Some((contents.len() as u64, Box::new(contents.as_bytes()))));
+    }
+    match file.metadata.as_str() {
+        "" => {}
+        "yaml" => return Ok(Some(text(metadata::yaml(description)))),
+        "json" => return Ok(Some(text(metadata::json(description)))),
+        other => {
+            let why = format!("metadata {other:?} is neither yaml nor json");
+            return Err(ComposeError::Nonsense { location: location.to_owned(), why });
+        }
+    }
+    let path = match (file.source.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(&file.source),
+    };
+    if file.optional && fs::metadata(&path).is_err() {
+        return Ok(None);
+    }
+    let opened = File::open(&path).and_then(|f| {
+        let meta = f.metadata()?;
+        if meta.is_file() { Ok((meta.len(), f)) } else { Err(io::ErrorKind::IsADirectory.into()) }
+    });
+    let fail = |source| ComposeError::Source { location: location.to_owned(), path, source };
+    let (size, opened) = opened.map_err(fail)?;
+    Ok(Some((size, Box::new(opened))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use store::tarball::Writer;
+
+    fn list(yml: &str) -> Result<Vec<String>, String> {
+        let description = Description::parse(&[("x", yml)], &|_| Err(String::new())).unwrap();
+        let ids = Ids::from([("svc".to_owned(), 101)]);
+        let mut out = Writer::new(Vec::new());
+        write(&description, &ids, Some(Path::new("/nowhere")), &mut out)
+            .map_err(|e| e.to_string())?;
+        let bytes = out.finish().unwrap();
+        let mut reader = store::tarball::Reader::new(bytes.as_slice());
+        let mut list = Vec::new();
+        while let Some(h) = reader.next().unwrap() {
+            list.push(format!("{} {:o} {}:{} {}", h.display(), h.mode, h.uid, h.gid, h.size));
+        }
+        Ok(list)
+    }
+
+    #[test]
+    fn folders_above_a_file_come_once_and_with_its_rights() {
+        let yml = "files:\n- {path: /a/b/c, contents: xy, mode: '0640', uid: svc}\n\
+                   - {path: a/b/d, contents: '', gid: 5}\n- {path: a/e, directory: true}\n\
+                   - {path: l, symlink: /x}\n- {path: f/g, source: /nowhere/x, optional: true}\n";
+        let want = ["a 750 101:0 0", "a/b 750 101:0 0", "a/b/c 640 101:0 2", "a/b/d 600 0:5 0"];
+        let more = ["a/e 700 0:0 0", "l 600 0:0 0"];
+        assert_eq!(list(yml).unwrap(), [&want[..], &more].concat());
+    }
+
+    #[test]
+    fn entries_that_contradict_themselves_are_refused() {
+        for (entry, want) in [
+            ("{path: ''}", "needs a path"),
+            ("{path: /}", "needs a path"),
+            ("{path: a/../../b, contents: x}", "leads out of the image"),
+            ("{path: a}", "say contents, source or metadata"),
+            ("{path: a, contents: x, source: y}", "exclude each other"),
+            ("{path: a, metadata: toml}", "neither yaml nor json"),
+            ("{path: a, directory: true, contents: x}", "is a directory and has contents"),
+            ("{path: a, contents: x, mode: '9'}", "is not octal"),
+            ("{path: a, contents: x, uid: nobody}", "no container is named"),
+            ("{path: a, source: ~/x}", "cannot read /nowhere/x"),
+        ] {
+            let error = list(&format!("files: [{entry}]")).unwrap_err();
+            assert!(error.starts_with("files[0]: ") && error.contains(want), "{error}");
+        }
+    }
+}
