@@ -635,7 +635,7 @@ mod tests {
         );
         refused(
             "services:\n  - {name: a, image: b, oomScoreAdj: '5'}\n",
-            "x.yml:2:39: a whole number belongs here, not text",
+            "x.yml:2:38: a whole number belongs here, not text",
         );
         refused(
             "volumes: [{name: A}]",
