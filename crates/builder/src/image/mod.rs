@@ -1,1 +1,174 @@
-//! Images: a root file system tar to slot images and disks.
+//! Images: a root file system tar to slot images, CONFIG volumes and live disks.
+//!
+//! ```text
+//! packages ─▶ rootfs.tar ─▶ squashfs ─▶ slot.img ─▶ live.raw ─▶ live.qcow2
+//!                  └──▶ initrd, kernel ─▶ UKI ──┘      ▲
+//! conf/ ─▶ config.img ─────────────────────────────────┘
+//! ```
+//!
+//! [`rootfs`], [`slot`], [`config`] and [`live`] each go as far as their name says and return
+//! [`Facts`]. The expensive steps are kept by the digest of what went in (see [`cache`]); the same
+//! inputs give the same bytes, with the cache or without. Packages and composition are made
+//! elsewhere; this module asks for them.
+
+pub mod cache;
+mod config;
+mod disk;
+mod error;
+mod initrd;
+mod pipeline;
+mod rootfs;
+mod slot;
+mod source;
+mod squashfs;
+mod version;
+
+use std::path::PathBuf;
+
+use formats::fat::Files;
+use formats::layout::Profile;
+use model::{Bytes, Digest};
+
+pub use crate::pkg::{Arch, Progress};
+pub use config::{ConfigError, get_config, read_folder, set_config};
+pub use disk::DiskError;
+pub use error::ImageError;
+pub use initrd::InitrdError;
+pub use pipeline::{config, live, rootfs, slot};
+pub use rootfs::RootfsError;
+pub use slot::{BuildSlotError, SlotFacts};
+pub use squashfs::{Codec, Feed, Mksquashfs, Options, SquashfsError, Writer};
+pub use version::{State, ask, version};
+
+/// What is to be built.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Where the repository lies: recipes, `images/`, `conf/`.
+    pub repository: PathBuf,
+    /// What can be made again: finished steps, packages.
+    pub cache: PathBuf,
+    /// Where `<arch>/<version>/` comes to lie.
+    pub out: PathBuf,
+    /// Which machines it is for.
+    pub arch: Arch,
+    /// The hypervisor: `kvm`.
+    pub hv: String,
+    /// The platform: `generic`.
+    pub platform: String,
+    /// Sizes of the disk's partitions.
+    pub profile: Profile,
+    /// With the debug package, and lines of the services on the console.
+    pub debug: bool,
+    /// Its version.
+    pub version: String,
+    /// Where the root file system comes from.
+    pub source: Source,
+    /// systemd's EFI stub. `None`: that of the package `uefi`.
+    pub stub: Option<PathBuf>,
+    /// Folders of files for the CONFIG partition; the last that has a file counts.
+    pub conf: Vec<PathBuf>,
+    /// Single files for it, which count more.
+    pub set: Files,
+    /// What becomes of the live disk.
+    pub formats: Vec<Format>,
+    /// Size of a virtual disk. `None`: that of the profile.
+    pub media: Option<Bytes>,
+    /// All times that are not those of files, in seconds since 1970. `None`: the latest time of a
+    /// file in the root file system.
+    pub time: Option<u64>,
+    /// How hard the root file system is packed.
+    pub packing: Packing,
+}
+
+/// Where a root file system comes from.
+#[derive(Debug, Clone)]
+pub enum Source {
+    /// This tar in linuxkit layout.
+    Tar(PathBuf),
+}
+
+/// How hard something is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    /// For trying things out: a tenth larger, several times faster.
+    Fast,
+    /// For images that travel.
+    Small,
+}
+
+impl Packing {
+    fn codec(self) -> Codec {
+        match self {
+            Packing::Fast => Codec::Zstd(3),
+            Packing::Small => Codec::Zstd(15),
+        }
+    }
+}
+
+/// Formats of disks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// The bytes as they are.
+    Raw,
+    /// QEMU's, of the size of a virtual disk.
+    Qcow2,
+}
+
+/// What was built.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Facts {
+    /// Its version.
+    pub version: String,
+    /// Which machines it is for.
+    pub arch: Arch,
+    /// The folder of the files.
+    pub folder: PathBuf,
+    /// The files that were written, in the order of their making.
+    pub files: Vec<FileFacts>,
+    /// The slot image, if one was made.
+    pub slot: Option<SlotFacts>,
+    /// The steps that led there.
+    pub steps: Vec<StepFacts>,
+}
+
+/// A file that was written.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FileFacts {
+    /// Its name in the folder.
+    pub name: String,
+    /// Its size; a disk's includes its holes.
+    pub size: Bytes,
+    /// What it hashes to, where that is known.
+    pub digest: Option<Digest>,
+}
+
+/// A step that was done.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct StepFacts {
+    /// What it was.
+    pub name: String,
+    /// How long it took.
+    pub millis: u64,
+    /// Whether the result was there already.
+    pub cached: bool,
+}
+
+/// What each architecture's firmware looks for in `EFI/BOOT`.
+impl Arch {
+    pub(crate) const fn loader(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "BOOTX64.EFI",
+            Arch::Arm64 => "BOOTAA64.EFI",
+            Arch::Riscv64 => "BOOTRISCV64.EFI",
+        }
+    }
+
+    /// systemd's EFI stub in the package `uefi`.
+    pub(crate) const fn stub(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "linuxx64.efi.stub",
+            Arch::Arm64 => "linuxaa64.efi.stub",
+            Arch::Riscv64 => "linuxriscv64.efi.stub",
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What can go wrong on the way to an image.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use model::{Diagnose, Diagnosis, Who};
+
+use super::cache::CacheError;
+use super::{BuildSlotError, ConfigError, DiskError, RootfsError, SquashfsError};
+use crate::pkg::PkgError;
+
+/// Why there is no image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// A package was not built.
+    #[error("cannot build the packages")]
+    Packages(#[from] PkgError),
+    /// A package that was built cannot be read.
+    #[error("cannot use the package {package}")]
+    Package {
+        /// Its image.
+        package: String,
+        /// Why not.
+        source: store::StoreError,
+    },
+    /// The package of the boot stub does not hold it.
+    #[error("the package {package} has no {file}")]
+    NoStub {
+        /// Its image.
+        package: String,
+        /// The file that was looked for.
+        file: &'static str,
+    },
+    /// The root file system cannot be read.
+    #[error("cannot use the root file system")]
+    Rootfs(#[from] RootfsError),
+    /// It cannot be packed.
+    #[error("cannot pack the root file system")]
+    Squashfs(#[from] SquashfsError),
+    /// No slot image.
+    #[error("cannot make the slot")]
+    Slot(#[from] BuildSlotError),
+    /// No CONFIG partition.
+    #[error("cannot fill the CONFIG partition")]
+    Config(#[from] ConfigError),
+    /// No disk.
+    #[error("cannot make the disk")]
+    Disk(#[from] DiskError),
+    /// The cache of steps cannot be used.
+    #[error("cannot use the build cache")]
+    Cache(#[from] CacheError),
+    /// Some other file.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The facts could not be written.
+    #[error("cannot note what was built")]
+    Save(#[from] store::SaveError),
+}
+
+impl ImageError {
+    pub(super) fn file(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> ImageError {
+        move |source| ImageError::File { doing, path: path.to_owned(), source }
+    }
+}
+
+impl Diagnose for ImageError {
+    fn diagnose(&self) -> Diagnosis {
+        match self {
+            ImageError::Packages(cause) => cause.diagnose(),
+            ImageError::Rootfs(cause) => cause.diagnose(),
+            ImageError::Squashfs(cause) => cause.diagnose(),
+            ImageError::Slot(cause) => cause.diagnose(),
+            ImageError::Config(cause) => cause.diagnose(),
+            ImageError::Disk(cause) => cause.diagnose(),
+            ImageError::Cache(cause) => cause.diagnose(),
+            ImageError::Package { .. } => Diagnosis::of(
+                Who::Operator,
+                "remove the folder oci in the build cache; it is filled again",
+            ),
+            ImageError::NoStub { .. } => {
+                Diagnosis::of(Who::Operator, "give systemd's EFI stub with --stub")
+            }
+            ImageError::File { .. } | ImageError::Save(_) => {
+                Diagnosis::of(Who::Operator, "check that the path is right and may be used")
+            }
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! The initrd: `eve-init`, the modules that lead to the root file system, and nothing else.
+//!
+//! `/modules.list` in it names the modules' files, one a line, in the order in which they are to be
+//! loaded; its presence also tells `eve-init` that it runs in the initrd.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read};
+
+use formats::cpio::{self, Entry, Kind};
+use model::{Bytes, Diagnose, Diagnosis, Who};
+
+use super::rootfs::{Rootfs, RootfsError};
+
+/// Where the names of the modules stand, one a line, `#` for comments.
+pub(super) const LIST: &str = "usr/lib/eve/initrd-modules";
+
+const INIT: &str = "sbin/eve-init";
+const INIT_MAX: Bytes = Bytes::mib(32);
+const MODULE_MAX: Bytes = Bytes::mib(128);
+const TABLE_MAX: Bytes = Bytes::mib(8);
+/// High enough that little more is to be had, and still fast.
+const ZSTD_LEVEL: i32 = 15;
+
+/// Why there is no initrd.
+#[derive(Debug, thiserror::Error)]
+pub enum InitrdError {
+    /// Something is missing in the root file system.
+    #[error("cannot make the initrd")]
+    Rootfs(#[from] RootfsError),
+    /// Two kernels, or none.
+    #[error("/usr/lib/modules holds {0:?}, not the modules of one kernel")]
+    Kernels(Vec<String>),
+    /// A name in the list that this kernel does not know.
+    #[error("{LIST} names the module {0:?}, which this kernel does not have")]
+    Unknown(String),
+    /// Modules that need each other in a circle.
+    #[error("the module {0:?} needs itself")]
+    Circle(String),
+    /// It cannot be packed.
+    #[error("cannot pack the initrd")]
+    Pack(#[source] io::Error),
+}
+
+impl Diagnose for InitrdError {
+    fn diagnose(&self) -> Diagnosis {
+        match self {
+            InitrdError::Rootfs(cause) => cause.diagnose(),
+            InitrdError::Kernels(_) => {
+                Diagnosis::of(Who::Operator, "have one kernel package in images/rootfs.yml")
+            }
+            InitrdError::Unknown(_) | InitrdError::Circle(_) => {
+                Diagnosis::of(Who::Operator, "correct the kernel package's lists of modules")
+            }
+            InitrdError::Pack(_) => Diagnosis::of(Who::Developer, "report it"),
+        }
+    }
+}
+
+/// The initrd and what went into it.
+#[derive(Debug)]
+pub(super) struct Initrd {
+    /// A `newc` archive, compressed with Zstandard.
+    pub bytes: Vec<u8>,
+    /// The kernel's version, if it has modules.
+    pub kernel: Option<String>,
+    /// The files of the modules, in load order.
+    pub modules: Vec<String>,
+}
+
+/// Makes the initrd of a root file system. All its times are `time`, in seconds since 1970.
+pub(super) fn make(rootfs: &Rootfs, time: u64) -> Result<Initrd, InitrdError> {
+    let init = rootfs.read(INIT, INIT_MAX)?;
+    let kernel = kernel_version(rootfs)?;
+    let mut files = BTreeMap::new();
+    let mut order = Vec::new();
+    if let (Some(kernel), true) = (&kernel, rootfs.has(LIST)) {
+        let folder = format!("usr/lib/modules/{kernel}");
+        let real = if rootfs.has(&folder) { folder } else { format!("lib/modules/{kernel}") };
+        let table = |name: &str| -> Result<String, RootfsError> {
+            let path = format!("{real}/{name}");
+            let bytes = if rootfs.has(&path) { rootfs.read(&path, TABLE_MAX)? } else { Vec::new() };
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        let list = String::from_utf8_lossy(&rootfs.read(LIST, TABLE_MAX)?).into_owned();
+        let modules = Tables::new(
+            &table("modules.dep")?,
+            &table("modules.softdep")?,
+            &table("modules.builtin")?,
+        );
+        for path in modules.load_order(&list)? {
+            let packed = rootfs.read(&format!("{real}/{path}"), MODULE_MAX)?;
+            let bytes = unpack(&path, packed).map_err(InitrdError::Pack)?;
+            let plain = path.split_once(".ko").map_or(path.as_str(), |(stem, _)| stem);
+            let target = format!("lib/modules/{kernel}/{plain}.ko");
+            order.push(target.clone());
+            files.insert(target, bytes);
+        }
+    }
+    let list: String = order.iter().map(|path| format!("{path}\n")).collect();
+    let archive = pack(&init, &list, &files, time).map_err(InitrdError::Pack)?;
+    let bytes = zstd::bulk::compress(&archive, ZSTD_LEVEL).map_err(InitrdError::Pack)?;
+    Ok(Initrd { bytes, kernel, modules: order })
+}
+
+fn kernel_version(rootfs: &Rootfs) -> Result<Option<String>, InitrdError> {
+    let found: BTreeSet<&str> = ["usr/lib/modules", "lib/modules"]
+        .into_iter()
+        .flat_map(|folder| rootfs.list(folder))
+        .collect();
+    let mut names = found.iter();
+    match (names.next(), names.next()) {
+        (first, None) => Ok(first.map(ToString::to_string)),
+        _ => Err(InitrdError::Kernels(found.iter().map(ToString::to_string).collect())),
+    }
+}
+
+/// What depmod knows about a kernel's modules (modules.dep(5)).
+#[derive(Debug, Default)]
+struct Tables {
+    /// By name: the module's file and the files that it needs, each below the version's folder.
+    needs: BTreeMap<String, (String, Vec<String>)>,
+    /// By name: the modules that should be there first.
+    before: BTreeMap<String, Vec<String>>,
+    builtin: BTreeSet<String>,
+}
+
+impl Tables {
+    fn new(dep: &str, softdep: &str, builtin: &str) -> Tables {
+        let needs = dep.lines().filter_map(|line| line.split_once(':')).map(|(path, needs)| {
+            let needs = needs.split_whitespace().map(ToOwned::to_owned).collect();
+            (name_of(path), (path.to_owned(), needs))
+        });
+        let before = softdep.lines().filter_map(|line| {
+            let (name, rest) = line.strip_prefix("softdep ")?.split_once(' ')?;
+            let pre = rest.split("post:").next()?.split_once("pre:")?.1;
+            Some((canonical(name), pre.split_whitespace().map(canonical).collect()))
+        });
+        Tables {
+            needs: needs.collect(),
+            before: before.collect(),
+            builtin: builtin.lines().map(name_of).collect(),
+        }
+    }
+
+    /// The files of the named modules and of all that they need, each after what it needs.
+    fn load_order(&self, list: &str) -> Result<Vec<String>, InitrdError> {
+        let mut order = Vec::new();
+        for line in list.lines() {
+            let name = canonical(line.split('#').next().unwrap_or_default().trim());
+            if name.is_empty() || self.builtin.contains(&name) {
+                continue;
+            }
+            if !self.needs.contains_key(&name) {
+                return Err(InitrdError::Unknown(name));
+            }
+            self.visit(&name, &mut BTreeSet::new(), &mut order)?;
+        }
+        Ok(order)
+    }
+
+    fn visit(
+        &self,
+        name: &str,
+        open: &mut BTreeSet<String>,
+        order: &mut Vec<String>,
+    ) -> Result<(), InitrdError> {
+        // A soft dependency that was pruned, or is built in, is not missed.
+        let Some((path, needs)) = self.needs.get(name) else { return Ok(()) };
+        if order.contains(path) {
+            return Ok(());
+        }
+        if !open.insert(name.to_owned()) {
+            return Err(InitrdError::Circle(name.to_owned()));
+        }
+        // modules.dep lists what is needed last first.
+        let needs = needs.iter().rev().map(|path| name_of(path));
+        for first in self.before.get(name).into_iter().flatten().cloned().chain(needs) {
+            self.visit(&first, open, order)?;
+        }
+        order.push(path.clone());
+        open.remove(name);
+        Ok(())
+    }
+}
+
+/// The kernel takes `-` and `_` in a module's name for the same.
+fn canonical(name: &str) -> String {
+    name.replace('-', "_")
+}
+
+fn name_of(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    canonical(file.split(".ko").next().unwrap_or(file))
+}
+
+/// A module as the kernel takes it without help: not compressed.
+fn unpack(path: &str, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    let limit = MODULE_MAX.0;
+    match path.rsplit('.').next() {
+        Some("xz") => {
+            liblzma::read::XzDecoder::new(&bytes[..]).take(limit).read_to_end(&mut plain)?
+        }
+        Some("zst") => {
+            zstd::stream::read::Decoder::new(&bytes[..])?.take(limit).read_to_end(&mut plain)?
+        }
+        _ => return Ok(bytes),
+    };
+    Ok(plain)
+}
+
+fn pack(
+    init: &[u8],
+    list: &str,
+    files: &BTreeMap<String, Vec<u8>>,
+    time: u64,
+) -> io::Result<Vec<u8>> {
+    let folder = |path| Entry { path, mode: 0o755, kind: Kind::Folder };
+    let mut entries: Vec<_> = ["dev", "proc", "root", "sys"].map(folder).into();
+    let console = Kind::Character { major: 5, minor: 1 };
+    entries.push(Entry { path: "dev/console", mode: 0o600, kind: console });
+    entries.push(Entry { path: "init", mode: 0o755, kind: Kind::File(init) });
+    entries.push(Entry { path: "modules.list", mode: 0o644, kind: Kind::File(list.as_bytes()) });
+    let mut folders = BTreeSet::new();
+    for (path, body) in files {
+        for (at, _) in path.match_indices('/') {
+            if folders.insert(&path[..at]) {
+                entries.push(folder(&path[..at]));
+            }
+        }
+        entries.push(Entry { path, mode: 0o644, kind: Kind::File(body) });
+    }
+    let mut archive = Vec::new();
+    let time = u32::try_from(time).unwrap_or(u32::MAX);
+    cpio::write(&mut archive, &entries, time)?;
+    Ok(archive)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEP: &str = "\
+kernel/drivers/md/dm-mod.ko.xz:
+kernel/drivers/md/dm-bufio.ko.xz: kernel/drivers/md/dm-mod.ko.xz
+kernel/drivers/md/dm-verity.ko.xz: kernel/drivers/md/dm-bufio.ko.xz kernel/drivers/md/dm-mod.ko.xz
+kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko
+kernel/fs/jbd2/jbd2.ko:
+kernel/lib/crc32c.ko:
+";
+
+    #[track_caller]
+    fn check(list: &str, expect: Result<&[&str], &str>) {
+        let tables =
+            Tables::new(DEP, "softdep ext4 pre: crc32c gone post: x\n", "kernel/a/b-c.ko\n");
+        let order = tables.load_order(list).map_err(|e| e.to_string());
+        let names = order.map(|paths| paths.iter().map(|p| name_of(p)).collect::<Vec<_>>());
+        let expect = expect.map(|names| names.iter().map(ToString::to_string).collect());
+        assert_eq!(names, expect.map_err(ToOwned::to_owned));
+    }
+
+    #[test]
+    fn each_module_comes_after_what_it_needs() {
+        check("dm_verity\n", Ok(&["dm_mod", "dm_bufio", "dm_verity"]));
+        check("dm-verity # comment\ndm_mod\n\n", Ok(&["dm_mod", "dm_bufio", "dm_verity"]));
+    }
+
+    #[test]
+    fn soft_dependencies_come_first_if_they_are_there() {
+        check("ext4", Ok(&["crc32c", "jbd2", "ext4"]));
+    }
+
+    #[test]
+    fn built_in_is_fine_and_unknown_is_not() {
+        check("b_c", Ok(&[]));
+        let text =
+            "usr/lib/eve/initrd-modules names the module \"nope\", which this kernel does not have";
+        check("nope", Err(text));
+    }
+}

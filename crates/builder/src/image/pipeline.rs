@@ -1,0 +1,304 @@
+//! The way from packages to disks, step by step.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use formats::fat::Files;
+use model::{Bytes, Digest};
+use sha2::{Digest as _, Sha256};
+
+use super::cache::{Done, Steps};
+use super::disk::{self, Parts};
+use super::rootfs::Rootfs;
+use super::slot::{self, SlotFacts};
+use super::squashfs::{Mksquashfs, Options, Writer};
+use super::{
+    Facts, FileFacts, Format, ImageError, Progress, Request, Source, StepFacts, config as conf,
+    source,
+};
+use crate::pkg::{self, Package};
+
+/// Changes whenever a step makes other bytes of the same inputs.
+const VERSION: &str = "1";
+const ROOTFS: &str = "rootfs.tar";
+const SQUASHFS: &str = "rootfs.squashfs";
+const SLOT: &str = "slot.img";
+const UKI: &str = "uki.efi";
+const FACTS: &str = "image.json";
+/// Size of a squashfs data block: larger packs better, smaller reads less to find a page.
+const BLOCK: Bytes = Bytes::kib(256);
+
+/// Builds the root file system: `rootfs.tar`.
+pub fn rootfs(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
+    let mut run = Run::start(request, progress)?;
+    let tar = run.rootfs()?;
+    run.put(&tar.path, ROOTFS, Some(tar.digest))?;
+    run.finish()
+}
+
+/// Builds the slot image: `slot.img`.
+pub fn slot(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
+    let mut run = Run::start(request, progress)?;
+    let slot = run.slot()?;
+    run.put_slot(&slot)?;
+    run.finish()
+}
+
+/// Builds the CONFIG volume: `config.img`.
+pub fn config(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
+    let mut run = Run::start(request, progress)?;
+    let files = run.config_files()?;
+    run.put_config(&files, request.time.unwrap_or(0))?;
+    run.finish()
+}
+
+/// Builds everything up to the live disk: `slot.img`, `config.img`, `live.raw` and, if asked for,
+/// `live.qcow2`. Points `current` beside the version's folder to it.
+pub fn live(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
+    let mut run = Run::start(request, progress)?;
+    let slot = run.slot()?;
+    let files = run.config_files()?;
+    run.put_slot(&slot)?;
+    run.put_config(&files, slot.time)?;
+    run.disk(&slot, &files)?;
+    run.finish()
+}
+
+/// A root file system tar and what it hashes to.
+struct Tar {
+    path: PathBuf,
+    digest: Digest,
+    /// Keeps it in the cache while we use it.
+    _held: Option<Done>,
+}
+
+struct Slot {
+    image: PathBuf,
+    uki: PathBuf,
+    facts: SlotFacts,
+    time: u64,
+    _held: Done,
+}
+
+struct Run<'a> {
+    request: &'a Request,
+    progress: &'a dyn Progress,
+    steps: Steps,
+    packages: BTreeMap<String, Package>,
+    options: pkg::Options,
+    facts: Facts,
+}
+
+impl<'a> Run<'a> {
+    fn start(request: &'a Request, progress: &'a dyn Progress) -> Result<Run<'a>, ImageError> {
+        let folder = request.out.join(request.arch.name()).join(&request.version);
+        fs::create_dir_all(&folder).map_err(ImageError::file("create", &folder))?;
+        let options = pkg::Options {
+            cache: request.cache.clone(),
+            arch: request.arch,
+            ..pkg::Options::from_env(&request.repository)
+        };
+        Ok(Run {
+            request,
+            progress,
+            steps: Steps::open(&request.cache)?,
+            packages: BTreeMap::new(),
+            options,
+            facts: Facts {
+                version: request.version.clone(),
+                arch: request.arch,
+                folder,
+                files: Vec::new(),
+                slot: None,
+                steps: Vec::new(),
+            },
+        })
+    }
+
+    fn rootfs(&mut self) -> Result<Tar, ImageError> {
+        match &self.request.source {
+            Source::Tar(path) => {
+                let started = self.begin("reading the root file system");
+                let digest = digest_of(path)?;
+                self.end("read rootfs.tar", started, false);
+                Ok(Tar { path: path.clone(), digest, _held: None })
+            }
+        }
+    }
+
+    fn slot(&mut self) -> Result<Slot, ImageError> {
+        let tar = self.rootfs()?;
+        let rootfs = Rootfs::open(&tar.path)?;
+        let time = self.request.time.unwrap_or_else(|| rootfs.latest());
+        let options = Options { codec: self.request.packing.codec(), block: BLOCK, time };
+
+        let started = self.begin("packing the root file system");
+        let writer = Mksquashfs;
+        let (name, key) = (writer.name()?, options.key());
+        let inputs = [VERSION, &name, &key, &tar.digest.hex()];
+        let packed = self.steps.step("squashfs", &inputs, |folder| {
+            let feed = |out: &mut dyn Write| rootfs.write(&slot::is_in_uki, out);
+            writer.write(&feed, &options, &folder.join(SQUASHFS)).map_err(ImageError::from)
+        })?;
+        self.end("squashfs", started, packed.cached);
+
+        let started = self.begin("making the slot image");
+        if self.request.stub.is_none() && self.packages.is_empty() {
+            let names = [source::STUB_PACKAGE.to_owned()];
+            self.packages = pkg::build(&names, &self.options, self.progress)?;
+        }
+        let stub = source::stub(self.request.stub.as_deref(), &self.options, &self.packages)?;
+        let words = if self.request.debug { vec!["eve.debug".to_owned()] } else { Vec::new() };
+        let recipe = slot::Recipe {
+            arch: self.request.arch,
+            version: self.request.version.clone(),
+            slot: formats::layout::Role::ImgA.name(),
+            words,
+            stub,
+            time,
+        };
+        let key = format!(
+            "{} {} {} {:?} {time}",
+            recipe.arch,
+            recipe.version,
+            Digest(Sha256::digest(&recipe.stub).into()).hex(),
+            recipe.words
+        );
+        let squashfs = packed.folder.join(SQUASHFS);
+        let squashfs_key = packed.folder.file_name().unwrap_or_default().to_string_lossy();
+        let inputs = [VERSION, &key, &squashfs_key, &tar.digest.hex()];
+        let made = self.steps.step("slot", &inputs, |folder| {
+            let (image, uki) = (folder.join(SLOT), folder.join(UKI));
+            let facts = slot::build(&rootfs, &squashfs, &recipe, &image, &uki)?;
+            Ok::<_, ImageError>(store::save(folder, FACTS, &to_json(&facts))?)
+        })?;
+        self.end("slot", started, made.cached);
+        let facts = read_facts(&made.folder.join(FACTS))?;
+        self.facts.slot = Some(facts.clone());
+        let (image, uki) = (made.folder.join(SLOT), made.folder.join(UKI));
+        Ok(Slot { image, uki, facts, time, _held: made })
+    }
+
+    fn config_files(&self) -> Result<Files, ImageError> {
+        let mut files = Files::new();
+        for folder in &self.request.conf {
+            files.extend(conf::read_folder(folder)?);
+        }
+        files.extend(self.request.set.clone());
+        Ok(files)
+    }
+
+    fn put_slot(&mut self, slot: &Slot) -> Result<(), ImageError> {
+        self.put(&slot.image, SLOT, Some(slot.facts.digest))
+    }
+
+    fn put_config(&mut self, files: &Files, time: u64) -> Result<(), ImageError> {
+        let volume = conf::volume(self.request.profile.config, time);
+        disk::write_volume(&volume, files, &self.facts.folder.join("config.img"))?;
+        self.note("config.img", volume.size, None);
+        Ok(())
+    }
+
+    fn disk(&mut self, slot: &Slot, config: &Files) -> Result<(), ImageError> {
+        let started = self.begin("writing the live disk");
+        let parts = Parts {
+            profile: self.request.profile,
+            arch: self.request.arch,
+            slot: &slot.image,
+            uki: &slot.uki,
+            config,
+            time: slot.time,
+        };
+        let raw = self.facts.folder.join("live.raw");
+        let size = disk::write_raw(&parts, &raw)?;
+        self.note("live.raw", size, None);
+        self.end("live.raw", started, false);
+        if self.request.formats.contains(&Format::Qcow2) {
+            let started = self.begin("writing the live disk as QCOW2");
+            let media = self.request.media.unwrap_or(self.request.profile.media);
+            let size = disk::write_qcow2(&raw, media, &self.facts.folder.join("live.qcow2"))?;
+            self.note("live.qcow2", size, None);
+            self.end("live.qcow2", started, false);
+        }
+        self.point_current()
+    }
+
+    /// Makes `current` point to this version, as one step.
+    fn point_current(&self) -> Result<(), ImageError> {
+        let arch = self.request.out.join(self.request.arch.name());
+        let (link, new) =
+            (arch.join("current"), arch.join(format!(".current.{}", std::process::id())));
+        let failed = ImageError::file("replace", &link);
+        match fs::remove_file(&new) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
+            _ => {}
+        }
+        std::os::unix::fs::symlink(&self.request.version, &new)
+            .and_then(|()| fs::rename(&new, &link))
+            .map_err(failed)
+    }
+
+    fn put(&mut self, from: &Path, name: &str, digest: Option<Digest>) -> Result<(), ImageError> {
+        let to = self.facts.folder.join(name);
+        disk::copy(from, &to)?;
+        let size = fs::metadata(&to).map_err(ImageError::file("read", &to))?.len();
+        self.note(name, Bytes(size), digest);
+        Ok(())
+    }
+
+    fn note(&mut self, name: &str, size: Bytes, digest: Option<Digest>) {
+        self.facts.files.push(FileFacts { name: name.to_owned(), size, digest });
+    }
+
+    fn begin(&self, what: &str) -> Instant {
+        self.progress.step(what);
+        Instant::now()
+    }
+
+    fn end(&mut self, name: &str, started: Instant, cached: bool) {
+        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.facts.steps.push(StepFacts { name: name.to_owned(), millis, cached });
+    }
+
+    fn finish(self) -> Result<Facts, ImageError> {
+        store::save(&self.facts.folder, FACTS, &to_json(&self.facts))?;
+        Ok(self.facts)
+    }
+}
+
+fn digest_of(path: &Path) -> Result<Digest, ImageError> {
+    let read = ImageError::file("read", path);
+    let mut hash = Sha256::new();
+    let mut file = File::open(path).map_err(&read)?;
+    io::copy(&mut file, &mut HashWriter(&mut hash)).map_err(&read)?;
+    Ok(Digest(hash.finalize().into()))
+}
+
+struct HashWriter<'a>(&'a mut Sha256);
+
+impl Write for HashWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    // These types have string keys and no floats: nothing in them can fail to serialize.
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+fn read_facts(path: &Path) -> Result<SlotFacts, ImageError> {
+    let read = ImageError::file("read", path);
+    let bytes = fs::read(path).map_err(&read)?;
+    serde_json::from_slice(&bytes).map_err(|e| read(io::Error::from(e)))
+}
