@@ -1,7 +1,446 @@
-//! `eved config`: not there yet.
+//! `eved config`: the controller's voice on the node, and the node's voice at the controller.
+//!
+//! `device::config` decides what to ask next; this file asks, verifies, saves and publishes.
+//! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
+//! and [`metrics`] tell what is.
 
+mod checkpoint;
+mod desired;
+mod info;
+mod metrics;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::convert::config as wire;
+use api::pb::attest::{
+    AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
+    ZAttestResponse, ZAttestResponseCode,
+};
+use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary};
+use host::topics::{Reader, Table, Watch, Writer};
+use model::desired::{Device, Properties};
+use model::reported::{ControllerStatus, Identity};
+use model::topic::{Boots, Controller, Identities, Only, Ports};
+use model::{DeviceId, Diagnose, Diagnosis, Problem, Who, chain};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use crate::chance::jitter;
+use crate::config::checkpoint::{Checkpoint, Signers};
+use crate::config::desired::Desired;
+use crate::link::{CallError, Link, well};
 use crate::service::Context;
 
+/// A node without what it needs looks again this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
-    anyhow::bail!("{} is not built in", ctx.service.name())
+    let roots = ctx.roots();
+    let mut writers =
+        Writers { controller: Writer::open(&roots)?, desired: Desired::open(&roots)? };
+    let identities = Reader::<Identities>::open(&roots);
+    let watch = Watch::new(&[identities.dir()])?;
+    ctx.ready();
+    loop {
+        let identity = identities.get(&Only);
+        if let Some((identity, link)) = identity.and_then(|i| open(&ctx, &mut writers, i)) {
+            let session = Session::new(&ctx, identity, link, &mut writers);
+            tokio::select! {
+                () = ctx.stopped() => return Ok(()),
+                ended = session.run(&ctx) => ended?,
+                () = another_id(&watch, &identities) => {
+                    tracing::info!("the controller gave us another id");
+                }
+            }
+        }
+        tokio::select! {
+            () = ctx.stopped() => return Ok(()),
+            changed = watch.changed() => changed?,
+            () = tokio::time::sleep(LOOK_AGAIN) => {}
+        }
+    }
+}
+
+/// What this service owns.
+struct Writers {
+    controller: Writer<Controller>,
+    desired: Desired,
+}
+
+/// The way to the controller that gave us this identity. `None`: what is wrong is in the status.
+fn open(ctx: &Context, writers: &mut Writers, identity: Identity) -> Option<(Identity, Link)> {
+    let link = match Link::open(&ctx.paths) {
+        Ok(link) => link,
+        Err(why) => {
+            tracing::error!("{}", chain(&why));
+            let mut status = status(&State::default(), &identity.server, None);
+            status.problem = Some(why.problem(host::clock::now()));
+            if let Err(e) = writers.controller.publish(Table::<Controller>::from([(Only, status)]))
+            {
+                tracing::error!("{}", chain(&e));
+            }
+            return None;
+        }
+    };
+    // An identity of another controller is none here; `onboard` is at work on ours.
+    crate::onboard::known_to(Some(identity), &link.server).map(|identity| (identity, link))
+}
+
+async fn another_id(watch: &Watch, identities: &Reader<Identities>) {
+    let before = identities.get(&Only).map(|i| i.id);
+    loop {
+        if watch.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        let now = identities.get(&Only).map(|i| i.id);
+        if now.is_some() && now != before {
+            return;
+        }
+    }
+}
+
+/// The conversation with one controller as one node.
+struct Session<'a> {
+    id: DeviceId,
+    link: Arc<Link>,
+    checkpoint: Checkpoint,
+    writers: &'a mut Writers,
+    state: State,
+    properties: Properties,
+    /// Whose signature we believe now.
+    signers: Option<Signers>,
+    /// Received and not applied yet: the envelope, and what it says.
+    received: Option<(Vec<u8>, Box<Device>)>,
+    /// Saved in an earlier boot and not applied yet.
+    saved: Option<Box<Device>>,
+    /// In force, for those who tell of it.
+    in_force: watch::Sender<InForce>,
+    alarms: BTreeMap<Alarm, Instant>,
+}
+
+/// What the tellers need of the config in force.
+#[derive(Debug, Clone, Default)]
+struct InForce {
+    device: Option<Arc<Device>>,
+    properties: Properties,
+    /// The controller answers.
+    reached: bool,
+}
+
+/// What came of a call. The bodies that go with the event travel beside it.
+enum Came {
+    Certs(Result<(api::certs::ControllerCerts, Vec<u8>), CallError>),
+    Config(Result<Fetched, CallError>),
+    Event(Event),
+}
+
+enum Fetched {
+    Unchanged,
+    Config { body: Vec<u8>, hash: String, device: Box<Device> },
+    Unusable(Problem),
+}
+
+impl<'a> Session<'a> {
+    fn new(ctx: &Context, identity: Identity, link: Link, writers: &'a mut Writers) -> Session<'a> {
+        let checkpoint = Checkpoint::open(ctx.paths.persist.join("checkpoint"));
+        let signers = checkpoint.certs(&link);
+        let saved = checkpoint.config(&link, identity.id);
+        Session {
+            id: identity.id,
+            link: Arc::new(link),
+            checkpoint,
+            writers,
+            state: State::default(),
+            properties: Properties::default(),
+            signers,
+            received: None,
+            saved,
+            in_force: watch::Sender::default(),
+            alarms: BTreeMap::new(),
+        }
+    }
+
+    async fn run(mut self, ctx: &Context) -> anyhow::Result<()> {
+        let roots = ctx.roots();
+        let ports = Reader::<Ports>::open(&roots);
+        let version = Reader::<Boots>::open(&roots);
+        let watch = Watch::new(&[ports.dir()])?;
+        let tellers = [
+            tokio::spawn(info::tell(
+                roots.clone(),
+                self.id,
+                self.link.clone(),
+                self.in_force.subscribe(),
+            )),
+            tokio::spawn(metrics::tell(
+                roots,
+                self.id,
+                self.link.clone(),
+                self.in_force.subscribe(),
+            )),
+        ];
+        let _tellers = AbortOnDrop(tellers);
+
+        let (told, mut answers) = mpsc::unbounded_channel();
+        let mut up = false;
+        let saved = self.saved.as_deref().map(summary);
+        let mut event = Event::Started { certs: self.signers.is_some(), saved };
+        loop {
+            let before = self.state.problem.as_ref().map(|p| p.text.clone());
+            let at = Moment {
+                me: self.id,
+                properties: &self.properties,
+                now: host::clock::now(),
+                jitter: jitter(),
+            };
+            let (state, effects) = config::step(std::mem::take(&mut self.state), event, at);
+            self.state = state;
+            self.tell_trouble(before);
+            for effect in effects {
+                match effect {
+                    Effect::Apply => self.apply(),
+                    Effect::ApplySaved => self.apply_saved(),
+                    Effect::Alarm(kind, wait) => {
+                        self.alarms.insert(kind, Instant::now() + wait);
+                    }
+                    call => {
+                        let version = version.get(&Only).map(|b| b.version).unwrap_or_default();
+                        let told = told.clone();
+                        let asked = self.ask(call, version);
+                        tokio::spawn(async move {
+                            let _ = told.send(asked.await); // closed: the session is over
+                        });
+                    }
+                }
+            }
+            self.publish()?;
+            event = loop {
+                let ring = self.alarms.iter().min_by_key(|(_, at)| **at).map(|(k, at)| (*k, *at));
+                let rings = ring.map_or_else(|| Instant::now() + LOOK_AGAIN, |(_, at)| at);
+                tokio::select! {
+                    Some(came) = answers.recv() => break self.note(came),
+                    changed = watch.changed() => {
+                        changed?;
+                        let is_up = ports.read().values().any(|p| !p.addresses.is_empty());
+                        let came_up = is_up && !std::mem::replace(&mut up, is_up);
+                        if came_up {
+                            break Event::NetworkUp;
+                        }
+                    }
+                    () = sleep_until(rings) => if let Some((kind, _)) = ring {
+                        self.alarms.remove(&kind);
+                        break Event::Alarm(kind);
+                    }
+                }
+            };
+        }
+    }
+
+    /// Starts one call.
+    fn ask(&self, call: Effect, version: String) -> impl Future<Output = Came> + Send + use<> {
+        let (id, link) = (self.id, self.link.clone());
+        let signers = self.signers.clone();
+        async move {
+            match (call, signers) {
+                (Effect::AskConfig { hash, token }, Some(signers)) => {
+                    Came::Config(fetch(&link, id, &signers, hash, token).await)
+                }
+                (Effect::AskNonce, Some(signers)) => {
+                    Came::Event(Event::Nonce(nonce(&link, id, &signers).await.map_err(problem)))
+                }
+                (Effect::SendQuote { .. }, Some(signers)) => {
+                    let token = quote(&link, id, &signers, version).await;
+                    Came::Event(Event::Quote(token))
+                }
+                _ => Came::Certs(link.certs(host::clock::now()).await),
+            }
+        }
+    }
+
+    /// Takes what came of a call into our books, and tells it to the mind.
+    fn note(&mut self, came: Came) -> Event {
+        match came {
+            Came::Event(event) => event,
+            Came::Certs(Err(e)) => Event::Certs(Err(problem(e))),
+            Came::Certs(Ok((certs, body))) => {
+                if let Err(e) = self.checkpoint.save_certs(self.signers.as_ref(), &certs, &body) {
+                    tracing::error!("the controller's certificates are not saved: {}", chain(&e));
+                }
+                self.signers = Some(Signers::new(certs));
+                Event::Certs(Ok(()))
+            }
+            Came::Config(Ok(Fetched::Unchanged)) => Event::Config(Answer::Unchanged),
+            Came::Config(Ok(Fetched::Unusable(why))) => Event::Config(Answer::Unusable(why)),
+            Came::Config(Ok(Fetched::Config { body, hash, device })) => {
+                let config = Some(summary(&device));
+                self.received = Some((body, device));
+                Event::Config(Answer::Config { hash, config })
+            }
+            Came::Config(Err(e)) => Event::Config(match e.status() {
+                Some(403) => Answer::Forbidden,
+                Some(400 | 404) => Answer::Unknown,
+                _ if e.wants_certificates() => Answer::UnknownSigner(problem(e)),
+                _ => Answer::Failed(problem(e)),
+            }),
+        }
+    }
+
+    /// Saved first: what the node does it must also do after a power cut.
+    fn apply(&mut self) {
+        let Some((body, device)) = self.received.take() else { return };
+        if let Err(e) = self.checkpoint.save_config(&body, self.signers.as_ref()) {
+            tracing::error!("the config is not saved: {}", chain(&e));
+            self.state.problem = Some(Problem::new(
+                format!("the config is in force but not saved: {}", chain(&e)),
+                Diagnosis::of(Who::Operator, "free space on the node's disk, or check it"),
+                host::clock::now(),
+            ));
+        }
+        self.put_in_force(device);
+    }
+
+    fn apply_saved(&mut self) {
+        if let Some(device) = self.saved.take() {
+            tracing::info!("the controller is not reached: running the saved config");
+            self.put_in_force(device);
+        }
+    }
+
+    fn put_in_force(&mut self, device: Box<Device>) {
+        let now = host::clock::now();
+        self.properties = api::convert::items::properties(&device.items, &self.properties, now);
+        if let Err(e) = self.writers.desired.publish(&device, &self.properties) {
+            tracing::error!("{}", chain(&e));
+        }
+        for refused in &device.refused {
+            tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
+        }
+        tracing::info!(apps = device.apps.len(), source = ?self.state.source, "config in force");
+        let (device, properties) = (Some(Arc::new(*device)), self.properties.clone());
+        self.in_force.send_modify(|f| {
+            f.device = device;
+            f.properties = properties;
+        });
+    }
+
+    fn publish(&mut self) -> anyhow::Result<()> {
+        let device = self.in_force.borrow().device.clone();
+        let status = status(&self.state, &self.link.server, device.as_deref());
+        let reached = self.state.last_contact.is_some() && self.state.failures == 0;
+        self.in_force.send_if_modified(|f| std::mem::replace(&mut f.reached, reached) != reached);
+        self.writers.controller.publish(Table::<Controller>::from([(Only, status)]))?;
+        Ok(())
+    }
+
+    fn tell_trouble(&self, before: Option<String>) {
+        match &self.state.problem {
+            Some(why) if before.as_ref() != Some(&why.text) => tracing::warn!("{}", why.text),
+            None if before.is_some() => tracing::info!("the controller answers again"),
+            _ => {}
+        }
+    }
+}
+
+struct AbortOnDrop([tokio::task::JoinHandle<()>; 2]);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerStatus {
+    ControllerStatus {
+        server: server.to_owned(),
+        last_contact: state.last_contact,
+        problem: state.problem.clone(),
+        config: state.source,
+        config_timestamp: device.and_then(|d| d.timestamp),
+        refused: device.map(|d| d.refused.clone()).unwrap_or_default(),
+        node_name: device.map(|d| d.name.clone()).unwrap_or_default(),
+        forgotten: state.forgotten,
+    }
+}
+
+fn summary(device: &Device) -> Summary {
+    Summary {
+        id: device.id,
+        timestamp: device.timestamp,
+        certs_hash: device.controller_certs_hash.clone(),
+    }
+}
+
+fn problem(e: CallError) -> Problem {
+    e.problem(host::clock::now())
+}
+
+async fn fetch(
+    link: &Link,
+    id: DeviceId,
+    signers: &Signers,
+    hash: String,
+    token: Option<Vec<u8>>,
+) -> Result<Fetched, CallError> {
+    let limit = api::limits::CONFIG;
+    let asked = wire::Request { hash, integrity_token: token.unwrap_or_default() };
+    let answer = well("config", link.post(id, "config", &asked.to_payload(), limit).await?)?;
+    if answer.status == 304 {
+        return Ok(Fetched::Unchanged);
+    }
+    let payload = crate::link::verify("config", &answer.body, signers.signer(), limit)?;
+    Ok(match wire::read_answer(&payload, id, &asked.hash) {
+        Ok(wire::Answer::Unchanged) => Fetched::Unchanged,
+        Ok(wire::Answer::Changed { hash, device }) => {
+            Fetched::Config { body: answer.body.to_vec(), hash, device }
+        }
+        Err(e) => Fetched::Unusable(e.problem(host::clock::now())),
+    })
+}
+
+async fn attest(
+    link: &Link,
+    id: DeviceId,
+    signers: &Signers,
+    request: ZAttestReq,
+) -> Result<ZAttestResponse, CallError> {
+    let limit = api::limits::ATTEST;
+    let payload = api::wire::encode(&request);
+    let answer = well("attest", link.post(id, "attest", &payload, limit).await?)?;
+    let payload = crate::link::verify("attest", &answer.body, signers.signer(), limit)?;
+    api::wire::decode(&payload, limit)
+        .map_err(|e| CallError::Answer { call: "attest", source: Box::new(e) })
+}
+
+async fn nonce(link: &Link, id: DeviceId, signers: &Signers) -> Result<Vec<u8>, CallError> {
+    let kind = ZAttestReqType::AttestReqNonce.into();
+    let request = ZAttestReq { req_type: kind, ..ZAttestReq::default() };
+    let answer = attest(link, id, signers, request).await?;
+    Ok(answer.nonce.map(|n| n.nonce).unwrap_or_default())
+}
+
+/// A node without a TPM has nothing to sign with: its quote says what version it runs.
+async fn quote(
+    link: &Link,
+    id: DeviceId,
+    signers: &Signers,
+    version: String,
+) -> Result<Vec<u8>, Problem> {
+    let version = AttestVersionInfo { version_type: AttestVersionType::Eve.into(), version };
+    let quote = ZAttestQuote { versions: vec![version], ..ZAttestQuote::default() };
+    let kind = ZAttestReqType::AttestReqQuote.into();
+    let request = ZAttestReq { req_type: kind, quote: Some(quote), ..ZAttestReq::default() };
+    let answer = attest(link, id, signers, request).await.map_err(problem)?;
+    let verdict = answer.quote_resp.unwrap_or_default();
+    if verdict.response == i32::from(ZAttestResponseCode::Success) {
+        return Ok(verdict.integrity_token);
+    }
+    let named = ZAttestResponseCode::try_from(verdict.response);
+    let text = match named {
+        Ok(code) => format!("the controller refuses our quote: {}", code.as_str_name()),
+        Err(_) => format!("the controller refuses our quote with code {}", verdict.response),
+    };
+    let why = Diagnosis::of(Who::Operator, "allow nodes without a TPM, or give this one a TPM");
+    Err(Problem::new(text, why, host::clock::now()))
 }

@@ -102,6 +102,8 @@ pub enum Answer {
         /// What is in it. `None`: only a hash came.
         config: Option<Summary>,
     },
+    /// A verified reply that says nothing we could use.
+    Unusable(Problem),
     /// 403: attest first.
     Forbidden,
     /// 400 or 404: the controller does not know our id.
@@ -312,6 +314,10 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
                     (State { problem: Some(why), ..state }, effects)
                 }
             }
+        }
+        Answer::Unusable(why) => {
+            let (state, effects) = well(state, at, Vec::new());
+            (State { problem: Some(why), ..state }, effects)
         }
         Answer::Forbidden if state.token.is_some() => {
             // A token that was just given, refused: do not turn in circles.

@@ -92,6 +92,13 @@ fn a_hash_without_a_config_is_an_error_and_keeps_what_is_in_force() {
 }
 
 #[test]
+fn an_answer_we_cannot_use_is_told_and_changes_nothing() {
+    let (state, told) = play(asking(), vec![Event::Config(Answer::Unusable(why()))]);
+    assert_eq!((told.as_str(), state.hash.as_str()), ("Poll in 60 s", ""));
+    assert!(state.problem.is_some() && state.last_contact.is_some());
+}
+
+#[test]
 fn a_config_for_another_node_is_refused() {
     let other =
         Summary { id: "00000000-0000-4000-8000-000000000001".parse().unwrap(), ..summary(5) };

@@ -1,0 +1,54 @@
+//! A config, published as topics.
+
+use host::topics::{Roots, Table, TopicError, Writer};
+use model::desired::{Device, Properties};
+use model::topic::{
+    DesiredApps, DesiredContents, DesiredDatastores, DesiredNetworkInstances, DesiredPorts,
+    DesiredPower, DesiredProperties, DesiredVolumes, Only,
+};
+
+/// All topics that say what the node should be.
+#[derive(Debug)]
+pub(super) struct Desired {
+    properties: Writer<DesiredProperties>,
+    power: Writer<DesiredPower>,
+    ports: Writer<DesiredPorts>,
+    datastores: Writer<DesiredDatastores>,
+    contents: Writer<DesiredContents>,
+    volumes: Writer<DesiredVolumes>,
+    networks: Writer<DesiredNetworkInstances>,
+    apps: Writer<DesiredApps>,
+}
+
+impl Desired {
+    /// Opens them; none is complete before the first config.
+    pub(super) fn open(roots: &Roots) -> Result<Desired, TopicError> {
+        Ok(Desired {
+            properties: Writer::open(roots)?,
+            power: Writer::open(roots)?,
+            ports: Writer::open(roots)?,
+            datastores: Writer::open(roots)?,
+            contents: Writer::open(roots)?,
+            volumes: Writer::open(roots)?,
+            networks: Writer::open(roots)?,
+            apps: Writer::open(roots)?,
+        })
+    }
+
+    /// Publishes a whole config: what is referred to before what refers to it, so that fewer
+    /// services find something missing for a moment.
+    pub(super) fn publish(
+        &mut self,
+        device: &Device,
+        properties: &Properties,
+    ) -> Result<(), TopicError> {
+        self.properties.publish(Table::<DesiredProperties>::from([(Only, properties.clone())]))?;
+        self.power.publish(Table::<DesiredPower>::from([(Only, device.power)]))?;
+        self.datastores.publish(device.datastores.clone())?;
+        self.ports.publish(device.ports.clone())?;
+        self.networks.publish(device.network_instances.clone())?;
+        self.contents.publish(device.contents.clone())?;
+        self.volumes.publish(device.volumes.clone())?;
+        self.apps.publish(device.apps.clone())
+    }
+}
