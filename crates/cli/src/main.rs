@@ -4,6 +4,7 @@ mod build;
 mod compose;
 mod controller;
 mod fleet;
+mod image;
 mod out;
 mod pkg;
 mod places;
