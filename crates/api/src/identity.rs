@@ -150,6 +150,8 @@ pub fn device_certificate(key: &SigningKey, now: UnixMillis) -> Result<Certifica
 
     let failed = |source| KeyError::Certificate { source };
     let mut params = rcgen::CertificateParams::default();
+    // The default has a name of the library in it.
+    params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "The Linux Foundation");
     params.distinguished_name.push(DnType::CommonName, "EVE");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -310,4 +312,48 @@ fn pem(label: &str, der: &[u8]) -> String {
         rest = more;
     }
     out + &format!("-----END {label}-----\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_of_a_key_are_read() {
+        let key = SigningKey::generate().unwrap();
+        let pkcs8 = key.pkcs8().unwrap();
+        // RFC 5915: version 1, the number, P-256, the point.
+        let number = pkcs8.as_ref().windows(2).position(|w| w == [0x04, 0x20]).unwrap() + 2;
+        let number = &pkcs8.as_ref()[number..number + 32];
+        let curve = [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let sec1 = [
+            &[0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20][..],
+            number,
+            &curve,
+            &[0xa1, 0x44, 0x03, 0x42, 0x00],
+            key.public_point(),
+        ]
+        .concat();
+        let read = SigningKey::from_pem(pem("EC PRIVATE KEY", &sec1).as_bytes()).unwrap();
+        assert_eq!(read.to_pem().unwrap(), key.to_pem().unwrap());
+    }
+
+    #[test]
+    fn a_device_certificate_says_what_eve_devices_say() {
+        let now = UnixMillis(1_767_323_045_000);
+        let made = device_certificate(&SigningKey::generate().unwrap(), now).unwrap();
+        let (_, x509) = X509Certificate::from_der(made.der()).unwrap();
+        assert_eq!(x509.subject().to_string(), "O=The Linux Foundation, CN=EVE");
+        assert_eq!(x509.subject(), x509.issuer());
+        assert!(x509.is_ca());
+        let validity = x509.validity();
+        assert_eq!(validity.not_before.timestamp(), 1_767_323_045 - 86_400);
+        let years =
+            validity.not_after.to_datetime().year() - validity.not_before.to_datetime().year();
+        assert_eq!(years, 20);
+        let usage = x509.key_usage().unwrap().unwrap().value;
+        assert!(usage.digital_signature() && usage.key_cert_sign());
+        let usage = x509.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.client_auth && usage.server_auth);
+    }
 }

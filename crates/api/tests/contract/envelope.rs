@@ -158,6 +158,37 @@ fn requests_of_a_device_are_believed() {
 }
 
 #[test]
+fn signatures_are_two_numbers_and_not_der() {
+    use api::pb::auth::{AuthBody, AuthContainer};
+    let table = vector("envelope/signature-vectors.json");
+    let table: serde_json::Value = serde_json::from_slice(&table).unwrap();
+    let device = certificate("device.cert.pem");
+    let signer = Signer::device(&device).unwrap();
+    for row in table["vectors"].as_array().unwrap() {
+        let from_hex = |field: &str| -> Option<Vec<u8>> {
+            let hex = row[field].as_str()?;
+            let byte = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
+            Some((0..hex.len()).step_by(2).map(byte).collect())
+        };
+        let text = || row["payload_utf8"].as_str().unwrap().as_bytes().to_vec();
+        let signed_with = |field: &str| {
+            let payload = from_hex("payload_hex").unwrap_or_else(text);
+            let body = api::wire::encode(&AuthContainer {
+                protected_payload: Some(AuthBody { payload }),
+                algo: 2,
+                sender_cert_hash: device.digest().0.to_vec(),
+                signature_hash: from_hex(field).unwrap(),
+                ..AuthContainer::default()
+            });
+            let received = envelope::open(&body, limits::INFO).unwrap();
+            received.verify(&signer).map(<[u8]>::to_vec)
+        };
+        assert!(signed_with("signature_rs").is_ok(), "{row}");
+        assert!(matches!(signed_with("signature_der"), Err(Refusal::Signature { .. })), "{row}");
+    }
+}
+
+#[test]
 fn requests_of_others_are_refused() {
     let why = |name| as_controller(name).unwrap_err();
     assert!(matches!(why("neg-req-config-unknown-device"), Refusal::UnknownSigner { .. }));
