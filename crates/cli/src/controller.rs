@@ -1,9 +1,163 @@
-//! `eve controller`.
+//! `eve controller`: serve one on this machine, and what belongs to its data folder.
+
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use controller::{Settings, default_names};
+use host::clock;
+
+use crate::out::{self, OrAdvise};
+use crate::places;
 
 /// Arguments of `eve controller`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("`eve controller` is not in this build")
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Serve nodes, operators, browsers and image pulls on one TLS port, until interrupted
+    Serve(Serve),
+    /// Write the files that a node's CONFIG partition needs to find this controller
+    Conf(Conf),
+    /// Make a new token for the administrator; the old one is refused from then on
+    Token(Data),
+}
+
+#[derive(Debug, clap::Args)]
+struct Data {
+    /// The controller's data folder [default: eve/controller in $XDG_STATE_HOME or ~/.local/state]
+    #[arg(long, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]
+    data: Option<PathBuf>,
+}
+
+impl Data {
+    fn folder(&self) -> PathBuf {
+        self.data.clone().unwrap_or_else(data_folder)
+    }
+}
+
+/// Where a controller keeps its data if nobody says where: beside what `eve up` keeps.
+pub(crate) fn data_folder() -> PathBuf {
+    places::up_state().with_file_name("controller")
+}
+
+#[derive(Debug, clap::Args)]
+struct Serve {
+    #[command(flatten)]
+    data: Data,
+    /// Where to listen
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
+    listen: SocketAddr,
+    /// A name or address it is reached by, for its certificate; give several times [default:
+    /// localhost, 127.0.0.1, 10.0.2.2, ::1 and the name of this machine]
+    #[arg(long = "name", value_name = "HOST")]
+    names: Vec<String>,
+    /// The OCI layout whose images nodes may pull [default: the one `eve pkg build` fills]
+    #[arg(long, value_name = "DIR")]
+    registry: Option<PathBuf>,
+    /// Host and port under which nodes pull images, if not the one by which they reach us
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Conf {
+    #[command(flatten)]
+    data: Data,
+    /// The folder to write to; made if it is not there
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Host and port by which the node reaches the controller
+    #[arg(long, value_name = "HOST:PORT", default_value = "10.0.2.2:8443")]
+    server: String,
+    /// The node's soft serial number [default: a random one]
+    #[arg(long, value_name = "TEXT")]
+    soft_serial: Option<String>,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    match args.command {
+        Command::Serve(args) => runtime()?.block_on(serve(args)),
+        Command::Conf(args) => conf(&args),
+        Command::Token(data) => {
+            let token = runtime()?.block_on(controller::new_token(&data.folder(), clock::now));
+            out::line(token.or_advise()?);
+            Ok(())
+        }
+    }
+}
+
+/// The runtime of commands that talk or serve.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+async fn serve(args: Serve) -> anyhow::Result<()> {
+    let names =
+        if args.names.is_empty() { default_names(hostname().as_deref()) } else { args.names };
+    let data = args.data.folder();
+    let settings = Settings {
+        data: data.clone(),
+        listen: args.listen,
+        names,
+        registry: Some(args.registry.unwrap_or_else(|| places::cache().join("oci"))),
+        advertise: args.advertise,
+        clock: clock::now,
+    };
+    let mut running = controller::serve(settings).await.or_advise()?;
+    out::line(format_args!("controller at {}, data in {}", running.url, data.display()));
+    if let Some(token) = &running.first_token {
+        let file = data.join(controller::access::TOKEN_FILE);
+        out::line(format_args!("the administrator's token, also in {}:", file.display()));
+        out::line(token);
+    }
+    let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = end.recv() => {}
+        () = running.ended() => anyhow::bail!("the controller ended by itself; its log says why"),
+    }
+    running.stop().await;
+    Ok(())
+}
+
+fn hostname() -> Option<String> {
+    let mut text = String::new();
+    let file = std::fs::File::open("/proc/sys/kernel/hostname").ok()?;
+    file.take(256).read_to_string(&mut text).ok()?;
+    Some(text.trim().to_owned())
+}
+
+fn conf(args: &Conf) -> anyhow::Result<()> {
+    let serial = args.soft_serial.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+    let files = controller::conf(&args.data.folder(), &args.server, &serial).or_advise()?;
+    write_private(&args.out, &files)?;
+    out::line(format_args!("wrote {} files to {}", files.len(), args.out.display()));
+    out::line(format_args!("soft serial: {serial}"));
+    Ok(())
+}
+
+/// Writes files into a folder; keys for their owner only.
+fn write_private(
+    dir: &Path,
+    files: &std::collections::BTreeMap<String, Vec<u8>>,
+) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+
+    use anyhow::Context;
+
+    std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+    for (name, body) in files {
+        store::save(dir, name, body)?;
+        if name.contains("key") {
+            let path = dir.join(name);
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+                .with_context(|| format!("cannot protect {}", path.display()))?;
+        }
+    }
+    Ok(())
 }

@@ -1,12 +1,590 @@
-//! The commands that drive the operator API.
+//! The commands that drive the operator API of a controller.
 
-/// `eve device`, `eve app`, …
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use controller::client::Client;
+use controller::view;
+use host::clock;
+use model::UnixMillis;
+
+use crate::controller::{data_folder, runtime};
+use crate::out::{self, OrAdvise, WrongUse};
+use crate::places;
+
+/// Documents of at most this size; the controller has the same bound.
+const DOCUMENTS_MAX: u64 = 1 << 20;
+/// `--follow` asks this often.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// `eve device|app|network|apply|delete|logs …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Nodes: list, show, restart
-    Device,
+    /// Nodes: list, show, restart; let serial numbers register
+    Device {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<DeviceCommand>,
+    },
+    /// Apps: list, show, restart, purge
+    App {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<AppCommand>,
+    },
+    /// Networks: list, show
+    Network {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<NetworkCommand>,
+    },
+    /// Make objects say what YAML or JSON documents say: all of them or none
+    Apply {
+        #[command(flatten)]
+        to: To,
+        /// Files with documents; `-` reads standard input
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// Also if they refer to objects that do not exist; nodes then report those
+        #[arg(long)]
+        allow_missing: bool,
+    },
+    /// Remove an object: `eve delete app hello`
+    Delete {
+        #[command(flatten)]
+        to: To,
+        /// device, datastore, image, volume, network or app
+        kind: String,
+        /// Its name
+        name: String,
+        /// Also if others refer to it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Objects as they were written
+    Objects {
+        #[command(flatten)]
+        to: To,
+    },
+    /// Log lines of a node, or of one of its apps
+    Logs {
+        #[command(flatten)]
+        to: To,
+        /// The node
+        device: String,
+        /// One of its apps
+        app: Option<String>,
+        /// The newest so many
+        #[arg(long, short = 'n', default_value_t = 100, value_name = "LINES")]
+        lines: u32,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// What happened in the fleet
+    Events {
+        #[command(flatten)]
+        to: To,
+        /// The newest so many
+        #[arg(long, short = 'n', default_value_t = 50, value_name = "EVENTS")]
+        lines: u32,
+        /// Go on with what comes
+        #[arg(long, short)]
+        follow: bool,
+    },
 }
 
-pub(crate) fn run(_command: Command) -> anyhow::Result<()> {
-    anyhow::bail!("the operator commands are not in this build")
+/// `eve device …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum DeviceCommand {
+    /// All nodes
+    List,
+    /// One node
+    Show {
+        /// Name or id
+        name: String,
+    },
+    /// Reboot a node
+    Restart {
+        /// Name or id
+        name: String,
+    },
+    /// Let a serial number register without an object of its own; `*` is any
+    Allow {
+        /// Hardware or soft serial number
+        serial: String,
+    },
+    /// Let a serial number register no longer
+    Disallow {
+        /// As given to `allow`
+        serial: String,
+    },
+}
+
+/// `eve app …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum AppCommand {
+    /// All apps
+    List,
+    /// One app
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Stop and start an app on all its nodes
+    Restart {
+        /// Its name
+        name: String,
+    },
+    /// The same with fresh volumes: what the app wrote is lost
+    Purge {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `eve network …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum NetworkCommand {
+    /// All networks
+    List,
+    /// One network
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Which controller to talk to, and how to answer.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct To {
+    /// The controller [default: what the data folder on this machine says]
+    #[arg(long, global = true, value_name = "URL", env = "EVE_CONTROLLER")]
+    controller: Option<String>,
+    /// The administrator's token
+    #[arg(long, global = true, env = "EVE_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// The controller's root certificate
+    #[arg(long, global = true, value_name = "FILE", env = "EVE_CA")]
+    ca: Option<PathBuf>,
+    /// The data folder of a controller on this machine
+    #[arg(long, global = true, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]
+    data: Option<PathBuf>,
+    /// Facts as JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    runtime()?.block_on(perform(command))
+}
+
+async fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Device { to, command } => device(&to, command).await,
+        Command::App { to, command } => app(&to, command).await,
+        Command::Network { to, command } => network(&to, command).await,
+        Command::Apply { to, files, allow_missing } => apply(&to, &files, allow_missing).await,
+        Command::Delete { to, kind, name, force } => {
+            to.client()?.delete(&kind, &name, force).await.or_advise()?;
+            out::line(format_args!("{kind} {name} deleted"));
+            Ok(())
+        }
+        Command::Objects { to } => objects(&to).await,
+        Command::Logs { to, device, app, lines, follow } => {
+            logs(&to, &device, app.as_deref(), lines, follow).await
+        }
+        Command::Events { to, lines, follow } => events(&to, lines, follow).await,
+    }
+}
+
+impl To {
+    /// The options together, else the data folder that is named, else one on this machine: that of
+    /// `eve controller serve` or that of `eve up`, whichever is there.
+    pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let data = self.data.clone().or_else(|| {
+            let usual = [data_folder(), places::up_state().join("controller")];
+            usual.into_iter().find(|d| d.join("endpoint").exists())
+        });
+        let Some(url) = &self.controller else {
+            let data = data.ok_or_else(|| {
+                out::advised(
+                    "no controller is named, and none has run on this machine",
+                    "start one with `eve controller serve` or `eve up`, or give --controller, --token and --ca",
+                )
+            })?;
+            return Client::from_data(&data).or_advise();
+        };
+        let in_data = |name: &str| data.as_ref().map(|d| d.join(name));
+        let token = match (&self.token, in_data("admin.token")) {
+            (Some(token), _) => token.clone(),
+            (None, Some(file)) => read(&file)?,
+            (None, None) => {
+                return Err(out::advised("there is no token", "give it with --token or EVE_TOKEN"));
+            }
+        };
+        let ca = self.ca.clone().or_else(|| in_data("pki/root.cert.pem"));
+        let Some(ca) = ca else {
+            let text = "there is no root certificate to know the controller by";
+            return Err(out::advised(text, "give it with --ca or EVE_CA"));
+        };
+        Client::new(url, &token, read(&ca)?.as_bytes()).or_advise()
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let opened = if path == Path::new("-") {
+        Ok(Box::new(std::io::stdin()) as Box<dyn Read>)
+    } else {
+        std::fs::File::open(path).map(|f| Box::new(f) as Box<dyn Read>)
+    };
+    opened
+        .and_then(|f| f.take(DOCUMENTS_MAX + 1).read_to_string(&mut text))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(text)
+}
+
+async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
+    let client = to.client()?;
+    match command.unwrap_or(DeviceCommand::List) {
+        DeviceCommand::List => {
+            let devices = client.devices().await.or_advise()?;
+            if to.json {
+                return out::json(&devices);
+            }
+            let rows: Vec<Vec<String>> = devices
+                .iter()
+                .map(|d| {
+                    let running = d.apps.iter().filter(|a| a.running).count();
+                    vec![
+                        d.name.clone(),
+                        d.state.name().to_owned(),
+                        ago(d.seen),
+                        format!("{running}/{}", d.apps.len()),
+                        or_dash(&d.version),
+                        or_dash(&d.soft_serial),
+                    ]
+                })
+                .collect();
+            out::table(&["name", "state", "last seen", "apps", "version", "soft serial"], &rows);
+        }
+        DeviceCommand::Show { name } => {
+            let device = client.device(&name).await.or_advise()?;
+            if to.json {
+                return out::json(&device);
+            }
+            show_device(&device);
+        }
+        DeviceCommand::Restart { name } => {
+            client.restart_device(&name).await.or_advise()?;
+            out::line(format_args!("{name} reboots when it next asks for its config"));
+        }
+        DeviceCommand::Allow { serial } => {
+            client.allow_serial(&serial).await.or_advise()?;
+            out::line(format_args!("{serial} may register"));
+        }
+        DeviceCommand::Disallow { serial } => {
+            client.disallow_serial(&serial).await.or_advise()?;
+            out::line(format_args!("{serial} may no longer register"));
+        }
+    }
+    Ok(())
+}
+
+fn show_device(d: &view::Device) {
+    let fact = |name: &str, text: String| {
+        if !text.is_empty() {
+            out::line(format_args!("{name:<12}{text}"));
+        }
+    };
+    fact("name", d.name.clone());
+    fact("id", d.id.to_string());
+    fact("state", format!("{}, last seen {}", d.state.name(), ago(d.seen)));
+    fact("serials", [d.serial.as_str(), &d.soft_serial].join(" ").trim().to_owned());
+    fact("version", [d.version.as_str(), &d.slot].join(" ").trim().to_owned());
+    fact("hardware", d.hardware.clone());
+    if let Some(boot) = &d.boot {
+        let reason = if boot.reason.is_empty() { "unknown" } else { &boot.reason };
+        fact("boot", format!("number {}, {}: {reason}", boot.count, ago(boot.at)));
+        let marks = boot.timeline.iter();
+        let marks: Vec<String> = marks
+            .map(|(what, ms)| format!("{what} {}", out::Seconds(Duration::from_millis(*ms))))
+            .collect();
+        fact("timeline", marks.join(", "));
+    }
+    for port in &d.ports {
+        let state = if port.up { port.addresses.join(" ") } else { "down".to_owned() };
+        let problem = port.problem.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
+        fact("port", format!("{} {state}{problem}", port.name));
+    }
+    if let Some(usage) = &d.usage {
+        fact("memory", format!("{} of {}", usage.memory_used, usage.memory_total));
+        let all = usage.services.iter().map(|(name, bytes)| format!("{name} {bytes}"));
+        let all = all.collect::<Vec<_>>().join(", ");
+        fact("services", format!("{} in all: {all}", usage.services_total()));
+    }
+    for problem in &d.problems {
+        fact("problem", problem.clone());
+    }
+    for pending in &d.pending {
+        let problem = pending.problem.as_ref().map(|p| format!(": {p}")).unwrap_or_default();
+        fact(&pending.kind, format!("{} {}{problem}", pending.name, pending.state));
+    }
+    if !d.networks.is_empty() {
+        out::line("");
+        let rows: Vec<Vec<String>> = d.networks.iter().map(network_row).collect();
+        out::table(&["network", "device", "state", "gateway", "problems"], &rows);
+    }
+    if !d.apps.is_empty() {
+        out::line("");
+        show_apps(&d.apps);
+    }
+}
+
+fn show_apps(apps: &[view::AppOnDevice]) {
+    let rows: Vec<Vec<String>> = apps
+        .iter()
+        .map(|a| {
+            vec![
+                a.app.clone(),
+                a.device.clone(),
+                a.state.clone(),
+                ago(a.since),
+                or_dash(&a.ports.join(" ")),
+                or_dash(&a.addresses.join(" ")),
+                a.problems.join("; "),
+            ]
+        })
+        .collect();
+    out::table(&["app", "device", "state", "since", "ports", "addresses", "problems"], &rows);
+}
+
+async fn app(to: &To, command: Option<AppCommand>) -> anyhow::Result<()> {
+    let client = to.client()?;
+    match command.unwrap_or(AppCommand::List) {
+        AppCommand::List => {
+            let apps = client.apps().await.or_advise()?;
+            if to.json {
+                return out::json(&apps);
+            }
+            let rows: Vec<Vec<String>> = apps
+                .iter()
+                .map(|a| {
+                    let running = a.on.iter().filter(|o| o.running).count();
+                    let problems =
+                        a.flaws.len() + a.on.iter().map(|o| o.problems.len()).sum::<usize>();
+                    vec![
+                        a.name.clone(),
+                        a.image.clone(),
+                        format!("{running}/{}", a.on.len()),
+                        states(&a.on),
+                        if problems > 0 { problems.to_string() } else { String::new() },
+                    ]
+                })
+                .collect();
+            out::table(&["name", "image", "running", "states", "problems"], &rows);
+        }
+        AppCommand::Show { name } => {
+            let app = client.app(&name).await.or_advise()?;
+            if to.json {
+                return out::json(&app);
+            }
+            out::line(format_args!("{:<12}{}", "name", app.name));
+            out::line(format_args!("{:<12}{}", "image", app.image));
+            out::line(format_args!(
+                "{:<12}generation {}, restart {}, purge {}",
+                "counters", app.generation, app.restart, app.purge
+            ));
+            for flaw in &app.flaws {
+                out::line(format_args!("{:<12}{}: {}", "problem", flaw.field, flaw.text));
+            }
+            out::line("");
+            show_apps(&app.on);
+        }
+        AppCommand::Restart { name } => {
+            client.restart_app(&name).await.or_advise()?;
+            out::line(format_args!("{name} restarts when its nodes next ask for their config"));
+        }
+        AppCommand::Purge { name } => {
+            client.purge_app(&name).await.or_advise()?;
+            out::line(format_args!(
+                "{name} starts afresh when its nodes next ask for their config"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `running, error`: each state once.
+fn states(on: &[view::AppOnDevice]) -> String {
+    let all: std::collections::BTreeSet<&str> = on.iter().map(|o| o.state.as_str()).collect();
+    or_dash(&all.into_iter().collect::<Vec<_>>().join(", "))
+}
+
+async fn network(to: &To, command: Option<NetworkCommand>) -> anyhow::Result<()> {
+    let client = to.client()?;
+    match command.unwrap_or(NetworkCommand::List) {
+        NetworkCommand::List => {
+            let networks = client.networks().await.or_advise()?;
+            if to.json {
+                return out::json(&networks);
+            }
+            let rows: Vec<Vec<String>> = networks
+                .iter()
+                .map(|n| {
+                    let online = n.on.iter().filter(|o| o.state == "online").count();
+                    let subnet = n.subnet.clone().unwrap_or_default();
+                    vec![
+                        n.name.clone(),
+                        n.kind.clone(),
+                        or_dash(&subnet),
+                        format!("{online}/{}", n.on.len()),
+                    ]
+                })
+                .collect();
+            out::table(&["name", "type", "subnet", "online"], &rows);
+        }
+        NetworkCommand::Show { name } => {
+            let network = client.network(&name).await.or_advise()?;
+            if to.json {
+                return out::json(&network);
+            }
+            let rows: Vec<Vec<String>> = network.on.iter().map(network_row).collect();
+            out::table(&["network", "device", "state", "gateway", "problems"], &rows);
+            for on in &network.on {
+                for (mac, address) in &on.leases {
+                    out::line(format_args!("{}: {address} has {mac}", on.device));
+                }
+            }
+            for flaw in &network.flaws {
+                out::line(flaw);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn network_row(n: &view::NetworkOnDevice) -> Vec<String> {
+    vec![
+        n.network.clone(),
+        n.device.clone(),
+        n.state.clone(),
+        n.gateway.map_or_else(|| "-".to_owned(), |g| g.to_string()),
+        n.problems.join("; "),
+    ]
+}
+
+async fn apply(to: &To, files: &[PathBuf], allow_missing: bool) -> anyhow::Result<()> {
+    if files.iter().filter(|f| *f == Path::new("-")).count() > 1 {
+        return Err(WrongUse("standard input can be read once".to_owned()).into());
+    }
+    let mut all = String::new();
+    for file in files {
+        all.push_str(&read(file)?);
+        all.push_str("\n---\n");
+    }
+    let applied = to.client()?.apply(&all, allow_missing).await.or_advise()?;
+    if to.json {
+        return out::json(&applied);
+    }
+    for change in &applied.changes {
+        out::line(format_args!("{} {}", change.key, change.action.name()));
+    }
+    for flaw in &applied.missing {
+        out::line(format_args!("missing: {flaw}"));
+    }
+    Ok(())
+}
+
+async fn objects(to: &To) -> anyhow::Result<()> {
+    let objects = to.client()?.objects().await.or_advise()?;
+    if to.json {
+        return out::json(&objects);
+    }
+    let rows: Vec<Vec<String>> = objects
+        .iter()
+        .map(|o| {
+            let flaws: Vec<String> =
+                o.flaws.iter().map(|f| format!("{}: {}", f.field, f.text)).collect();
+            vec![
+                o.key.kind.to_string(),
+                o.key.name.clone(),
+                o.generation.to_string(),
+                ago(Some(o.changed)),
+                flaws.join("; "),
+            ]
+        })
+        .collect();
+    out::table(&["kind", "name", "generation", "changed", "problems"], &rows);
+    Ok(())
+}
+
+async fn logs(
+    to: &To,
+    device: &str,
+    app: Option<&str>,
+    lines: u32,
+    follow: bool,
+) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let mut after = 0;
+    let mut limit = lines;
+    loop {
+        let rows = client.logs(device, app, after, limit).await.or_advise()?;
+        for row in &rows {
+            if to.json {
+                out::line(serde_json::to_string(row)?);
+            } else {
+                let at = time(row.at);
+                out::line(format_args!("{at} {:<7} {} {}", row.severity, row.source, row.content));
+            }
+            after = row.id;
+        }
+        if !follow {
+            return Ok(());
+        }
+        limit = 10_000;
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+async fn events(to: &To, lines: u32, follow: bool) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let mut after = 0;
+    let mut limit = lines;
+    loop {
+        for event in client.events(after, limit).await.or_advise()? {
+            if to.json {
+                out::line(serde_json::to_string(&event)?);
+            } else {
+                out::line(format_args!("{} {}: {}", time(event.at), event.object, event.text));
+            }
+            after = event.id;
+        }
+        if !follow {
+            return Ok(());
+        }
+        limit = 10_000;
+        tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
+}
+
+/// `5 s ago`.
+fn ago(at: Option<UnixMillis>) -> String {
+    at.map_or_else(|| "-".to_owned(), |at| controller::words::ago(clock::now(), at))
+}
+
+/// In UTC, to the second.
+fn time(at: UnixMillis) -> String {
+    controller::words::time(at)
 }

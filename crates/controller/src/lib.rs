@@ -32,6 +32,7 @@ mod server;
 mod start;
 pub mod view;
 mod web;
+pub mod words;
 
 pub use conf::{ConfError, conf};
 pub use start::{Clock, Running, ServeError, Settings, default_names, new_token, serve};

@@ -56,6 +56,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .route("/logs", get(logs))
         .route("/events", get(events))
         .route("/serials/{serial}", put(allow).delete(disallow))
+        .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
 }
 

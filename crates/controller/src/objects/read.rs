@@ -58,8 +58,10 @@ pub fn read(text: &str) -> Result<Vec<Document>, ReadError> {
     if text.len() > TEXT_MAX {
         return Err(ReadError::TooLong(text.len()));
     }
-    let values: Vec<Value> =
-        serde_saphyr::from_multiple(text).map_err(|e| ReadError::Syntax(e.to_string()))?;
+    // YAML 1.2: `y`, `no` and `on` are texts. A name may be `n`.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    let values: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
+        .map_err(|e| ReadError::Syntax(e.to_string()))?;
     let mut documents = Vec::new();
     // A list of objects counts as that many documents; an empty document as none.
     let flat = values.into_iter().flat_map(|v| match v {
