@@ -5,5 +5,7 @@ pub mod app;
 pub mod backoff;
 pub mod config;
 pub mod content;
+pub mod log;
 pub mod onboard;
+pub mod storage;
 pub mod volume;
