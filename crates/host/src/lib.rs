@@ -2,11 +2,14 @@
 //!
 //! They do as told and tell what came of it. Decisions live in `device` (node) and `builder`.
 
+pub mod block;
 pub mod clock;
 pub mod crun;
 pub mod detached;
 pub mod http;
+pub mod kmsg;
+pub mod net;
 pub mod process;
-pub mod registry;
 pub mod qemu;
+pub mod registry;
 pub mod topics;
