@@ -26,6 +26,6 @@ pub use image::{
 pub use layer::{LayerReader, flatten};
 pub use layout::{BlobWriter, Layout};
 pub use refs::{Ref, Resolved};
-pub use save::{SaveError, remove, save};
+pub use save::{Draft, SaveError, remove, save};
 pub use transfer::{Imported, export_tar, import_tar};
 pub use unpack::{Limits, Unpacked, unpack};

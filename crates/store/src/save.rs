@@ -1,5 +1,6 @@
 //! Replacing files whole.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -41,6 +42,66 @@ pub fn save(dir: &Path, name: &str, body: &[u8]) -> Result<(), SaveError> {
     outcome
 }
 
+/// A file that is being written beside the one it will replace, for what is too large to hand over
+/// at once. Dropped without [`Draft::commit`], it leaves the old file and nothing else.
+#[derive(Debug)]
+pub struct Draft {
+    file: File,
+    dir: PathBuf,
+    new: PathBuf,
+    name: PathBuf,
+    committed: bool,
+}
+
+impl Draft {
+    /// Starts the next content of `path`, whose folder must be there. One file has one draft at a
+    /// time; what an earlier one left after a power cut is overwritten.
+    pub fn of(path: &Path) -> Result<Draft, SaveError> {
+        let fail = |source| SaveError { doing: "create", path: path.to_owned(), source };
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(fail(io::ErrorKind::InvalidFilename.into()));
+        };
+        let dir = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        let mut hidden = OsString::from(".");
+        hidden.push(name);
+        hidden.push(".new");
+        let new = dir.join(hidden);
+        let file = File::create(&new).map_err(fail)?;
+        let (dir, name) = (dir.to_owned(), path.to_owned());
+        Ok(Draft { file, dir, new, name, committed: false })
+    }
+
+    /// Puts the draft in the place of the file, durably.
+    pub fn commit(mut self) -> Result<(), SaveError> {
+        let step = |doing, path: &Path, result: io::Result<()>| {
+            result.map_err(|source| SaveError { doing, path: path.to_owned(), source })
+        };
+        step("write", &self.new, self.file.sync_all())?;
+        step("rename", &self.new, fs::rename(&self.new, &self.name))?;
+        self.committed = true;
+        step("sync", &self.dir, sync_dir(&self.dir))
+    }
+}
+
+impl Write for Draft {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        if !self.committed {
+            // The next draft overwrites what this cannot remove.
+            let _ = fs::remove_file(&self.new);
+        }
+    }
+}
+
 /// Removes `dir/name`, durably. A name that is not there is no error.
 pub fn remove(dir: &Path, name: &str) -> Result<(), SaveError> {
     let path = dir.join(name);
@@ -65,6 +126,22 @@ mod tests {
         save(dir.path(), "x", b"old").unwrap();
         save(dir.path(), "x", b"new").unwrap();
         assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"new");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_draft_shows_when_it_is_committed_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        save(dir.path(), "x", b"old").unwrap();
+        let mut dropped = Draft::of(&path).unwrap();
+        dropped.write_all(b"half").unwrap();
+        drop(dropped);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        let mut draft = Draft::of(&path).unwrap();
+        draft.write_all(b"new").unwrap();
+        draft.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 

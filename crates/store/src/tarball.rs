@@ -403,7 +403,7 @@ fn parse_header(block: &[u8; BLOCK]) -> io::Result<Header> {
         return Err(invalid("the checksum of a header is wrong"));
     }
     let kind = match block[156] {
-        0 | b'0' | b'7' => Kind::File,
+        0 | b'0' => Kind::File,
         b'1' => Kind::HardLink,
         b'2' => Kind::Symlink,
         b'3' => Kind::CharDevice,
