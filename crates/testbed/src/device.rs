@@ -1,23 +1,48 @@
 //! A node in the lab.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
+use controller::view;
 use host::qemu::{
     Disk, DiskFormat, Flash, Forward, Guest, Machine, Nic, PowerDown, Qmp, Serial, SerialLog,
     Swtpm, copy_sparse, grow, overlay, start,
 };
 
+use crate::app::App;
 use crate::debug::{DebugPort, Output};
 use crate::image::Image;
-use crate::lab::{Lab, Setup};
+use crate::lab::{Lab, Place, Setup};
+use crate::site::Site;
 
 /// From power-on to an answer on the debug channel, on a processor.
 const BOOT: Duration = Duration::from_secs(15);
 
 /// The port of the node behind [`Device::page`].
 const PAGE_PORT: u16 = 8080;
+
+/// Puts the files of /run/lab-conf on the CONFIG partition and into /config, and has the services
+/// that read them start anew.
+const PROVISION: &str = r#"set -e
+for d in /sys/class/block/*; do
+    if grep -q '^PARTNAME=CONFIG$' "$d/uevent"; then dev=/dev/${d##*/}; fi
+done
+mkdir -p /run/lab-mount
+mount -t vfat "$dev" /run/lab-mount
+cp /run/lab-conf/* /run/lab-mount/
+umount /run/lab-mount
+mount -o remount,rw /config
+cp /run/lab-conf/* /config/
+mount -o remount,ro /config
+sync
+for p in /proc/[0-9]*; do
+    case $(tr '\0' ' ' <"$p/cmdline" 2>/dev/null) in
+        *"eved onboard "*|*"eved config "*) kill "${p##*/}" ;;
+    esac
+done"#;
 
 /// So many lines of the serial log are shown with an error.
 const TAIL: usize = 25;
@@ -27,11 +52,15 @@ const TAIL: usize = 25;
 #[derive(Debug)]
 pub struct Device {
     pub(crate) machine: Machine,
-    pub(crate) scratch: PathBuf,
-    logs: PathBuf,
+    pub(crate) place: Place,
     setup: Setup,
     boot_limit: Duration,
     command_limit: Duration,
+    site: Rc<Site>,
+    /// Whether its own disk knows the controller.
+    provisioned: bool,
+    /// Whether its disk has ever been booted from.
+    fresh: bool,
     running: Option<Running>,
     /// The lock on the snapshot that the disks lie over.
     pub(crate) holds: Option<std::fs::File>,
@@ -49,7 +78,8 @@ struct Running {
 impl Device {
     /// Disks and variables of a new node; nothing runs yet.
     pub(crate) fn prepare(lab: &Lab, image: &Image, setup: &Setup) -> anyhow::Result<Device> {
-        let (logs, scratch) = lab.node_dirs()?;
+        let place = lab.place()?;
+        let scratch = &place.scratch;
         let disk = scratch.join("disk.qcow2");
         match image.format() {
             DiskFormat::Qcow2 => overlay(image.path(), DiskFormat::Qcow2, &disk)?,
@@ -63,16 +93,14 @@ impl Device {
         }
         let vars = scratch.join("vars.qcow2");
         overlay(&lab.firmware().vars, DiskFormat::Raw, &vars)?;
-        Device::on(lab, setup, logs, scratch)
+        let mut device = Device::on(lab, setup, place)?;
+        device.fresh = image.format() == DiskFormat::Raw;
+        Ok(device)
     }
 
     /// A node whose disks are in `scratch` already.
-    pub(crate) fn on(
-        lab: &Lab,
-        setup: &Setup,
-        logs: PathBuf,
-        scratch: PathBuf,
-    ) -> anyhow::Result<Device> {
+    pub(crate) fn on(lab: &Lab, setup: &Setup, place: Place) -> anyhow::Result<Device> {
+        let Place { logs, scratch, .. } = &place;
         let page = Forward::local(free_port()?, PAGE_PORT);
         let mut forwards = Some(vec![page]);
         let nics = (0..setup.nics).map(|i| Nic::new(i, forwards.take().unwrap_or_default()));
@@ -99,11 +127,13 @@ impl Device {
         };
         Ok(Device {
             machine,
-            scratch,
-            logs,
+            place,
             setup: setup.clone(),
             boot_limit: lab.patience(BOOT),
             command_limit: lab.patience(Duration::from_secs(5)),
+            site: lab.site()?,
+            provisioned: false,
+            fresh: false,
             running: None,
             holds: None,
         })
@@ -122,11 +152,12 @@ impl Device {
         if self.running.is_some() {
             bail!("the node is on already");
         }
-        let swtpm = self.setup.tpm.then(|| Swtpm::start(&self.scratch)).transpose()?;
-        let serial = SerialLog::follow(&self.logs.join("serial.log"));
-        let guest = start(&self.machine, &self.logs.join("qemu.log"))?;
+        let swtpm = self.setup.tpm.then(|| Swtpm::start(&self.place.scratch)).transpose()?;
+        let serial = SerialLog::follow(&self.place.logs.join("serial.log"));
+        let guest = start(&self.machine, &self.place.logs.join("qemu.log"))?;
         let socket = self.machine.debug.as_deref().context("the machine has no debug channel")?;
         let debug = DebugPort::connect(socket)?;
+        self.fresh = false;
         self.running = Some(Running { guest, debug, serial, _swtpm: swtpm });
         Ok(())
     }
@@ -208,12 +239,102 @@ impl Device {
     /// The raw disk below the overlay, of a node that was prepared from a raw image and has never
     /// been started.
     pub fn base_disk(&self) -> PathBuf {
-        self.scratch.join("disk.raw")
+        self.place.scratch.join("disk.raw")
     }
 
     /// QEMU's monitor: cables, reset.
     pub fn qmp(&self) -> anyhow::Result<Qmp> {
         Ok(self.running.as_ref().context("the node is off")?.guest.qmp()?)
+    }
+
+    /// Makes the node known to the lab's controller and waits until it has onboarded. A node that
+    /// has never been started is given its CONFIG on the disk and started; one that is up gets it
+    /// through the debug channel, on its disk too, so that it knows after the next boot.
+    pub fn onboard(&mut self) -> anyhow::Result<()> {
+        self.provision()?;
+        if self.running.is_none() {
+            self.start()?;
+        }
+        let limit = self.boot_limit;
+        self.wait_for("onboarded", limit, |d| d.registered.is_some() && d.seen.is_some())?;
+        Ok(())
+    }
+
+    /// The first half of [`Device::onboard`]: the node knows the controller and the other way
+    /// round.
+    pub fn provision(&mut self) -> anyhow::Result<()> {
+        if self.provisioned {
+            return Ok(());
+        }
+        let serial = format!("lab-{}-{}", std::process::id(), self.place.name);
+        self.site.declare(&self.place.name, &serial)?;
+        let files = self.site.conf(&serial)?;
+        if self.fresh {
+            builder::image::set_config(&self.base_disk(), &files)?;
+        } else {
+            self.provision_live(&files)?;
+        }
+        self.provisioned = true;
+        Ok(())
+    }
+
+    fn provision_live(&mut self, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {
+        self.sh("mkdir -p /run/lab-conf")?;
+        for (name, body) in files {
+            self.write(&format!("/run/lab-conf/{name}"), body)?;
+        }
+        self.sh(PROVISION).map(drop)
+    }
+
+    /// Deploys apps/hello on the node, with port 8080 leading to it, and waits until it serves.
+    pub fn run_hello(&mut self) -> anyhow::Result<()> {
+        let (site, node) = (Rc::clone(&self.site), self.place.name.clone());
+        let image = site.hello()?;
+        site.apply(&format!(
+            "{{kind: App, name: hello, spec: {{device: {node}, image: \"{image}\", memory: 64MiB, \
+             ports: [\"{PAGE_PORT}:80\"]}}}}"
+        ))?;
+        let page = self.app("hello").get("/healthz")?;
+        if page.status != 200 {
+            bail!("the app is not well: {} {}", page.status, page.body);
+        }
+        Ok(())
+    }
+
+    /// An app on this node.
+    pub fn app<'a>(&'a mut self, name: &'a str) -> App<'a> {
+        App::new(self, name)
+    }
+
+    /// Its name at the controller.
+    pub fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    /// The node as the controller knows it.
+    pub fn view(&self) -> anyhow::Result<view::Device> {
+        self.site.device(&self.place.name)
+    }
+
+    /// Waits until the controller knows the node as `is_so` wants it.
+    pub fn wait_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        is_so: impl Fn(&view::Device) -> bool,
+    ) -> anyhow::Result<view::Device> {
+        let (site, name) = (Rc::clone(&self.site), self.place.name.clone());
+        self.talk(|_, alive| site.wait_for(&name, what, limit, alive, is_so))
+    }
+
+    /// An error if the node cannot go on.
+    pub fn check_alive(&mut self) -> anyhow::Result<()> {
+        self.talk(|_, alive| alive())
+    }
+
+    /// An app may take so long from its object to its first answer.
+    pub(crate) fn app_limit(&self) -> Duration {
+        self.boot_limit
     }
 
     pub(crate) fn set_clock(&mut self) -> anyhow::Result<()> {

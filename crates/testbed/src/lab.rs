@@ -1,7 +1,9 @@
 //! A test's place: its folder, its machines' sizes, and booting.
 
+use std::cell::{Cell, OnceCell};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -10,6 +12,7 @@ use model::Bytes;
 
 use crate::device::Device;
 use crate::image::{Image, lab_dir};
+use crate::site::Site;
 use crate::snapshot;
 
 /// How a node's machine is made.
@@ -44,7 +47,8 @@ pub struct Lab {
     scratch: tempfile::TempDir,
     accel: Accel,
     firmware: Firmware,
-    nodes: std::cell::Cell<u32>,
+    nodes: Cell<u32>,
+    site: OnceCell<Rc<Site>>,
 }
 
 impl Lab {
@@ -63,7 +67,7 @@ impl Lab {
         let scratch = tempfile::Builder::new().prefix("eve-lab-").tempdir()?;
         let (accel, _) = probe::accel(&root)?;
         let firmware = Firmware::find()?;
-        Ok(Lab { dir, scratch, accel, firmware, nodes: 0.into() })
+        Ok(Lab { dir, scratch, accel, firmware, nodes: Cell::new(0), site: OnceCell::new() })
     }
 
     /// A node that is up: from the snapshot of this image if there is one, else it is booted and
@@ -105,20 +109,41 @@ impl Lab {
         native * if self.accel == Accel::Kvm { 2 } else { 12 }
     }
 
+    /// The lab's controller; it starts when it is first asked for.
+    pub fn site(&self) -> anyhow::Result<Rc<Site>> {
+        if let Some(site) = self.site.get() {
+            return Ok(Rc::clone(site));
+        }
+        let site = Rc::new(Site::start(&self.scratch.path().join("controller"))?);
+        Ok(Rc::clone(self.site.get_or_init(|| site)))
+    }
+
     pub(crate) fn firmware(&self) -> &Firmware {
         &self.firmware
     }
 
-    /// Folders for one more node: for its logs, and for its disks and sockets.
-    pub(crate) fn node_dirs(&self) -> anyhow::Result<(PathBuf, PathBuf)> {
+    /// A name and folders for one more node: for its logs, and for its disks and sockets.
+    pub(crate) fn place(&self) -> anyhow::Result<Place> {
         let n = self.nodes.get();
         self.nodes.set(n + 1);
         // The first node's log is where one looks first.
-        let logs = if n == 0 { self.dir.clone() } else { self.dir.join(format!("node{n}")) };
-        let scratch = self.scratch.path().join(format!("node{n}"));
+        let name = format!("node{n}");
+        let logs = if n == 0 { self.dir.clone() } else { self.dir.join(&name) };
+        let scratch = self.scratch.path().join(&name);
         for dir in [&logs, &scratch] {
             fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
-        Ok((logs, scratch))
+        Ok(Place { name, logs, scratch })
     }
+}
+
+/// Where a node is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// Its name at the controller.
+    pub name: String,
+    /// Kept.
+    pub logs: PathBuf,
+    /// Removed with the lab.
+    pub scratch: PathBuf,
 }

@@ -4,28 +4,34 @@
 //! # fn main() -> anyhow::Result<()> {
 //! let lab = testbed::Lab::new("hello")?;
 //! let mut node = lab.boot(&testbed::Image::current()?)?;
-//! assert_eq!(node.sh("cat /proc/1/comm")?, "eve-init");
+//! node.onboard()?;
+//! node.run_hello()?;
 //! node.power_cut();
 //! node.start()?;
+//! assert_eq!(node.app("hello").get("/healthz")?.status, 200);
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! [`Lab::boot`] boots an image once and keeps what it was like when it was up; every later call
 //! goes on from there in less than a second. [`Lab::cold_boot`] goes through the firmware. Nodes
-//! talk over the debug channel of the debug profile's images. Every wait has a limit, every node's
+//! talk to tests over the debug channel of the debug profile's images. Every wait has a limit, every node's
 //! serial log stays in `target/lab/<test>/`, and a node that panics or finds its file system
 //! corrupt fails the test at once, with the end of the log.
 //!
 //! The lab never runs on a mock: a kernel, a disk and a network, all emulated whole.
 
+mod app;
 mod debug;
 mod device;
 mod image;
 mod lab;
+mod site;
 mod snapshot;
 
+pub use app::App;
 pub use debug::Output;
 pub use device::Device;
 pub use image::Image;
 pub use lab::{Lab, Setup};
+pub use site::Site;

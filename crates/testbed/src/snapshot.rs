@@ -55,7 +55,7 @@ fn make(lab: &Lab, image: &Image, setup: &Setup, kept: &Path) -> anyhow::Result<
     qmp.quit()?;
     drop(qmp);
     device.power_cut();
-    let from = &device.scratch;
+    let from = &device.place.scratch;
     // The overlay's base is a private copy of the image: it moves along, under its final name.
     let base = from.join("disk.raw");
     if base.exists() {
@@ -73,14 +73,14 @@ fn make(lab: &Lab, image: &Image, setup: &Setup, kept: &Path) -> anyhow::Result<
 }
 
 fn restore(lab: &Lab, setup: &Setup, kept: &Path) -> anyhow::Result<Device> {
-    let (logs, scratch) = lab.node_dirs()?;
+    let place = lab.place()?;
     for name in ["disk.qcow2", "vars.qcow2"] {
-        overlay(&kept.join(name), DiskFormat::Qcow2, &scratch.join(name))?;
+        overlay(&kept.join(name), DiskFormat::Qcow2, &place.scratch.join(name))?;
     }
     if setup.tpm {
-        copy_dir(&kept.join("tpm"), &scratch.join("tpm"))?;
+        copy_dir(&kept.join("tpm"), &place.scratch.join("tpm"))?;
     }
-    let mut device = Device::on(lab, setup, logs, scratch)?;
+    let mut device = Device::on(lab, setup, place)?;
     device.machine.incoming = Some(kept.join("memory"));
     device.power_on()?;
     // The next start is a boot.

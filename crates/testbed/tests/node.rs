@@ -1,0 +1,108 @@
+//! Nodes in QEMU, from the firmware to an app's page. They need the image that
+//! `cargo xtask lab-image` builds.
+
+use std::time::{Duration, Instant};
+
+use testbed::{Image, Lab, Setup};
+
+#[test]
+fn a_node_boots_verified_and_answers() -> anyhow::Result<()> {
+    let lab = Lab::new("boots")?;
+    let mut node = lab.cold_boot(&Image::current()?, &Setup::default())?;
+    assert_eq!(node.sh("cat /proc/1/comm")?, "eve-init");
+    let mounts = String::from_utf8(node.read("/proc/mounts")?)?;
+    let mounted = |at: &str, kind: &str, how: &str| {
+        mounts.lines().any(|line| {
+            let f: Vec<&str> = line.split(' ').collect();
+            f[1] == at && f[2] == kind && f[3].split(',').any(|o| o == how)
+        })
+    };
+    assert!(mounted("/", "squashfs", "ro"), "{mounts}");
+    assert!(mounted("/persist", "ext4", "rw"), "{mounts}");
+    assert!(mounted("/config", "tmpfs", "ro"), "{mounts}");
+    assert!(node.sh("echo x > /etc/x").is_err(), "the root file system can be written to");
+    node.power_down()
+}
+
+#[test]
+fn a_snapshot_is_back_in_less_than_a_second_and_is_the_test_s_own() -> anyhow::Result<()> {
+    let image = Image::current()?;
+    let lab = Lab::new("snapshot")?;
+    drop(lab.boot(&image)?); // makes the snapshot, if no test before did
+    let mut times = Vec::new();
+    for _ in 0..3 {
+        let started = Instant::now();
+        let mut node = lab.boot(&image)?;
+        assert_eq!(node.sh("cat /persist/mine 2>/dev/null || echo none")?, "none");
+        times.push(started.elapsed());
+        node.sh("echo yes > /persist/mine && sync")?;
+        let late = node.sh("date +%s")?.parse::<u64>()?.abs_diff(host::clock::now().0 / 1000);
+        assert!(late <= 2, "its clock is off by {late} s");
+    }
+    let best = times.iter().min().copied().unwrap_or_default();
+    assert!(best < Duration::from_secs(1), "restoring took {times:?}");
+    Ok(())
+}
+
+#[test]
+fn a_flipped_byte_in_the_root_file_system_stops_the_node() -> anyhow::Result<()> {
+    let lab = Lab::new("flipped_byte")?;
+    let mut node = lab.prepare(&Image::current()?, &Setup::default())?;
+    flip_in_root(&node.base_disk())?;
+    let error = node.start().expect_err("the node came up with a corrupt root file system");
+    let text = format!("{error:#}");
+    assert!(text.contains("corrupt"), "it stopped, but did not say why: {text}");
+    Ok(())
+}
+
+/// Flips a bit early in the slot: the superblock of the squashfs is read at once.
+fn flip_in_root(disk: &std::path::Path) -> anyhow::Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = std::fs::File::options().read(true).write(true).open(disk)?;
+    let size = model::Bytes(file.metadata()?.len());
+    let mut head = vec![0; usize::try_from(formats::gpt::HEAD.0)?];
+    file.read_exact_at(&mut head, 0)?;
+    let table = formats::gpt::Gpt::parse(&head, size)?;
+    let (_, slot) = table.by_name("IMGA").expect("the disk has a slot A");
+    let at = slot.offset().0 + 100;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    file.write_all_at(&[byte[0] ^ 1], at)?;
+    Ok(())
+}
+
+#[test]
+fn a_node_onboards_runs_an_app_and_serves_its_page() -> anyhow::Result<()> {
+    let lab = Lab::new("hello")?;
+    let mut node = lab.boot(&Image::current()?)?;
+    node.onboard()?;
+    node.run_hello()?;
+    assert_eq!(node.app("hello").get("/healthz")?.body.trim(), "ok");
+    let page = node.app("hello").get("/")?;
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("hello"), "{}", page.body);
+    assert!(page.body.contains(node.name()), "{}", page.body);
+    node.app("hello").running()?;
+    Ok(())
+}
+
+#[test]
+fn after_power_cuts_the_same_node_comes_back_with_its_app() -> anyhow::Result<()> {
+    let lab = Lab::new("power_cuts")?;
+    let mut node = lab.prepare(&Image::current()?, &Setup::default())?;
+    node.onboard()?;
+    node.run_hello()?;
+    let id = node.view()?.id;
+    let cuts = std::env::var("EVE_LAB_CUTS").ok().and_then(|n| n.parse().ok()).unwrap_or(3);
+    for cut in 0..cuts {
+        // Spread over the first seconds after the app is there, the same in each run.
+        let wait = Duration::from_millis(u64::from(cut * 7919_u32 % 4000));
+        std::thread::sleep(wait);
+        node.power_cut();
+        node.start()?;
+        let health = node.app("hello").get("/healthz")?;
+        assert_eq!(health.status, 200, "cut {cut}");
+        assert_eq!(node.view()?.id, id, "cut {cut}: it has another identity");
+    }
+    Ok(())
+}
