@@ -117,7 +117,7 @@ pub(crate) enum ConfigAnswer {
 
 /// Why the fleet could not do as told.
 #[derive(Debug, thiserror::Error)]
-pub enum FleetError {
+pub(crate) enum FleetError {
     /// The documents cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -79,10 +79,10 @@ pub fn targets(app: &AppSpec, device: &str) -> bool {
 }
 
 /// The content an app's root is made of: datastores by name, path, format, digest, greatest size.
-pub type ContentKey = (Vec<String>, String, ImageFormat, Option<Digest>, Option<Bytes>);
+pub(crate) type ContentKey = (Vec<String>, String, ImageFormat, Option<Digest>, Option<Bytes>);
 
 /// What an app runs, in terms that change exactly when its root must be made anew.
-pub fn content_of(objects: &Objects, app: &AppSpec, pinned: Option<Digest>) -> ContentKey {
+pub(crate) fn content_of(objects: &Objects, app: &AppSpec, pinned: Option<Digest>) -> ContentKey {
     image(objects, &app.image, &app.datastore, pinned)
 }
 

@@ -18,7 +18,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use check::{Flaw, check};
-pub use compile::{Bumps, Target, bumps, compile, content_of, targets};
+pub(crate) use compile::content_of;
+pub use compile::{Bumps, Target, bumps, compile, targets};
 pub use read::{Document, ReadError, read, read_spec};
 pub use spec::{
     AddressSpec, AppSpec, DatastoreSpec, DeviceSpec, Dhcp, ImageSpec, Many, NetworkSpec,

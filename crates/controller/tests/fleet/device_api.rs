@@ -1,10 +1,8 @@
 //! The device API, from a node's side of a real connection.
 
-mod common;
-
+use crate::common::{Home, Node, device, now, wait_ms};
 use api::pb::attest::{ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse};
 use api::{Sender, envelope, limits, wire};
-use common::{Home, Node, device, now, wait_ms};
 use hyper::StatusCode;
 use model::desired::{Action, Origin};
 use model::{Bytes, DeviceId};

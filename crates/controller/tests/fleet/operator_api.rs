@@ -1,9 +1,7 @@
 //! The operator API, the registry and the data folder.
 
-mod common;
-
+use crate::common::{Home, device, now};
 use bytes::Bytes;
-use common::{Home, device, now};
 use controller::client::{Client, ClientError};
 use controller::{ServeError, Settings, default_names, new_token, serve};
 use hyper::{Method, StatusCode};

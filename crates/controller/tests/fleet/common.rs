@@ -1,7 +1,5 @@
 //! A controller in this process, and a node that speaks the API as a real one does.
 
-#![expect(dead_code, reason = "each test takes what it needs")]
-
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,23 +21,23 @@ use tokio_rustls::TlsConnector;
 /// The clock of all controllers in a test process: it moves when told.
 static NOW: AtomicU64 = AtomicU64::new(1_770_000_000_000);
 
-pub fn now() -> UnixMillis {
+pub(crate) fn now() -> UnixMillis {
     UnixMillis(NOW.load(Ordering::SeqCst))
 }
 
-pub fn wait_ms(ms: u64) {
+pub(crate) fn wait_ms(ms: u64) {
     NOW.fetch_add(ms, Ordering::SeqCst);
 }
 
 /// A controller in a temporary folder.
-pub struct Home {
-    pub dir: tempfile::TempDir,
-    pub images: PathBuf,
-    pub running: Option<Running>,
+pub(crate) struct Home {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) images: PathBuf,
+    pub(crate) running: Option<Running>,
 }
 
 impl Home {
-    pub async fn start() -> Home {
+    pub(crate) async fn start() -> Home {
         let dir = tempfile::tempdir().unwrap();
         let images = dir.path().join("images");
         let mut home = Home { dir, images, running: None };
@@ -47,12 +45,12 @@ impl Home {
         home
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// Starts it (again) on the same data.
-    pub async fn again(&mut self) {
+    pub(crate) async fn again(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
@@ -67,32 +65,32 @@ impl Home {
         self.running = Some(serve(settings).await.unwrap());
     }
 
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.running.as_ref().unwrap().address.port()
     }
 
-    pub fn operator(&self) -> Client {
+    pub(crate) fn operator(&self) -> Client {
         Client::from_data(&self.data()).unwrap()
     }
 
-    pub fn node(&self, serial: &str) -> Node {
+    pub(crate) fn node(&self, serial: &str) -> Node {
         Node::new(&self.data(), self.port(), serial)
     }
 }
 
 /// A node: its keys, and what it knows of the controller.
-pub struct Node {
-    pub port: u16,
-    pub root_pem: Vec<u8>,
-    pub onboard_key: SigningKey,
-    pub onboard: Certificate,
-    pub key: SigningKey,
-    pub certificate: Certificate,
-    pub serial: String,
+pub(crate) struct Node {
+    pub(crate) port: u16,
+    pub(crate) root_pem: Vec<u8>,
+    pub(crate) onboard_key: SigningKey,
+    pub(crate) onboard: Certificate,
+    pub(crate) key: SigningKey,
+    pub(crate) certificate: Certificate,
+    pub(crate) serial: String,
 }
 
 impl Node {
-    pub fn new(data: &Path, port: u16, serial: &str) -> Node {
+    pub(crate) fn new(data: &Path, port: u16, serial: &str) -> Node {
         let files = conf(data, "localhost", serial).unwrap();
         let key = SigningKey::generate().unwrap();
         let certificate = api::device_certificate(&key, now()).unwrap();
@@ -107,12 +105,12 @@ impl Node {
         }
     }
 
-    pub async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Bytes) {
         let (status, _, body) = self.http(Method::GET, path, &[], Bytes::new()).await;
         (status, body)
     }
 
-    pub async fn http(
+    pub(crate) async fn http(
         &self,
         method: Method,
         path: &str,
@@ -148,7 +146,7 @@ impl Node {
     }
 
     /// Sends bytes to a path below the base of the API.
-    pub async fn post_raw(&self, path: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
+    pub(crate) async fn post_raw(&self, path: &str, body: impl Into<Bytes>) -> (StatusCode, Bytes) {
         let path = format!("/api/v2/edgedevice/{path}");
         let kind = [("content-type", "application/x-proto-binary")];
         let (status, _, body) = self.http(Method::POST, &path, &kind, body.into()).await;
@@ -156,15 +154,15 @@ impl Node {
     }
 
     /// Signs a payload as this node and sends it.
-    pub async fn post(&self, path: &str, payload: &[u8]) -> (StatusCode, Bytes) {
+    pub(crate) async fn post(&self, path: &str, payload: &[u8]) -> (StatusCode, Bytes) {
         self.post_raw(path, self.signed(payload)).await
     }
 
-    pub fn signed(&self, payload: &[u8]) -> Vec<u8> {
+    pub(crate) fn signed(&self, payload: &[u8]) -> Vec<u8> {
         envelope::sign(payload, &Sender::device(&self.key, &self.certificate)).unwrap()
     }
 
-    pub fn registration(&self) -> Vec<u8> {
+    pub(crate) fn registration(&self) -> Vec<u8> {
         let what = Registration {
             certificate: self.certificate.clone(),
             serial: String::new(),
@@ -174,23 +172,23 @@ impl Node {
         envelope::sign(&what.to_payload(), &sender).unwrap()
     }
 
-    pub async fn register(&self) -> StatusCode {
+    pub(crate) async fn register(&self) -> StatusCode {
         self.post_raw("register", self.registration()).await.0
     }
 
-    pub async fn signer(&self) -> api::Signer {
+    pub(crate) async fn signer(&self) -> api::Signer {
         let (status, body) = self.get("/api/v2/edgedevice/certs").await;
         assert_eq!(status, StatusCode::OK);
         certs::learn(&body, &self.root_pem, now()).unwrap().signer().clone()
     }
 
     /// The payload of a signed answer.
-    pub async fn opened(&self, body: &[u8]) -> Vec<u8> {
+    pub(crate) async fn opened(&self, body: &[u8]) -> Vec<u8> {
         let answer = envelope::open(body, limits::CONFIG).unwrap();
         answer.verify(&self.signer().await).unwrap().to_vec()
     }
 
-    pub async fn uuid(&self) -> Result<DeviceId, StatusCode> {
+    pub(crate) async fn uuid(&self) -> Result<DeviceId, StatusCode> {
         match self.post("uuid", &[]).await {
             (StatusCode::OK, body) => {
                 Ok(Named::from_payload(&self.opened(&body).await).unwrap().id)
@@ -200,12 +198,12 @@ impl Node {
     }
 
     /// Registers and learns its id.
-    pub async fn onboard(&self) -> DeviceId {
+    pub(crate) async fn onboard(&self) -> DeviceId {
         assert_eq!(self.register().await, StatusCode::CREATED);
         self.uuid().await.unwrap()
     }
 
-    pub async fn config(
+    pub(crate) async fn config(
         &self,
         id: DeviceId,
         hash: &str,
@@ -229,6 +227,6 @@ impl Node {
 }
 
 /// A device object for a node with this soft serial.
-pub fn device(name: &str, serial: &str) -> String {
+pub(crate) fn device(name: &str, serial: &str) -> String {
     format!("kind: Device\nname: {name}\nspec: {{soft_serial: {serial}}}\n---\n")
 }

@@ -1,0 +1,6 @@
+//! The controller from outside: nodes, operators and browsers on real connections.
+
+mod common;
+mod device_api;
+mod operator_api;
+mod reports;
