@@ -29,7 +29,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
 
 /// The debug profile's image, where the lab looks for it.
 pub(crate) fn lab_image() -> anyhow::Result<()> {
-    let args = ["run", "-q", "-p", "cli", "--", "build", "live", "--debug", "--format", "raw"];
+    let args =
+        ["run", "-q", "-p", "cli", "--", "build", "live", "--debug", "--fast", "--format", "raw"];
     let args: Vec<&str> = args.iter().chain(&["--out", "target/lab/image"]).copied().collect();
     tool::run(&cargo(), &args)
 }
