@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use formats::gpt::AddError;
 use formats::layout::{Profile, Role};
@@ -170,8 +171,7 @@ fn whole(
 ) -> Result<(), DiskError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let folder = path.parent().unwrap_or(Path::new("."));
-    // A name of our own: another build may write the same file at the same time.
-    let new = folder.join(format!(".{name}.{}.new", std::process::id()));
+    let new = folder.join(format!(".{name}.{}.new", own_name()));
     let write = DiskError::file("write", path);
     let open = File::options().read(true).write(true).create(true).truncate(true).open(&new);
     let outcome = open.map_err(&write).and_then(|mut file| {
@@ -185,6 +185,13 @@ fn whole(
         let _ = std::fs::remove_file(&new);
     }
     outcome
+}
+
+/// A piece of a name that no other build has, in this process or another: two may write the same
+/// file at the same time.
+pub(super) fn own_name() -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn volume<'a>(

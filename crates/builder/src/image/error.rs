@@ -7,6 +7,7 @@ use model::{Diagnose, Diagnosis, Who};
 
 use super::cache::CacheError;
 use super::{BuildSlotError, ConfigError, DiskError, RootfsError, SquashfsError};
+use crate::compose::ComposeError;
 use crate::pkg::PkgError;
 
 /// Why there is no image.
@@ -15,6 +16,9 @@ pub enum ImageError {
     /// A package was not built.
     #[error("cannot build the packages")]
     Packages(#[from] PkgError),
+    /// The root file system was not composed.
+    #[error("cannot compose the root file system")]
+    Compose(#[from] ComposeError),
     /// A package that was built cannot be read.
     #[error("cannot use the package {package}")]
     Package {
@@ -74,6 +78,7 @@ impl Diagnose for ImageError {
     fn diagnose(&self) -> Diagnosis {
         match self {
             ImageError::Packages(cause) => cause.diagnose(),
+            ImageError::Compose(cause) => cause.diagnose(),
             ImageError::Rootfs(cause) => cause.diagnose(),
             ImageError::Squashfs(cause) => cause.diagnose(),
             ImageError::Slot(cause) => cause.diagnose(),

@@ -83,6 +83,11 @@ pub struct Request {
 /// Where a root file system comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
+    /// The packages and `images/` of the repository.
+    Compose {
+        /// Whether pinned packages that have vanished are an error.
+        locked: bool,
+    },
     /// This tar in linuxkit layout.
     Tar(PathBuf),
 }

@@ -24,6 +24,7 @@ use crate::pkg::{self, Package};
 /// Changes whenever a step makes other bytes of the same inputs.
 const VERSION: &str = "1";
 const ROOTFS: &str = "rootfs.tar";
+const DIGEST: &str = "digest";
 const SQUASHFS: &str = "rootfs.squashfs";
 const SLOT: &str = "slot.img";
 const UKI: &str = "uki.efi";
@@ -120,6 +121,26 @@ impl<'a> Run<'a> {
 
     fn rootfs(&mut self) -> Result<Tar, ImageError> {
         match &self.request.source {
+            Source::Compose { locked } => {
+                let started = self.begin("building the packages");
+                self.options.locked = *locked;
+                let plan = source::prepare(self.request, &self.options, self.progress)?;
+                self.end("packages", started, plan.packages.values().all(|p| !p.fresh));
+                let started = self.begin("composing the root file system");
+                let made = self.steps.step("rootfs", &[VERSION, &plan.key], |folder| {
+                    let digest = plan.write(&folder.join(ROOTFS), self.progress)?;
+                    Ok::<_, ImageError>(store::save(folder, DIGEST, digest.hex().as_bytes())?)
+                })?;
+                self.end("rootfs", started, made.cached);
+                self.packages = plan.packages;
+                let path = made.folder.join(DIGEST);
+                let read = ImageError::file("read", &path);
+                let text = fs::read_to_string(&path).map_err(&read)?;
+                let digest = Digest::from_hex(&text);
+                let digest =
+                    digest.map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e)))?;
+                Ok(Tar { path: made.folder.join(ROOTFS), digest, _held: Some(made) })
+            }
             Source::Tar(path) => {
                 let started = self.begin("reading the root file system");
                 let digest = digest_of(path)?;
@@ -230,7 +251,7 @@ impl<'a> Run<'a> {
     fn point_current(&self) -> Result<(), ImageError> {
         let arch = self.request.out.join(self.request.arch.name());
         let (link, new) =
-            (arch.join("current"), arch.join(format!(".current.{}", std::process::id())));
+            (arch.join("current"), arch.join(format!(".current.{}", disk::own_name())));
         let failed = ImageError::file("replace", &link);
         match fs::remove_file(&new) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),

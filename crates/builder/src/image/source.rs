@@ -1,13 +1,17 @@
-//! What comes from packages: the boot stub.
+//! What comes from packages: the composed root file system and the boot stub.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use model::Bytes;
+use model::{Bytes, Digest};
+use sha2::{Digest as _, Sha256};
 use store::{Image, Layout, Platform, StoreError, flatten};
 
-use super::{Arch, ImageError};
+use super::{Arch, ImageError, Progress, Request};
+use crate::compose::{self, Description};
 use crate::pkg::{self, Package};
 
 /// The package that holds systemd's EFI stub.
@@ -16,6 +20,120 @@ pub(super) const STUB_PACKAGE: &str = "pkg/uefi";
 /// A boot stub has 100 KiB.
 const STUB_MAX: Bytes = Bytes::mib(16);
 const PACKAGE_MAX: Bytes = Bytes::gib(1);
+
+/// The description of every image, and what debug images add; below the repository.
+const IMAGES: [&str; 2] = ["images/rootfs.yml", "images/debug.yml"];
+
+/// A description with its packages built.
+pub(super) struct Composition {
+    description: Description,
+    layout: Layout,
+    arch: Arch,
+    /// Everything that the archive depends on, as one text.
+    pub(super) key: String,
+    /// The packages that were built for it.
+    pub(super) packages: BTreeMap<String, Package>,
+}
+
+/// Reads the descriptions and builds the packages that they name, and that of the boot stub unless
+/// a stub was given.
+pub(super) fn prepare(
+    request: &Request,
+    options: &pkg::Options,
+    progress: &dyn Progress,
+) -> Result<Composition, ImageError> {
+    let named = if request.debug { &IMAGES[..] } else { &IMAGES[..1] };
+    let mut texts = Vec::new();
+    for name in named {
+        let path = request.repository.join(name);
+        let text = fs::read_to_string(&path).map_err(ImageError::file("read", &path))?;
+        texts.push((path.display().to_string(), text));
+    }
+    texts.push(("what the build adds".to_owned(), about(request)));
+    let texts: Vec<(&str, &str)> = texts.iter().map(|(f, t)| (f.as_str(), t.as_str())).collect();
+
+    let asked = RefCell::new(BTreeSet::new());
+    Description::parse(&texts, &|name: &str| {
+        asked.borrow_mut().insert(name.trim_end_matches('/').to_owned());
+        Ok("not/built:yet".to_owned())
+    })?;
+    let mut names = asked.into_inner();
+    if request.stub.is_none() {
+        names.insert(STUB_PACKAGE.to_owned());
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let packages = pkg::build(&names, options, progress)?;
+    let description = {
+        let find = pkg::resolver(&packages);
+        let unknown = || "no package of this repository has that path".to_owned();
+        Description::parse(&texts, &|name: &str| find(name).ok_or_else(unknown))?
+    };
+    let unusable = |source| ImageError::Package { package: "every package".to_owned(), source };
+    let layout = Layout::open(options.layout()).map_err(unusable)?;
+    let key = key(&description, &layout, request.arch)?;
+    Ok(Composition { description, layout, arch: request.arch, key, packages })
+}
+
+impl Composition {
+    /// Composes the archive into a new file; its digest.
+    pub(super) fn write(&self, path: &Path, progress: &dyn Progress) -> Result<Digest, ImageError> {
+        let write = ImageError::file("write", path);
+        let options = compose::Options { arch: self.arch.name().to_owned(), home: home() };
+        let mut file = File::create(path).map_err(&write)?;
+        let facts = compose::compose(&self.description, &self.layout, &options, &mut file)?;
+        facts.warnings.iter().for_each(|w| progress.line(&format!("warning: {w}")));
+        Ok(facts.digest)
+    }
+}
+
+/// Says in the image what it is.
+fn about(request: &Request) -> String {
+    let files = [
+        ("etc/eve-release", &request.version),
+        ("etc/eve-hv-type", &request.hv),
+        ("etc/eve-platform", &request.platform),
+    ];
+    let mut yml = "files:\n".to_owned();
+    for (path, text) in files {
+        // A JSON string is a YAML string.
+        let text = serde_json::Value::from(format!("{text}\n"));
+        yml += &format!("  - path: {path}\n    contents: {text}\n    mode: \"0644\"\n");
+    }
+    yml
+}
+
+fn key(description: &Description, layout: &Layout, arch: Arch) -> Result<String, ImageError> {
+    // These types have string keys and no floats: nothing in them can fail to serialize.
+    let mut key = serde_json::to_string(description).unwrap_or_default();
+    let containers = [&description.onboot, &description.onshutdown, &description.services];
+    let images = std::iter::once(&description.kernel.image)
+        .chain(&description.init)
+        .chain(containers.into_iter().flatten().map(|c| &c.image))
+        .chain(description.volumes.iter().map(|v| &v.image));
+    for image in images.filter(|i| !i.is_empty()) {
+        let found = layout.resolve(&store::name::expand(image), &Platform::linux(arch.name()));
+        // One that is missing is told by whoever composes.
+        let digest = found.map_or_else(|_| "missing".to_owned(), |d| d.digest.to_string());
+        key += &format!("\n{image} {digest}");
+    }
+    for file in description.files.iter().filter(|f| !f.source.is_empty()) {
+        let path = match (file.source.strip_prefix("~/"), home()) {
+            (Some(below), Some(home)) => home.join(below),
+            _ => PathBuf::from(&file.source),
+        };
+        let body = if path.is_file() {
+            fs::read(&path).map_err(ImageError::file("read", &path))?
+        } else {
+            Vec::new()
+        };
+        key += &format!("\n{} {}", file.path, Digest(Sha256::digest(&body).into()));
+    }
+    Ok(key)
+}
+
+fn home() -> Option<PathBuf> {
+    std::env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from)
+}
 
 /// The stub: that of the path, else that of the package.
 pub(super) fn stub(

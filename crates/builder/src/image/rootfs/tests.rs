@@ -63,7 +63,7 @@ fn each_path_comes_once_with_what_was_said_last() {
     check(
         &[("etc/", ""), ("etc/hosts", "old"), ("etc/", ""), ("etc/hosts", "new")],
         expect_test::expect![[r#"
-            Directory etc/ 1002 
+            Directory etc 1002 
             Regular etc/hosts 1003 new
         "#]],
     );
@@ -74,10 +74,10 @@ fn folders_that_nobody_names_appear_and_the_kernel_stays_out() {
     check(
         &[("boot/kernel", "bzImage"), ("boot/cmdline", "quiet"), ("a/b/c", "x")],
         expect_test::expect![[r#"
-            Directory a/ 1002 
-            Directory a/b/ 1002 
+            Directory a 1002 
+            Directory a/b 1002 
             Regular a/b/c 1002 x
-            Directory boot/ 1002 
+            Directory boot 1002 
             Regular boot/cmdline 1001 quiet
         "#]],
     );

@@ -1,0 +1,8 @@
+//! Images made of a small root file system, judged by programs that others wrote.
+
+#[path = "../../../formats/tests/second_opinion/tools.rs"]
+mod tools;
+
+mod judged;
+mod made;
+mod small;
