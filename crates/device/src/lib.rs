@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod config;
 pub mod content;
 pub mod log;
+pub mod network;
 pub mod onboard;
 pub mod storage;
 pub mod volume;
