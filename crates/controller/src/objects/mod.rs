@@ -5,7 +5,11 @@
 //! sending is done elsewhere.
 
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod compile;
+#[cfg(test)]
+mod compile_tests;
 mod read;
 mod spec;
 

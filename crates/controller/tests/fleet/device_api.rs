@@ -293,3 +293,50 @@ async fn an_app_with_a_missing_network_is_an_object_error_and_others_go_on() {
     assert_ne!(now.version, bad.version);
     assert!(operator.app("bad").await.unwrap().flaws.is_empty());
 }
+
+/// What a killed process leaves: the files as they are, nothing closed.
+fn as_if_killed(home: &Home) -> Home {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = Home { images: dir.path().join("images"), dir, running: None };
+    for folder in ["", "pki", "tls"] {
+        std::fs::create_dir_all(copy.data().join(folder)).unwrap();
+        for entry in std::fs::read_dir(home.data().join(folder)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_file() {
+                let to = copy.data().join(folder).join(entry.file_name());
+                std::fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    copy
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_is_there_after_a_kill() {
+    let home = Home::start().await;
+    home.operator().apply(&device("edge-1", "one"), false).await.unwrap();
+    let mut node = home.node("one");
+    assert_eq!(node.register().await, StatusCode::CREATED);
+    let mut registered = as_if_killed(&home);
+    let id = node.uuid().await.unwrap();
+    let (hash, _) = node.config(id, "", b"").await.unwrap().unwrap();
+    let entry = api::newlogs::Entry { content: "last words".into(), ..Default::default() };
+    let about = api::newlogs::About::Device(api::newlogs::DeviceLog::default());
+    let file = api::newlogs::pack(&[entry], &about, now(), Bytes::kib(50)).unwrap();
+    assert_eq!(node.post(&format!("id/{id}/newlogs"), &file[0]).await.0, StatusCode::CREATED);
+    let mut reported = as_if_killed(&home);
+
+    registered.again().await;
+    node.port = registered.port();
+    assert_eq!(node.uuid().await, Ok(id));
+
+    reported.again().await;
+    node.port = reported.port();
+    assert_eq!(
+        node.config(id, &hash, b"").await,
+        Ok(None),
+        "the config it has is still its config"
+    );
+    let lines = reported.operator().logs("edge-1", None, 0, 10).await.unwrap();
+    assert_eq!(lines[0].content, "last words");
+}
