@@ -66,8 +66,8 @@ pub(super) fn build(
     command.current_dir(repository);
     command.args(["build", "--profile", "device", "--target", arch.target(), "--target-dir"]);
     command.arg(&target);
-    packages.iter().for_each(|p| drop(command.args(["-p", p])));
-    bins.iter().for_each(|b| drop(command.args(["--bin", b])));
+    command.args(packages.iter().flat_map(|p| ["-p", p]));
+    command.args(bins.iter().flat_map(|b| ["--bin", b]));
     // What the caller's shell says about builds must not change ours.
     let foreign = std::env::vars_os().map(|(key, _)| key);
     for key in foreign.filter(|key| key.to_str().is_some_and(changes_builds)) {

@@ -200,7 +200,9 @@ fn choose(
             pattern: pattern.to_owned(),
         };
         let by_path = glob.contains('/');
-        let text = if by_path { format!("kernel/{glob}.ko*") } else { canonical(glob) };
+        // `**` stands for folders; a module in any of them is meant.
+        let any = if glob.ends_with("/**") { "/*" } else { "" };
+        let text = if by_path { format!("kernel/{glob}{any}.ko*") } else { canonical(glob) };
         let glob = glob::Pattern::new(&text).map_err(|_| unmatched())?;
         let how = glob::MatchOptions {
             case_sensitive: true,
@@ -458,7 +460,7 @@ mod tests {
     #[test]
     fn patterns_take_paths_and_the_last_counts() {
         let (names, devname) =
-            make("drivers/**/*\n!drivers/gpu/*\n", "tun", "modules.devname").unwrap();
+            make("drivers/**\n!drivers/gpu/*\n", "tun", "modules.devname").unwrap();
         assert_eq!(names, "realtek r8169 tun");
         assert_eq!(devname, "tun net/tun c10:200\n");
     }

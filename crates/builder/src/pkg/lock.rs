@@ -35,7 +35,7 @@ pub struct Section {
 }
 
 /// One pinned package.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 pub struct Deb {
     /// Name.
     pub name: String,

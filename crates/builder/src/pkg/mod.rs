@@ -147,6 +147,35 @@ pub struct Package {
     pub fresh: bool,
 }
 
+/// What a package is made of.
+#[derive(Debug, Serialize)]
+pub struct Shown {
+    /// The recipe's folder.
+    pub name: String,
+    /// What it says.
+    pub recipe: Recipe,
+    /// All it depends on.
+    pub depends: Vec<String>,
+    /// The Debian packages that the lock pins for it.
+    pub debs: Vec<Deb>,
+}
+
+/// What a package is made of, by recipe and lock.
+pub fn show(name: &str, options: &Options) -> Result<Shown, PkgError> {
+    let catalog = catalog(options)?;
+    let name = catalog.find(name)?;
+    let depends = catalog.below(&name, options.arch)?;
+    let lock = read_lock(&options.repository.join(LOCK))?.1;
+    let section = lock.recipes.get(&(name.clone(), options.arch));
+    let debs = section.map(|s| s.debs.clone()).unwrap_or_default();
+    let recipe = catalog.get(&name).map(|e| e.recipe.clone());
+    let recipe = recipe.ok_or_else(|| CatalogError::Unknown {
+        name: name.clone(),
+        known: catalog.names().collect::<Vec<_>>().join(", "),
+    })?;
+    Ok(Shown { name, recipe, depends, debs })
+}
+
 /// Every recipe of the repository.
 pub fn catalog(options: &Options) -> Result<Catalog, PkgError> {
     Ok(Catalog::read(&options.repository)?)
@@ -411,7 +440,9 @@ impl<'a> Build<'a> {
         run.user = oci.user.unwrap_or_default();
         image.label("org.opencontainers.image.title", &name);
         image.label("org.opencontainers.image.description", &entry.recipe.description);
-        oci.labels.iter().for_each(|(key, value)| drop(image.label(key, value)));
+        for (key, value) in &oci.labels {
+            image.label(key, value);
+        }
         let epoch = self.options.epoch;
         let write = |out: &mut dyn Write| -> io::Result<()> { out.write_all(&tree.to_tar(epoch)?) };
         let layer = image.layer(Compression::Zstd(LEVEL), write).map_err(kept)?;

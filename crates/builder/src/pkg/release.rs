@@ -189,6 +189,7 @@ fn last_line(stderr: &[u8]) -> String {
 pub(crate) mod tests {
     use super::*;
     use sha2::Digest as _;
+    use std::collections::BTreeSet;
     use std::fs;
 
     /// An archive in `root` whose index for amd64 is `packages`.
@@ -217,7 +218,11 @@ pub(crate) mod tests {
     fn the_index_is_what_the_release_vouches_for() {
         let root = tempfile::tempdir().unwrap();
         archive(root.path(), &super::super::index::tests::stanza("crun", ""));
-        assert_eq!(read(root.path(), &Trust::Unsigned).unwrap().len(), 1);
+        let wish = BTreeSet::from(["crun".to_owned()]);
+        let none = BTreeSet::new();
+        let index = read(root.path(), &Trust::Unsigned).unwrap();
+        let found = index.closure(&wish, &none, &none, ("trixie", "amd64")).unwrap();
+        assert_eq!(found[0].filename, "pool/crun.deb");
         let folder = root.path().join("dists/trixie/main/binary-amd64");
         store::save(&folder, "Packages.xz", b"other").unwrap();
         assert!(matches!(

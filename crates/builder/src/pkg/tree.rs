@@ -183,11 +183,6 @@ impl Tree {
         }
     }
 
-    /// Bytes of all files together.
-    pub(super) fn size(&self) -> Bytes {
-        Bytes(self.nodes.values().filter_map(Node::bytes).map(|b| b.len() as u64).sum())
-    }
-
     /// The tar of it: parents first, sorted, times no later than `epoch` (seconds since 1970).
     pub(super) fn to_tar(&self, epoch: u64) -> io::Result<Vec<u8>> {
         let mut tar = tar::Builder::new(Vec::new());
