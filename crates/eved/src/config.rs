@@ -184,7 +184,8 @@ impl<'a> Session<'a> {
         let _tellers = AbortOnDrop(tellers);
 
         let (told, mut answers) = mpsc::unbounded_channel();
-        let mut up = false;
+        let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
+        let mut up = is_up();
         let saved = self.saved.as_deref().map(summary);
         let mut event = Event::Started { certs: self.signers.is_some(), saved };
         loop {
@@ -223,9 +224,8 @@ impl<'a> Session<'a> {
                     Some(came) = answers.recv() => break self.note(came),
                     changed = watch.changed() => {
                         changed?;
-                        let is_up = ports.read().values().any(|p| !p.addresses.is_empty());
-                        let came_up = is_up && !std::mem::replace(&mut up, is_up);
-                        if came_up {
+                        let before = std::mem::replace(&mut up, is_up());
+                        if up && !before {
                             break Event::NetworkUp;
                         }
                     }

@@ -80,8 +80,9 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let (answers, mut answered) = mpsc::unbounded_channel();
     let mut state = State::new(&facts, saved);
     let mut alarm: Option<Instant> = None;
-    let mut up = false;
-    answers.send(Event::Network { up: false })?;
+    let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
+    let mut up = is_up();
+    answers.send(Event::Network { up })?;
     loop {
         states.publish(Table::<OnboardingState>::from([(Only, state.report(&facts))]))?;
         let rings = alarm.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
@@ -91,9 +92,8 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
             () = sleep_until(rings), if alarm.is_some() => { alarm = None; Event::Alarm }
             changed = watch.changed() => {
                 changed?;
-                let is_up = ports.read().values().any(|p| !p.addresses.is_empty());
-                let came_up = is_up && !up;
-                up = is_up;
+                let came_up = is_up() && !up;
+                up = is_up();
                 let forgotten = controller.get(&Only).is_some_and(|c| c.forgotten);
                 match (came_up, forgotten) {
                     (true, _) => Event::Network { up: true },
