@@ -20,6 +20,9 @@ struct Rules {
 #[serde(deny_unknown_fields)]
 struct Layer {
     uses: Vec<String>,
+    /// What its tests may use beyond that.
+    #[serde(default)]
+    tests_use: Vec<String>,
     why: String,
 }
 
@@ -38,7 +41,8 @@ struct Package {
 #[derive(Debug, Deserialize)]
 struct Dependency {
     name: String,
-    /// `dev`: for tests only. Tests may use what they like from outside, but layers hold.
+    /// `dev`: for tests only. Tests may use what they like from outside, but layers hold, save for
+    /// what `tests_use` names.
     kind: Option<String>,
 }
 
@@ -69,11 +73,13 @@ fn broken(rules: &Rules, workspace: &Workspace) -> Vec<String> {
             continue;
         };
         for Dependency { name: to, kind } in &package.dependencies {
-            if rules.layers.contains_key(to) && !layer.uses.contains(to) {
+            let dev = kind.as_deref() == Some("dev");
+            let may = layer.uses.contains(to) || (dev && layer.tests_use.contains(to));
+            if rules.layers.contains_key(to) && !may {
                 broken.push(format!("`{from}` uses `{to}`: {}", layer.why));
             }
             let allowed = rules.only_in.get(to);
-            if kind.as_deref() != Some("dev") && allowed.is_some_and(|a| !a.contains(from)) {
+            if !dev && allowed.is_some_and(|a| !a.contains(from)) {
                 let places = allowed.map(|a| a.join(", ")).unwrap_or_default();
                 broken.push(format!("`{from}` uses {to}, which belongs in: {places}"));
             }
@@ -99,7 +105,7 @@ mod tests {
     fn a_breach_is_found_and_told_with_its_reason() {
         let rules: Rules = toml::from_str(
             "[model]\nuses = []\nwhy = 'words have no machinery'\n\
-             [host]\nuses = ['model']\nwhy = 'hands'\n\
+             [host]\nuses = ['model']\ntests_use = ['gone']\nwhy = 'hands'\n\
              [gone]\nuses = []\nwhy = ''\n\
              [only_in]\ntokio = ['host']\n",
         )
@@ -110,7 +116,8 @@ mod tests {
                     {"name":"host","kind":"dev"}, {"name":"tokio","kind":null},
                     {"name":"serde","kind":null}]},
                 {"name":"host","dependencies":[
-                    {"name":"model","kind":null}, {"name":"tokio","kind":null}]},
+                    {"name":"model","kind":null}, {"name":"tokio","kind":null},
+                    {"name":"gone","kind":"dev"}]},
                 {"name":"new","dependencies":[]}]}"#,
         )
         .unwrap();

@@ -1,0 +1,208 @@
+//! A controller in this process, and a node whose services are processes of their own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use controller::client::Client;
+use controller::{Running, Settings, conf, default_names, serve};
+use host::topics::{Reader, Roots, Table, Writer};
+use model::Digest;
+use model::desired::{Addressing, Port, PortName};
+use model::reported::PortStatus;
+use model::services::Service;
+use model::topic::{Ports, Topic};
+
+/// So long a test waits for what must come. A busy machine with two processors is slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A controller with an image registry.
+pub struct Fleet {
+    dir: tempfile::TempDir,
+    running: Option<Running>,
+    port: u16,
+}
+
+impl Fleet {
+    pub async fn start() -> Fleet {
+        let dir = tempfile::tempdir().unwrap();
+        store::Layout::create(dir.path().join("images")).unwrap();
+        let mut fleet = Fleet { dir, running: None, port: 0 };
+        fleet.again().await;
+        fleet
+    }
+
+    /// Starts it under the address it had before, if it had one.
+    pub async fn again(&mut self) {
+        let settings = Settings {
+            data: self.data(),
+            listen: ([127, 0, 0, 1], self.port).into(),
+            names: default_names(None),
+            registry: Some(self.dir.path().join("images")),
+            advertise: None,
+            clock: host::clock::now,
+        };
+        let running = serve(settings).await.unwrap();
+        self.port = running.address.port();
+        self.running = Some(running);
+    }
+
+    pub async fn stop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.stop().await;
+        }
+    }
+
+    pub fn operator(&self) -> Client {
+        Client::from_data(&self.data()).unwrap()
+    }
+
+    /// Puts an image with one small program into the registry.
+    pub fn image(&self, name: &str) -> Digest {
+        use store::tarball::{Header, Kind, Time, Writer};
+        let layout = store::Layout::open(self.dir.path().join("images")).unwrap();
+        let mut tar = Writer::new(Vec::new());
+        let time = Time::default();
+        tar.header(&Header::new("bin/", Kind::Dir, 0o755, time)).unwrap();
+        let mut file = Header::new("bin/web", Kind::File, 0o755, time);
+        file.size = 5;
+        tar.member(&file, b"#!web").unwrap();
+        let tar = tar.finish().unwrap();
+        let mut image = store::ImageBuilder::new(&layout, store::Platform::linux(architecture()));
+        image.config().cmd = vec!["/bin/web".into()];
+        image.layer(store::Compression::Gzip, |out| out.write_all(&tar)).unwrap();
+        let target = image.finish().unwrap();
+        layout.tag(name, &target).unwrap();
+        target.digest
+    }
+
+    fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+}
+
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+}
+
+/// The folders of a node.
+pub struct Node {
+    dir: tempfile::TempDir,
+}
+
+/// Services that run; killed when dropped, as by a power cut.
+pub struct Services(Vec<Child>);
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Node {
+    /// A node that was made for this fleet, and never booted.
+    pub fn new(fleet: &Fleet) -> Node {
+        let dir = tempfile::tempdir().unwrap();
+        let node = Node { dir };
+        let server = format!("localhost:{}", fleet.port);
+        for (name, bytes) in conf(&fleet.data(), &server, "soft-1").unwrap() {
+            std::fs::create_dir_all(node.path("config")).unwrap();
+            store::save(&node.path("config"), &name, &bytes).unwrap();
+        }
+        for folder in ["run/eve/log", "persist/checkpoint", "persist/status"] {
+            std::fs::create_dir_all(node.path(folder)).unwrap();
+        }
+        node
+    }
+
+    pub fn persist(&self) -> PathBuf {
+        self.path("persist")
+    }
+
+    /// Starts services; what they say goes where `eved log` reads it.
+    pub fn start(&self, services: &[Service]) -> Services {
+        Services(services.iter().map(|s| self.start_one(*s)).collect())
+    }
+
+    fn start_one(&self, service: Service) -> Child {
+        let pipe = self.path("run/eve/log").join(service.name());
+        let us = rustix::process::getuid().as_raw();
+        let said = host::crun::output_pipe(&pipe, us).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the program under test is no tool")]
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eved"));
+        command
+            .arg(service.name())
+            .env("EVE_RUN", self.path("run/eve"))
+            .env("EVE_PERSIST", self.persist())
+            .env("EVE_CONFIG", self.path("config"))
+            .stdout(said)
+            .stderr(Stdio::inherit());
+        command.spawn().unwrap()
+    }
+
+    /// Everything in memory is gone.
+    pub fn reboot(&self) {
+        std::fs::remove_dir_all(self.path("run")).unwrap();
+        std::fs::create_dir_all(self.path("run/eve/log")).unwrap();
+        self.has_a_port();
+    }
+
+    /// As `eved network` would say.
+    pub fn has_a_port(&self) {
+        let name = PortName::new("eth0").unwrap();
+        let port = Port {
+            name: name.clone(),
+            interface: "eth0".into(),
+            management: true,
+            cost: 0,
+            addressing: Addressing::Dhcp,
+            mtu: None,
+        };
+        let status = PortStatus {
+            port,
+            link: true,
+            mac: None,
+            addresses: vec!["10.0.2.15/24".parse().unwrap()],
+            gateway: None,
+            dns: Vec::new(),
+            ntp: Vec::new(),
+            domain: None,
+            lease: None,
+            test: None,
+            problem: None,
+        };
+        let mut ports = Writer::<Ports>::open(&self.roots()).unwrap();
+        ports.publish(Table::<Ports>::from([(name, status)])).unwrap();
+    }
+
+    pub fn get<T: Topic>(&self, key: &T::Key) -> Option<T::Value> {
+        Reader::<T>::open(&self.roots()).get(key)
+    }
+
+    pub fn table<T: Topic>(&self) -> Table<T> {
+        Reader::<T>::open(&self.roots()).read()
+    }
+
+    fn roots(&self) -> Roots {
+        Roots { run: self.path("run/eve"), persist: self.path("persist/status") }
+    }
+
+    fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+        self.dir.path().join(below)
+    }
+}
+
+/// Looks until it is there.
+pub async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+    let begun = tokio::time::Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{what} did not come in {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

@@ -1,0 +1,196 @@
+//! Services of a node as real processes, against a real controller in this one.
+//!
+//! What needs a network of its own or a container is the lab's; here is everything between the
+//! envelope and the unpacked volume.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Fleet, Node, eventually};
+use model::reported::{ConfigSource, ContentState, OnboardingStep, VolumeKind, VolumeState};
+use model::services::Service;
+use model::topic::{
+    Contents, Controller, DesiredApps, Identities, LogState, OnboardingState, Only, Volumes,
+};
+
+const APP: &str =
+    "kind: App\nname: hello\nspec: {device: edge-1, image: hello, ports: [\"8080:80\"]}\n";
+
+fn device(settings: &str) -> String {
+    format!(
+        "kind: Device\nname: edge-1\nspec: {{soft_serial: soft-1, settings: {{{settings}}}}}\n---\n"
+    )
+}
+
+const FAST: &str = "timer.config.interval: 5, newlog.allow.fastupload: \"true\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_onboards_and_unpacks_what_its_app_needs() {
+    let fleet = Fleet::start().await;
+    let image = fleet.image("hello:latest");
+    fleet.operator().apply(&(device(FAST) + APP), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    let _services = node.start(&[
+        Service::Onboard,
+        Service::Config,
+        Service::Content,
+        Service::Volume,
+        Service::Log,
+    ]);
+
+    let identity = eventually("an id", || node.get::<Identities>(&Only)).await;
+    let told = eventually("the config of the controller", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Controller)
+    })
+    .await;
+    assert_eq!((told.node_name.as_str(), told.problem), ("edge-1", None));
+    let content = eventually("the image", || {
+        let mut all = node.table::<Contents>().into_values();
+        all.find(|c| matches!(c.state, ContentState::Loaded { .. }))
+    })
+    .await;
+    let ContentState::Loaded { digest, .. } = content.state else { unreachable!() };
+    assert_eq!(digest, image);
+    let kind = eventually("the volume", || {
+        node.table::<Volumes>().into_values().find_map(|v| match v.state {
+            VolumeState::Ready(kind) => Some(kind),
+            _ => None,
+        })
+    })
+    .await;
+    let VolumeKind::Root { lower, image_config, .. } = kind else { panic!("{kind:?}") };
+    assert_eq!(std::fs::read(format!("{lower}/bin/web")).unwrap(), b"#!web");
+    assert!(image_config.contains("/bin/web"));
+
+    // The controller learns of it.
+    let operator = fleet.operator();
+    let shown = operator.device("edge-1").await.unwrap();
+    assert_eq!(shown.id, identity.id);
+    let key = node.persist().join("certs/device.key.pem");
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o640);
+    eventually("a log file delivered", || node.get::<LogState>(&Only).filter(|l| l.sent > 0)).await;
+    let lines = operator.logs("edge-1", None, 0, 1000).await.unwrap();
+    assert!(lines.iter().any(|l| l.content.contains("onboarded")), "{} lines", lines.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_controller_a_rebooted_node_runs_the_saved_config() {
+    let mut fleet = Fleet::start().await;
+    fleet.image("hello:latest");
+    fleet.operator().apply(&(device(FAST) + APP), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    {
+        let _services = node.start(&[Service::Onboard, Service::Config]);
+        eventually("the app", || node.table::<DesiredApps>().into_values().next()).await;
+    }
+    let key = std::fs::read(node.persist().join("certs/device.key.pem")).unwrap();
+    fleet.stop().await;
+    node.reboot();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let status = eventually("the saved config", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Saved)
+    })
+    .await;
+    assert!(status.problem.is_some() && status.last_contact.is_none());
+    assert_eq!(node.table::<DesiredApps>().len(), 1);
+    let onboarding = node.get::<OnboardingState>(&Only).unwrap();
+    assert_eq!(onboarding.step, OnboardingStep::Done);
+    assert_eq!(std::fs::read(node.persist().join("certs/device.key.pem")).unwrap(), key);
+
+    // It comes back under its old address, and the node notices by itself.
+    fleet.again().await;
+    fleet.operator().delete("App", "hello", false).await.unwrap();
+    eventually("the controller's config", || {
+        let back = node.get::<Controller>(&Only)?.config == ConfigSource::Controller;
+        (back && node.table::<DesiredApps>().is_empty()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tampered_saved_config_is_left_aside() {
+    let mut fleet = Fleet::start().await;
+    fleet.image("hello:latest");
+    fleet.operator().apply(&(device(FAST) + APP), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    {
+        let _services = node.start(&[Service::Onboard, Service::Config]);
+        eventually("the app", || node.table::<DesiredApps>().into_values().next()).await;
+    }
+    fleet.stop().await;
+    let saved = node.persist().join("checkpoint/lastconfig");
+    let mut bytes = std::fs::read(&saved).unwrap();
+    let at = bytes.windows(5).position(|w| w == b"hello").unwrap();
+    bytes[at] ^= 1;
+    store::save(saved.parent().unwrap(), "lastconfig", &bytes).unwrap();
+    node.reboot();
+    let _services = node.start(&[Service::Config]);
+    eventually("a failure to reach the controller", || {
+        node.get::<Controller>(&Only).filter(|c| c.problem.is_some())
+    })
+    .await;
+    tokio::time::sleep(device::config::PATIENCE + Duration::from_secs(2)).await;
+    assert_eq!(node.get::<Controller>(&Only).unwrap().config, ConfigSource::None);
+    assert!(node.table::<DesiredApps>().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_asks_for_attestation_gets_it() {
+    let fleet = Fleet::start().await;
+    let text = "kind: Device\nname: edge-1\nspec: {soft_serial: soft-1, attestation: true}\n";
+    fleet.operator().apply(text, false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the config after attestation", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Controller)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_deleted_and_added_again_takes_its_new_id() {
+    let fleet = Fleet::start().await;
+    let operator = fleet.operator();
+    operator.apply(&device(FAST), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let first = eventually("an id", || node.get::<Identities>(&Only)).await;
+    eventually("contact", || node.get::<Controller>(&Only)?.last_contact).await;
+    operator.delete("Device", "edge-1", false).await.unwrap();
+    operator.apply(&device(FAST), false).await.unwrap();
+    let second =
+        eventually("another id", || node.get::<Identities>(&Only).filter(|i| i.id != first.id))
+            .await;
+    eventually("contact under the new id", || {
+        node.get::<Controller>(&Only).filter(|c| !c.forgotten && c.problem.is_none())
+    })
+    .await;
+    assert_eq!(operator.device("edge-1").await.unwrap().id, second.id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_device_key_is_told_and_never_replaced() {
+    let fleet = Fleet::start().await;
+    fleet.operator().apply(&device(FAST), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    {
+        let _services = node.start(&[Service::Onboard]);
+        eventually("an id", || node.get::<Identities>(&Only)).await;
+    }
+    let key = node.persist().join("certs/device.key.pem");
+    std::fs::remove_file(&key).unwrap();
+    node.reboot();
+    let _services = node.start(&[Service::Onboard]);
+    let told = eventually("the loss", || node.get::<OnboardingState>(&Only)?.problem).await;
+    assert!(told.text.contains("device key is gone"), "{}", told.text);
+    assert!(!key.exists());
+}
