@@ -293,8 +293,7 @@ impl Assembly<'_, '_> {
 
     fn origin(&self, location: String, name: &str) -> Result<Origin, ComposeError> {
         let source = store::name::expand(name);
-        if source.contains("://") || source.starts_with('/') || source.contains(char::is_whitespace)
-        {
+        if source.split('/').any(str::is_empty) || source.contains(char::is_whitespace) {
             let why = format!("{name:?} is no name of an image");
             return Err(ComposeError::Nonsense { location, why });
         }
@@ -315,13 +314,17 @@ impl Assembly<'_, '_> {
         Ok(&self.images[name])
     }
 
-    /// What a name stands for; a name without a tag also finds `latest`.
+    /// What a full name stands for. The layout may know it by its short name, and as `latest` when
+    /// no tag is said.
     fn target(&self, name: &str) -> Result<Descriptor, StoreError> {
-        let with_tag = store::name::expand_with_tag(name);
-        match self.layout.target(name) {
-            Err(StoreError::NoImage { .. }) if with_tag != name => self.layout.target(&with_tag),
-            other => other,
-        }
+        let refs = self.layout.refs()?;
+        let tagged = store::name::expand_with_tag(name);
+        let found = refs.iter().find(|r| r.name == name).or_else(|| {
+            refs.iter().find(|r| [name, &tagged].contains(&store::name::expand(&r.name).as_str()))
+        });
+        let root = || self.layout.root().to_owned();
+        let none = || StoreError::NoImage { name: name.to_owned(), root: root() };
+        found.map(|r| r.target.clone()).ok_or_else(none)
     }
 
     fn image_error(&self, origin: &Origin, source: StoreError) -> ComposeError {

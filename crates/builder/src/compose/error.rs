@@ -82,7 +82,7 @@ pub enum ComposeError {
         source: io::Error,
     },
     /// A member could not be written.
-    #[error("{location}: cannot write {member}")]
+    #[error("{location}: cannot put {member} into the archive")]
     Write {
         /// What it belongs to.
         location: String,

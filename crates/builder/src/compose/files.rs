@@ -47,7 +47,9 @@ pub(super) fn write(
         known.insert(plan.path.clone());
         let mut member = header(&plan.path, plan.kind, plan.mode);
         member.size = size;
-        member.link = file.symlink.clone().into_bytes();
+        if plan.kind == Kind::Symlink {
+            member.link = file.symlink.clone().into_bytes();
+        }
         put(member, body.as_mut())?;
     }
     Ok(())
@@ -121,14 +123,17 @@ fn above(path: &str) -> Vec<String> {
     dirs
 }
 
-/// Size and bytes; `None` if it may be left out and is not there.
+/// Size and bytes.
+type Body<'a> = (u64, Box<dyn Read + 'a>);
+
+/// What a file holds; `None` if it may be left out and is not there.
 fn body<'a>(
     description: &'a Description,
     file: &'a FileEntry,
     location: &str,
     home: Option<&Path>,
-) -> Result<Option<(u64, Box<dyn Read + 'a>)>, ComposeError> {
-    let text = |text: String| (text.len() as u64, Box::new(io::Cursor::new(text)) as Box<dyn Read>);
+) -> Result<Option<Body<'a>>, ComposeError> {
+    let text = |text: String| -> Body<'a> { (text.len() as u64, Box::new(io::Cursor::new(text))) };
     if file.directory || !file.symlink.is_empty() {
         return Ok(Some((0, Box::new(io::empty()))));
     }

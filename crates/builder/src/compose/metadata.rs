@@ -66,7 +66,7 @@ impl Entries {
         self
     }
 
-    fn said<T>(self, key: &str, value: &Option<T>, tree: impl FnOnce(&T) -> Tree) -> Entries {
+    fn said<T>(self, key: &str, value: Option<T>, tree: impl FnOnce(T) -> Tree) -> Entries {
         match value {
             Some(value) => self.always(key, tree(value)),
             None => self,
@@ -87,24 +87,16 @@ fn text(value: &str) -> Tree {
     Tree::Text(value.to_owned())
 }
 
-fn owned(value: &String) -> Tree {
-    text(value)
-}
-
 fn list<T>(items: &[T], tree: impl Fn(&T) -> Tree) -> Tree {
     Tree::List(items.iter().map(tree).collect())
 }
 
-fn texts(items: &Vec<String>) -> Tree {
-    list(items, owned)
+fn texts(items: &[String]) -> Tree {
+    list(items, |item| text(item))
 }
 
 fn int(n: impl Into<i128>) -> Tree {
     Tree::Int(n.into())
-}
-
-fn boolean(b: &bool) -> Tree {
-    Tree::Bool(*b)
 }
 
 fn or_null<T>(value: &Option<T>, tree: impl FnOnce(&T) -> Tree) -> Tree {
@@ -129,8 +121,8 @@ fn kernel(k: &Kernel) -> Tree {
         .always("image", text(&k.image))
         .text("cmdline", &k.cmdline)
         .text("binary", &k.binary)
-        .said("tar", &k.tar, owned)
-        .said("ucode", &k.ucode, owned)
+        .said("tar", k.tar.as_deref(), text)
+        .said("ucode", k.ucode.as_deref(), text)
         .map()
 }
 
@@ -142,16 +134,16 @@ fn container(c: &Container) -> Tree {
 fn run(entries: Entries, r: &Run) -> Entries {
     let mappings = |m: &Vec<IdMapping>| list(m, id_mapping);
     entries
-        .said("capabilities", &r.capabilities, texts)
-        .said("capabilities.add", &r.capabilities_add, texts)
-        .said("ambient", &r.ambient, texts)
-        .said("mounts", &r.mounts, |m| list(m, mount))
-        .said("binds", &r.binds, texts)
-        .said("binds.add", &r.binds_add, texts)
-        .said("devices", &r.devices, |d| list(d, device))
-        .said("tmpfs", &r.tmpfs, texts)
-        .said("command", &r.command, texts)
-        .said("env", &r.env, texts)
+        .said("capabilities", r.capabilities.as_deref(), texts)
+        .said("capabilities.add", r.capabilities_add.as_deref(), texts)
+        .said("ambient", r.ambient.as_deref(), texts)
+        .said("mounts", r.mounts.as_ref(), |m| list(m, mount))
+        .said("binds", r.binds.as_deref(), texts)
+        .said("binds.add", r.binds_add.as_deref(), texts)
+        .said("devices", r.devices.as_ref(), |d| list(d, device))
+        .said("tmpfs", r.tmpfs.as_deref(), texts)
+        .said("command", r.command.as_deref(), texts)
+        .said("env", r.env.as_deref(), texts)
         .text("cwd", &r.cwd)
         .text("net", &r.net)
         .text("pid", &r.pid)
@@ -159,23 +151,23 @@ fn run(entries: Entries, r: &Run) -> Entries {
         .text("uts", &r.uts)
         .text("userns", &r.userns)
         .text("hostname", &r.hostname)
-        .said("readonly", &r.readonly, boolean)
-        .said("maskedPaths", &r.masked_paths, texts)
-        .said("readonlyPaths", &r.readonly_paths, texts)
-        .said("uid", &r.uid, owner)
-        .said("gid", &r.gid, owner)
-        .said("additionalGids", &r.additional_gids, |g| list(g, owner))
-        .said("noNewPrivileges", &r.no_new_privileges, boolean)
-        .said("oomScoreAdj", &r.oom_score_adj, |n| int(*n))
-        .said("rootfsPropagation", &r.rootfs_propagation, owned)
-        .said("cgroupsPath", &r.cgroups_path, owned)
-        .said("resources", &r.resources, resources)
-        .said("sysctl", &r.sysctl, text_map)
-        .said("rlimits", &r.rlimits, texts)
-        .said("uidMappings", &r.uid_mappings, mappings)
-        .said("gidMappings", &r.gid_mappings, mappings)
-        .said("annotations", &r.annotations, text_map)
-        .said("runtime", &r.runtime, runtime)
+        .said("readonly", r.readonly, Tree::Bool)
+        .said("maskedPaths", r.masked_paths.as_deref(), texts)
+        .said("readonlyPaths", r.readonly_paths.as_deref(), texts)
+        .said("uid", r.uid.as_ref(), owner)
+        .said("gid", r.gid.as_ref(), owner)
+        .said("additionalGids", r.additional_gids.as_ref(), |g| list(g, owner))
+        .said("noNewPrivileges", r.no_new_privileges, Tree::Bool)
+        .said("oomScoreAdj", r.oom_score_adj, int)
+        .said("rootfsPropagation", r.rootfs_propagation.as_deref(), text)
+        .said("cgroupsPath", r.cgroups_path.as_deref(), text)
+        .said("resources", r.resources.as_ref(), resources)
+        .said("sysctl", r.sysctl.as_ref(), text_map)
+        .said("rlimits", r.rlimits.as_deref(), texts)
+        .said("uidMappings", r.uid_mappings.as_ref(), mappings)
+        .said("gidMappings", r.gid_mappings.as_ref(), mappings)
+        .said("annotations", r.annotations.as_ref(), text_map)
+        .said("runtime", r.runtime.as_ref(), runtime)
 }
 
 fn mount(m: &Mount) -> Tree {
@@ -285,27 +277,27 @@ fn network(n: &NetworkRule) -> Tree {
 
 fn runtime(r: &Runtime) -> Tree {
     let entries = Entries::new()
-        .said("cgroups", &r.cgroups, texts)
-        .said("mounts", &r.mounts, |m| list(m, mount))
-        .said("mkdir", &r.mkdir, texts)
-        .said("interfaces", &r.interfaces, |i| list(i, interface));
+        .said("cgroups", r.cgroups.as_deref(), texts)
+        .said("mounts", r.mounts.as_ref(), |m| list(m, mount))
+        .said("mkdir", r.mkdir.as_deref(), texts)
+        .said("interfaces", r.interfaces.as_ref(), |i| list(i, interface));
     let entries = if r.bind_ns == BindNamespaces::default() {
         entries
     } else {
         entries.always("bindNS", bind_namespaces(&r.bind_ns))
     };
-    entries.said("namespace", &r.namespace, owned).map()
+    entries.said("namespace", r.namespace.as_deref(), text).map()
 }
 
 fn bind_namespaces(b: &BindNamespaces) -> Tree {
     Entries::new()
-        .said("cgroup", &b.cgroup, owned)
-        .said("ipc", &b.ipc, owned)
-        .said("mnt", &b.mnt, owned)
-        .said("net", &b.net, owned)
-        .said("pid", &b.pid, owned)
-        .said("user", &b.user, owned)
-        .said("uts", &b.uts, owned)
+        .said("cgroup", b.cgroup.as_deref(), text)
+        .said("ipc", b.ipc.as_deref(), text)
+        .said("mnt", b.mnt.as_deref(), text)
+        .said("net", b.net.as_deref(), text)
+        .said("pid", b.pid.as_deref(), text)
+        .said("user", b.user.as_deref(), text)
+        .said("uts", b.uts.as_deref(), text)
         .map()
 }
 
@@ -323,13 +315,13 @@ fn file(f: &FileEntry) -> Tree {
         .always("path", text(&f.path))
         .always("directory", Tree::Bool(f.directory))
         .text("symlink", &f.symlink)
-        .said("contents", &f.contents, owned)
+        .said("contents", f.contents.as_deref(), text)
         .text("source", &f.source)
         .text("metadata", &f.metadata)
         .always("optional", Tree::Bool(f.optional))
         .text("mode", &f.mode)
-        .said("uid", &f.uid, owner)
-        .said("gid", &f.gid, owner)
+        .said("uid", f.uid.as_ref(), owner)
+        .said("gid", f.gid.as_ref(), owner)
         .map()
 }
 

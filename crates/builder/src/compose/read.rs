@@ -477,10 +477,9 @@ impl Reader<'_> {
         if let Some(name) = f.get("name").filter(|_| !volume.name.chars().all(known)) {
             return Err(self.fail(name, "a volume's name has only a to z, 0 to 9, _ and -"));
         }
-        if let Some(format) = f.get("format") {
-            if !["oci", "filesystem"].contains(&volume.format.as_str()) {
-                return Err(self.fail(format, "allowed are \"filesystem\" and \"oci\""));
-            }
+        let known = ["oci", "filesystem"].contains(&volume.format.as_str());
+        if let Some(format) = f.get("format").filter(|_| !known) {
+            return Err(self.fail(format, "allowed are \"filesystem\" and \"oci\""));
         }
         Ok(volume)
     }
