@@ -19,6 +19,27 @@ const DOCUMENTS_MAX: u64 = 1 << 20;
 /// `--follow` asks this often.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
+const APPLY_HELP: &str = "\
+Documents have a kind, a name and a spec, and refer to each other by name:
+
+  kind: Device                  # a node, before or after it registers
+  name: edge-1
+  spec:
+    soft_serial: 5f9c1f0a       # or serial: of the hardware
+    settings: {timer.config.interval: 10}
+  ---
+  kind: App
+  name: hello
+  spec:
+    device: edge-1              # or a list, or \"*\" for every node
+    image: hello:latest         # from the controller's registry, or datastore: NAME
+    ports: [\"8080:80\"]        # port of the node : port of the app
+    memory: 128MiB
+
+Further fields of an App: cpus, disk, network, outbound, volumes, environment, active, logs,
+start_delay_seconds, virtualization. Further kinds: Network, Volume, Image, Datastore. A wrong or
+unknown field is refused by its name, with those that exist.";
+
 /// `eve device|app|network|apply|delete|logs …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -44,6 +65,7 @@ pub(crate) enum Command {
         command: Option<NetworkCommand>,
     },
     /// Make objects say what YAML or JSON documents say: all of them or none
+    #[command(after_long_help = APPLY_HELP)]
     Apply {
         #[command(flatten)]
         to: To,
