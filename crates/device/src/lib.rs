@@ -5,6 +5,7 @@ pub mod app;
 pub mod backoff;
 pub mod config;
 pub mod content;
+pub mod health;
 pub mod log;
 pub mod network;
 pub mod onboard;

@@ -5,11 +5,14 @@
 pub mod block;
 pub mod clock;
 pub mod crun;
+pub mod debug_port;
 pub mod detached;
 pub mod http;
 pub mod kmsg;
 pub mod net;
+pub mod power;
 pub mod process;
 pub mod qemu;
 pub mod registry;
 pub mod topics;
+pub mod usage;
