@@ -17,10 +17,10 @@ const LINE_MAX: usize = 4096;
 
 /// What a guest says when it cannot go on. `(what to look for, what it means)`.
 const FAILURES: [(&str, &str); 6] = [
+    ("is corrupt: blocks of", "the root file system is corrupt"),
+    ("is corrupted", "dm-verity met a corrupt block"),
+    ("cannot use the root file system", "the root file system cannot be used"),
     ("Kernel panic - not syncing", "the kernel panicked"),
-    ("root file system of IMG", "the root file system is corrupt"),
-    ("eve-init: fatal:", "eve-init gave up"),
-    ("Out of memory: Killed process 1 ", "the first process ran out of memory"),
     ("BdsDxe: No bootable option", "the firmware found nothing to boot"),
     ("Unable to mount root fs", "the kernel found no root file system"),
 ];
@@ -234,6 +234,9 @@ mod tests {
     fn failures_are_recognised() {
         let meaning = failure_in("[    3.1] Kernel panic - not syncing: VFS: x");
         assert_eq!(meaning, Some("the kernel panicked"));
-        assert_eq!(failure_in("[    3.1] eve-init: services started"), None);
+        for well in ["eve-init: root file system of IMGA on /dev/vda2 checked", "BdsDxe: starting"]
+        {
+            assert_eq!(failure_in(well), None);
+        }
     }
 }
