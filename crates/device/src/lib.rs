@@ -7,6 +7,7 @@ pub mod config;
 pub mod content;
 pub mod health;
 pub mod log;
+pub mod netinst;
 pub mod network;
 pub mod onboard;
 pub mod storage;
