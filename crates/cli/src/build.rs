@@ -1,9 +1,275 @@
-//! `eve build`.
+//! `eve build`: root file systems, slot images, CONFIG volumes and live disks.
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use builder::image::{self, Arch, Facts, Format, Packing, Progress, Request, Source};
+use formats::fat::Files;
+use formats::layout::Profile;
+use model::Bytes;
+
+use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::places;
 
 /// Arguments of `eve build`.
+///
+/// Writes to dist/<arch>/<version>/, and points dist/<arch>/current to it after `live`. Steps whose
+/// inputs did not change are not done again.
+///
+/// Example: eve build live --set soft_serial=12345
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// What to build
+    #[arg(value_enum)]
+    target: Target,
+    /// The processor: amd64, arm64, riscv64
+    #[arg(long, env = "ZARCH", default_value = "amd64", value_parser = arch)]
+    arch: Arch,
+    /// The hypervisor
+    #[arg(long, env = "HV", default_value = "kvm")]
+    hv: String,
+    /// The platform
+    #[arg(long, env = "PLATFORM", default_value = "generic")]
+    platform: String,
+    /// The sizes of the partitions
+    #[arg(long, default_value = "small", value_parser = profile)]
+    profile: Profile,
+    /// Include the debug package; services write to the console
+    #[arg(long)]
+    debug: bool,
+    /// Pack fast instead of small
+    #[arg(long)]
+    fast: bool,
+    /// Formats of the live disk: raw, qcow2; raw is always made
+    #[arg(long, value_delimiter = ',', default_value = "raw,qcow2", value_parser = format)]
+    format: Vec<Format>,
+    /// The version; by default that of the repository
+    #[arg(long, env = "ROOTFS_VERSION", value_parser = version)]
+    version: Option<String>,
+    /// Where <arch>/<version>/ comes to lie; by default dist in the repository
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Files for the CONFIG partition, over those of conf/; can be given again
+    #[arg(long, env = "CONF_DIR", value_name = "DIR")]
+    conf: Vec<PathBuf>,
+    /// A file of the CONFIG partition and its text: soft_serial=12345
+    #[arg(long, value_name = "NAME=TEXT", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// A file for the CONFIG partition
+    #[arg(long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// Size of the virtual disk in MiB; by default that of the profile
+    #[arg(long, env = "MEDIA_SIZE", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 25))]
+    media_size: Option<u64>,
+    /// Build from this root file system (a tar in linuxkit layout) instead of images/
+    #[arg(long, value_name = "FILE.tar")]
+    rootfs: Option<PathBuf>,
+    /// systemd's EFI stub; by default that of the package uefi
+    #[arg(long, value_name = "FILE")]
+    stub: Option<PathBuf>,
+    /// Refuse to build when a pinned Debian package has vanished
+    #[arg(long)]
+    locked: bool,
+    /// All times in the image that are not those of files, in seconds since 1970
+    #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS")]
+    time: Option<u64>,
+    /// Print what was built as JSON
+    #[arg(long)]
+    json: bool,
+}
 
-pub(crate) fn run(_args: Args) -> anyhow::Result<()> {
-    anyhow::bail!("`eve build` is not in this build")
+/// How far a build goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// The root file system: rootfs.tar
+    Rootfs,
+    /// The slot image: slot.img
+    Slot,
+    /// The CONFIG volume: config.img
+    Config,
+    /// The live disk: live.raw, live.qcow2
+    Live,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let (target, json) = (args.target, args.json);
+    let request = request(args)?;
+    let steps = Steps::default();
+    let built = match target {
+        Target::Rootfs => image::rootfs(&request, &steps),
+        Target::Slot => image::slot(&request, &steps),
+        Target::Config => image::config(&request, &steps),
+        Target::Live => image::live(&request, &steps),
+    };
+    let facts = built.or_advise()?;
+    steps.done();
+    if json { out::json(&facts) } else { show(&facts) }
+}
+
+/// A request for everything that `eve build live` builds by default in this repository.
+pub(crate) fn default_request() -> anyhow::Result<Request> {
+    let cli = <crate::Eve as clap::Parser>::try_parse_from(["eve", "build", "live"])?;
+    match cli.command {
+        crate::Command::Build(args) => request(args),
+        _ => anyhow::bail!("`eve build live` did not parse as a build"),
+    }
+}
+
+fn request(args: Args) -> anyhow::Result<Request> {
+    let repository = repository(args.rootfs.is_some())?;
+    let version = match args.version {
+        Some(version) => version,
+        None => {
+            let state = image::ask(&repository).context("cannot tell the version")?;
+            image::version(&state, &args.platform)
+        }
+    };
+    let defaults = repository.join("conf");
+    let mut conf: Vec<PathBuf> = defaults.is_dir().then_some(defaults).into_iter().collect();
+    conf.extend(args.conf);
+    Ok(Request {
+        cache: places::cache(),
+        out: args.out.unwrap_or_else(|| repository.join("dist")),
+        repository,
+        arch: args.arch,
+        hv: args.hv,
+        platform: args.platform,
+        profile: args.profile,
+        debug: args.debug,
+        version,
+        source: match args.rootfs {
+            Some(path) => Source::Tar(path),
+            None => Source::Compose { locked: args.locked },
+        },
+        stub: args.stub,
+        conf,
+        set: single_files(&args.file, &args.set)?,
+        formats: args.format,
+        media: args.media_size.map(Bytes::mib),
+        time: args.time,
+        packing: if args.fast { Packing::Fast } else { Packing::Small },
+    })
+}
+
+/// The repository around the current folder. A build of a finished tar can do without.
+fn repository(optional: bool) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("cannot tell the current folder")?;
+    match here.ancestors().find(|d| d.join("services.toml").is_file()) {
+        Some(found) => Ok(found.to_owned()),
+        None if optional => Ok(here),
+        None => Err(out::advised(
+            format!("{} is in no repository of EVE-OS", here.display()),
+            "run it inside the repository, or give --rootfs and --version",
+        )),
+    }
+}
+
+fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Result<Files> {
+    let mut all = Files::new();
+    for path in files {
+        let name = path.file_name().and_then(|n| n.to_str());
+        let name = name.with_context(|| format!("{} names no file", path.display()))?;
+        let body = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+        all.insert(name.to_owned(), body);
+    }
+    let lines = settings.iter().map(|(name, text)| (name.clone(), format!("{text}\n").into()));
+    all.extend(lines);
+    Ok(all)
+}
+
+fn show(facts: &Facts) -> anyhow::Result<()> {
+    let rows: Vec<Vec<String>> = facts
+        .files
+        .iter()
+        .map(|f| vec![path(&facts.folder, &f.name), f.size.to_string()])
+        .collect();
+    out::table(&["file", "size"], &rows);
+    if let Some(slot) = &facts.slot {
+        out::line(format!(
+            "slot image {}: root file system {}, kernel with initrd {} (initrd {}, {} modules)",
+            slot.size, slot.squashfs, slot.uki, slot.initrd, slot.modules
+        ));
+    }
+    Ok(())
+}
+
+fn path(folder: &Path, name: &str) -> String {
+    folder.join(name).display().to_string()
+}
+
+/// Shows the steps of a build one after the other.
+#[derive(Debug, Default)]
+pub(crate) struct Steps(RefCell<Option<Step>>);
+
+impl Steps {
+    /// The last step ended well.
+    pub(crate) fn done(&self) {
+        if let Some(step) = self.0.take() {
+            step.done("");
+        }
+    }
+}
+
+impl Progress for Steps {
+    fn step(&self, what: &str) {
+        self.done();
+        self.0.replace(Some(Step::start(what)));
+    }
+
+    fn note(&self, what: &str) {
+        if let Some(step) = &*self.0.borrow() {
+            step.note(what);
+        }
+    }
+
+    fn bytes(&self, done: Bytes, total: Bytes) {
+        if let Some(step) = &*self.0.borrow() {
+            step.bytes(done, total);
+        }
+    }
+
+    fn line(&self, text: &str) {
+        match &*self.0.borrow() {
+            Some(step) => step.line(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+fn arch(text: &str) -> Result<Arch, WrongUse> {
+    let known = Arch::ALL.map(Arch::name).join(", ");
+    Arch::from_name(text).ok_or_else(|| WrongUse(format!("no such processor; there are {known}")))
+}
+
+fn profile(text: &str) -> Result<Profile, WrongUse> {
+    let known: Vec<&str> = Profile::ALL.iter().map(|p| p.name).collect();
+    Profile::by_name(text)
+        .ok_or_else(|| WrongUse(format!("no such profile; there are {}", known.join(", "))))
+}
+
+fn format(text: &str) -> Result<Format, WrongUse> {
+    match text {
+        "raw" => Ok(Format::Raw),
+        "qcow2" => Ok(Format::Qcow2),
+        _ => Err(WrongUse("no such format; there are raw, qcow2".to_owned())),
+    }
+}
+
+/// A version is the name of a folder.
+fn version(text: &str) -> Result<String, WrongUse> {
+    let good = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
+    if text.is_empty() || text.starts_with('.') || text.len() > 200 || !text.chars().all(good) {
+        return Err(WrongUse("a version has letters, digits and . _ - + only".to_owned()));
+    }
+    Ok(text.to_owned())
+}
+
+fn setting(text: &str) -> Result<(String, String), WrongUse> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(WrongUse("it is not NAME=TEXT".to_owned())),
+    }
 }
