@@ -8,6 +8,7 @@ mod chance;
 mod config;
 mod content;
 mod debug;
+mod dhcp;
 mod health;
 mod link;
 mod log;

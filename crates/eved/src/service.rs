@@ -79,6 +79,23 @@ impl Context {
     }
 }
 
+#[cfg(test)]
+impl Context {
+    /// A service of a test: all its folders are in one, and it ends when told through the sender.
+    pub(crate) fn in_folder(
+        service: Service,
+        folder: &std::path::Path,
+    ) -> (Context, watch::Sender<bool>) {
+        let paths = Paths {
+            run: folder.join("run"),
+            persist: folder.join("persist"),
+            config: folder.join("config"),
+        };
+        let (asked, stop) = watch::channel(false);
+        (Context { service, paths, notify: Notify(None), stop }, asked)
+    }
+}
+
 /// Runs one service to its end: logging, runtime, signals, watchdog.
 pub(crate) fn start<F>(service: Service, run: fn(Context) -> F) -> ExitCode
 where

@@ -1,0 +1,118 @@
+//! The service against a DHCP server of ours, over a virtual pair between two network namespaces.
+//! Needs root.
+
+use std::net::Ipv4Addr;
+
+use host::net::Namespace;
+
+use super::*;
+use crate::dhcp::{Given, read_request, write_reply};
+
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+
+/// Runs `act` on a runtime of its own inside a namespace.
+fn inside<T: Send, F: std::future::Future<Output = T>>(
+    namespace: &Namespace,
+    act: impl FnOnce() -> F + Send,
+) -> T {
+    let run = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(act())
+    };
+    namespace.enter(run).unwrap()
+}
+
+/// Answers like a server with one address to give, and stops after the first ACK.
+async fn serve_once() -> Asked {
+    tokio::time::timeout(Duration::from_secs(10), serve())
+        .await
+        .expect("nobody asks for an address")
+}
+
+async fn serve() -> Asked {
+    let netlink = Netlink::connect().unwrap();
+    let link = netlink.links().await.unwrap().into_iter().find(|l| l.name == "server0").unwrap();
+    netlink.up(link.index).await.unwrap();
+    let socket = DatagramSocket::open(link.index, dhcp::SERVER_PORT).unwrap();
+    loop {
+        let bytes = socket.receive().await.unwrap();
+        let Some(asked) = read_request(&bytes) else { continue };
+        let given = Given {
+            address: "10.9.0.42/24".parse().unwrap(),
+            server: SERVER,
+            gateway: Some(SERVER),
+            dns: vec![SERVER],
+            mtu: 1400,
+            lease_s: 600,
+        };
+        socket.broadcast(dhcp::CLIENT_PORT, &write_reply(&asked, SERVER, Some(&given))).unwrap();
+        if !asked.discover {
+            return Asked(asked.address, asked.server);
+        }
+    }
+}
+
+#[derive(Debug, PartialEq)]
+struct Asked(Option<Ipv4Addr>, Option<Ipv4Addr>);
+
+#[test]
+fn a_port_gets_address_route_and_dns_from_a_server() {
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test makes network namespaces: run as root"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let node = Namespace::open_or_make(&dir.path().join("node")).unwrap();
+    let server = Namespace::open_or_make(&dir.path().join("server")).unwrap();
+    inside(&node, || async {
+        let netlink = Netlink::connect().unwrap();
+        netlink.add_pair("eth0", "server0", [2, 0, 0, 0, 9, 1], 1500, &server).await.unwrap();
+    });
+    let (ctx, stop) = Context::in_folder(model::services::Service::Network, dir.path());
+    let roots = ctx.roots();
+    let name = PortName::new("uplink").unwrap();
+    let port = Port {
+        name: name.clone(),
+        interface: "eth0".to_owned(),
+        management: true,
+        cost: 0,
+        addressing: Addressing::Dhcp,
+        mtu: None,
+    };
+    let table = Table::<DesiredPorts>::from([(name.clone(), port)]);
+    Writer::<DesiredPorts>::open(&roots).unwrap().publish(table).unwrap();
+
+    // Nothing is asserted while the service runs: a failure must not leave it running.
+    let (asked, status, routes, links) = std::thread::scope(|scope| {
+        let node = &node;
+        let served = scope.spawn(|| inside(&server, serve_once));
+        scope.spawn(move || inside(node, || async { run(ctx).await.unwrap() }));
+        let asked = served.join();
+        let reader = Reader::<Ports>::open(&roots);
+        let status = (0..200).find_map(|_| {
+            std::thread::sleep(Duration::from_millis(25));
+            reader.get(&name).filter(|status| !status.addresses.is_empty())
+        });
+        let (routes, links) = inside(node, || async {
+            let netlink = Netlink::connect().unwrap();
+            (netlink.routes().await.unwrap(), netlink.links().await.unwrap())
+        });
+        stop.send_replace(true);
+        (asked, status, routes, links)
+    });
+    let wanted = Asked(Some(Ipv4Addr::new(10, 9, 0, 42)), Some(SERVER));
+    assert_eq!(asked.unwrap(), wanted, "what was offered is asked for, of who offered it");
+    let status = status.expect("the port gets its address within five seconds");
+    assert_eq!(status.addresses, ["10.9.0.42/24".parse().unwrap()]);
+    assert_eq!(status.gateway, Some(SERVER));
+    assert_eq!(status.lease.as_ref().map(|l| l.server), Some(SERVER));
+    assert_eq!(routes.iter().map(|r| r.gateway).collect::<Vec<_>>(), [Some(SERVER)]);
+    let eth0 = links.iter().find(|l| l.name == "eth0").unwrap();
+    assert_eq!(eth0.mtu, 1400, "the server's MTU is taken");
+    let resolv = dir.path().join("run/network/resolv.conf");
+    assert_eq!(std::fs::read_to_string(resolv).unwrap(), "nameserver 10.9.0.1\n");
+    let saved = dir.path().join("persist/network/ports.json");
+    assert!(saved.exists(), "ports that worked are kept for the next boot");
+    Namespace::remove(&dir.path().join("node")).unwrap();
+    Namespace::remove(&dir.path().join("server")).unwrap();
+}
