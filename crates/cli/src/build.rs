@@ -20,7 +20,7 @@ use crate::places;
 ///
 /// Example: eve build live --set soft_serial=12345
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, disable_version_flag = true)]
 pub(crate) struct Args {
     /// What to build
     #[arg(value_enum)]
