@@ -52,6 +52,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
                 ended = session.run(&ctx) => ended?,
                 () = another_id(&watch, &identities) => {
                     tracing::info!("the controller gave us another id");
+                    continue;
                 }
             }
         }
@@ -186,7 +187,7 @@ impl<'a> Session<'a> {
         let (told, mut answers) = mpsc::unbounded_channel();
         let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
         let mut up = is_up();
-        let saved = self.saved.as_deref().map(summary);
+        let saved = self.saved.as_deref().map(|d| self.summary(d));
         let mut event = Event::Started { certs: self.signers.is_some(), saved };
         loop {
             let before = self.state.problem.as_ref().map(|p| p.text.clone());
@@ -274,7 +275,7 @@ impl<'a> Session<'a> {
             Came::Config(Ok(Fetched::Unchanged)) => Event::Config(Answer::Unchanged),
             Came::Config(Ok(Fetched::Unusable(why))) => Event::Config(Answer::Unusable(why)),
             Came::Config(Ok(Fetched::Config { body, hash, device })) => {
-                let config = Some(summary(&device));
+                let config = Some(self.summary(&device));
                 self.received = Some((body, device));
                 Event::Config(Answer::Config { hash, config })
             }
@@ -284,6 +285,17 @@ impl<'a> Session<'a> {
                 _ if e.wants_certificates() => Answer::UnknownSigner(problem(e)),
                 _ => Answer::Failed(problem(e)),
             }),
+        }
+    }
+
+    fn summary(&self, device: &Device) -> Summary {
+        let now = host::clock::now();
+        let told = api::convert::items::properties(&device.items, &self.properties, now);
+        Summary {
+            id: device.id,
+            timestamp: device.timestamp,
+            certs_hash: device.controller_certs_hash.clone(),
+            interval: told.config_interval,
         }
     }
 
@@ -361,14 +373,6 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
         refused: device.map(|d| d.refused.clone()).unwrap_or_default(),
         node_name: device.map(|d| d.name.clone()).unwrap_or_default(),
         forgotten: state.forgotten,
-    }
-}
-
-fn summary(device: &Device) -> Summary {
-    Summary {
-        id: device.id,
-        timestamp: device.timestamp,
-        certs_hash: device.controller_certs_hash.clone(),
     }
 }
 

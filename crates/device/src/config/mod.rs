@@ -88,6 +88,8 @@ pub struct Summary {
     pub timestamp: Option<UnixMillis>,
     /// Changes with the controller's certificates.
     pub certs_hash: String,
+    /// How often it wants to be asked for: valid from its coming on, not from the one after it.
+    pub interval: Duration,
 }
 
 /// What the controller answered to the question for the config.
@@ -296,6 +298,7 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
             let state = State { hash, ..state };
             match admit(&state, config, at) {
                 Ok(new) => {
+                    let interval = new.interval;
                     let certs_changed = !new.certs_hash.is_empty()
                         && !state.certs_hash.is_empty()
                         && new.certs_hash != state.certs_hash;
@@ -307,7 +310,9 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
                         certs_wanted: state.certs_wanted || certs_changed,
                         ..state
                     };
-                    well(state, at, vec![Effect::Apply])
+                    let mut told = at.properties.clone();
+                    told.config_interval = interval;
+                    well(state, Moment { properties: &told, ..at }, vec![Effect::Apply])
                 }
                 Err(why) => {
                     let (state, effects) = well(state, at, Vec::new());

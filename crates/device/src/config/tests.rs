@@ -7,6 +7,7 @@ fn summary(timestamp: u64) -> Summary {
         id: ME.parse().unwrap(),
         timestamp: Some(UnixMillis(timestamp)),
         certs_hash: "c1".into(),
+        interval: Duration::from_secs(60),
     }
 }
 
@@ -183,6 +184,13 @@ fn an_unknown_signer_means_new_certificates_once() {
     let events = vec![miss(), Event::Certs(Ok(())), miss()];
     let told = play(asking(), events).1;
     assert_eq!(told, "FetchCerts, Certs in 86400 s, ask \"\", Poll in 60 s");
+}
+
+#[test]
+fn a_new_interval_counts_from_the_config_that_brings_it() {
+    let new = Summary { interval: Duration::from_secs(5), ..summary(6) };
+    let answer = Event::Config(Answer::Config { hash: "h".into(), config: Some(new) });
+    assert_eq!(play(asking(), vec![answer]).1, "Apply, Poll in 5 s");
 }
 
 #[test]
