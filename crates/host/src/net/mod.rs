@@ -1,12 +1,16 @@
 //! Networks of this machine: interfaces, addresses and routes, namespaces, raw packets. The packet
 //! filter is `nft`, called through [`apply_filter`].
 
+mod bridge;
+mod dhcp_server;
+pub mod dns;
 mod namespace;
 mod netlink;
 mod packet;
 
 use std::io;
 
+pub use dhcp_server::udp_on;
 pub use namespace::Namespace;
 pub use netlink::{Changes, Link, Netlink, Route};
 pub use packet::DatagramSocket;

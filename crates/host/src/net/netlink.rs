@@ -60,7 +60,7 @@ pub struct Route {
 /// A connection to the kernel's network. It belongs to the namespace it was made in.
 #[derive(Debug, Clone)]
 pub struct Netlink {
-    handle: Handle,
+    pub(super) handle: Handle,
 }
 
 /// Says that interfaces, addresses or routes changed.
@@ -319,7 +319,7 @@ fn route(message: &RouteMessage) -> Option<Route> {
     (table == u32::from(RouteHeader::RT_TABLE_MAIN) && route.index != 0).then_some(route)
 }
 
-fn error(doing: &str, error: rtnetlink::Error) -> NetError {
+pub(super) fn error(doing: &str, error: rtnetlink::Error) -> NetError {
     NetError::new(doing, to_io(error))
 }
 
