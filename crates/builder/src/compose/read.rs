@@ -690,6 +690,23 @@ mod tests {
     }
 
     #[test]
+    fn a_label_may_be_one_long_line_of_json() {
+        let binds: Vec<String> = (0..500).map(|n| format!("/some/path/{n}:/other/{n}")).collect();
+        let json = serde_json::json!({"env": ["A=x/y\"\\ \u{e9}\n"], "binds": binds, "uid": 0});
+        let run = label("a/b", &json.to_string()).unwrap();
+        assert_eq!(run.binds, Some(binds));
+        assert_eq!(run.env.unwrap(), ["A=x/y\"\\ \u{e9}\n"]);
+        let slashes = label("a/b", r#"{"cwd":"\/a\/b","sysctl":{"x":"<&>"}}"#).unwrap();
+        assert_eq!(slashes.cwd, "/a/b");
+    }
+
+    #[test]
+    fn comments_document_marks_and_line_ends_of_windows_are_nothing() {
+        let d = read("# x\r\n---\r\ninit: # y\r\n  - a/b:1\r\n# z\r\n...\r\n").unwrap();
+        assert_eq!(d.init, ["a/b:1"]);
+    }
+
+    #[test]
     fn a_label_must_not_name_the_container() {
         assert!(label("a/b", r#"{"binds": ["/a:/b"]}"#).unwrap().binds.is_some());
         let error = label("a/b", r#"{"name": "x"}"#).unwrap_err().to_string();
