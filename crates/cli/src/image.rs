@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use builder::image::{Format, live};
 use builder::pkg;
 use model::Bytes;
 
-use crate::out::{self, OrAdvise, Steps};
+use crate::build::{self, Steps};
+use crate::out::{self, OrAdvise};
 use crate::places;
 
 /// What a node boots and runs.
@@ -22,18 +24,39 @@ pub(crate) struct Images {
     pub hello: String,
 }
 
-/// Takes the disk image that was asked for, or builds one; builds the sample app.
-pub(crate) fn get(asked: Option<&Path>) -> anyhow::Result<Images> {
-    let repository = repository()?;
-    let options = pkg::Options::from_env(&repository);
-    let disk = places::live_image(asked)?;
-    let slot = disk.parent().map(|dir| dir.join("slot.img"));
-    let slot = slot.and_then(|s| s.metadata().ok()).map(|m| Bytes(m.len()));
+/// Takes the disk image that was asked for, or builds one: what has not changed since the last time
+/// is not done again. Builds the sample app.
+pub(crate) fn get(asked: Option<&Path>, debug: bool) -> anyhow::Result<Images> {
+    let (disk, slot) = match asked {
+        Some(path) => (places::live_image(Some(path))?, slot_beside(path)),
+        None => build_disk(debug)?,
+    };
+    let options = pkg::Options::from_env(&repository()?);
     let steps = Steps::default();
     let built = pkg::build(&["apps/hello".to_owned()], &options, &steps).or_advise()?;
-    steps.finish();
+    steps.done();
     let hello = built.get("apps/hello").context("apps/hello was not built")?.image.clone();
     Ok(Images { disk, slot, registry: options.layout(), hello })
+}
+
+fn build_disk(debug: bool) -> anyhow::Result<(PathBuf, Option<Bytes>)> {
+    let mut request = build::default_request()?;
+    request.formats = vec![Format::Raw];
+    if debug {
+        // Beside the others: an image with a shell is not taken for one without.
+        request.debug = true;
+        request.out = request.out.join("debug");
+    }
+    let steps = Steps::default();
+    let facts = live(&request, &steps).or_advise()?;
+    steps.done();
+    Ok((facts.folder.join("live.raw"), facts.slot.map(|slot| slot.size)))
+}
+
+/// The size of the slot image that was built with a disk.
+fn slot_beside(disk: &Path) -> Option<Bytes> {
+    let slot = disk.parent()?.join("slot.img");
+    slot.metadata().ok().map(|meta| Bytes(meta.len()))
 }
 
 /// The repository that this is run in: here or in a folder above.

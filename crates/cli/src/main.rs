@@ -62,7 +62,9 @@ fn main() -> std::process::ExitCode {
         Command::Controller(args) => controller::run(args),
         Command::Fleet(command) => fleet::run(command),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Eve::command(), "eve", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Eve::command(), "eve", &mut script);
+            out::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     };

@@ -119,56 +119,6 @@ impl Drop for Step {
     }
 }
 
-/// Steps one after the other, for whoever reports them as they come: a new one ends the one before.
-#[derive(Debug, Default)]
-pub(crate) struct Steps {
-    current: Mutex<Option<Step>>,
-}
-
-impl Steps {
-    /// The last step ended well. Without this it counts as failed.
-    pub(crate) fn finish(&self) {
-        self.next(None);
-    }
-
-    fn next(&self, next: Option<Step>) {
-        let Ok(mut current) = self.current.lock() else { return };
-        if let Some(before) = current.take() {
-            before.done("");
-        }
-        *current = next;
-    }
-
-    fn with(&self, tell: impl FnOnce(&Step)) {
-        if let Ok(current) = self.current.lock()
-            && let Some(step) = &*current
-        {
-            tell(step);
-        }
-    }
-}
-
-impl builder::pkg::Progress for Steps {
-    fn step(&self, what: &str) {
-        self.next(Some(Step::start(what)));
-    }
-
-    fn note(&self, what: &str) {
-        self.with(|step| step.note(what));
-    }
-
-    fn bytes(&self, done: Bytes, total: Bytes) {
-        self.with(|step| step.bytes(done, total));
-    }
-
-    fn line(&self, text: &str) {
-        match self.current.lock().as_deref() {
-            Ok(Some(step)) => step.line(text),
-            _ => eprintln!("{text}"),
-        }
-    }
-}
-
 fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Boot this raw disk image instead of building one
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// Build and boot the debug profile: a shell on the debug channel, services on the console
+    #[arg(long, conflicts_with = "image")]
+    debug: bool,
     /// The port of this machine for the app's page
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -200,13 +203,13 @@ fn tell_where(folder: &Folder) {
         eprintln!("\nthe end of the node's serial log:");
         tail.iter().for_each(|line| eprintln!("  {line}"));
     }
-    eprintln!("\nlogs:");
-    for log in [folder.serial_log(), folder.qemu_log(), folder.controller_log()] {
-        if log.exists() {
-            eprintln!("  {}", log.display());
-        }
+    let logs = [folder.serial_log(), folder.qemu_log(), folder.controller_log()];
+    let logs: Vec<_> = logs.iter().filter(|log| log.exists()).collect();
+    if !logs.is_empty() {
+        eprintln!("\nlogs:");
+        logs.iter().for_each(|log| eprintln!("  {}", log.display()));
+        eprintln!();
     }
-    eprintln!();
 }
 
 fn state_dir(asked: Option<&std::path::Path>) -> PathBuf {

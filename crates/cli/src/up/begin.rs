@@ -10,7 +10,7 @@ use super::fleet::{self, Fleet};
 use super::state::{FORMAT, Folder, Mark, State};
 use super::{Args, node};
 use crate::image::{self, Images};
-use crate::out::{OrAdvise, Seconds, Step};
+use crate::out::{self, OrAdvise, Seconds, Step};
 use crate::places;
 
 /// How often everything is looked at while waiting.
@@ -38,13 +38,13 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
 
     // Whatever would fail late is looked at first: a build takes minutes.
     let firmware = Firmware::find().or_advise()?;
-    Forward::local(args.port, node::PAGE_PORT).check_free().or_advise()?;
-    Forward::local(args.controller_port, 0).check_free().or_advise()?;
+    check_free(args.port, "--port")?;
+    check_free(args.controller_port, "--controller-port")?;
     let step = Step::start("checking for KVM");
     let (accel, accel_why) = probe::accel(&places::cache()).or_advise()?;
     step.done(format!("{accel}: {accel_why}"));
 
-    let images = image::get(args.image.as_deref())?;
+    let images = image::get(args.image.as_deref(), args.debug)?;
     let image_stamp = node::stamp(&images.disk)?;
     let same = before.filter(|b| b.image_stamp == image_stamp && folder.disk().exists());
     let renewed = same.is_none();
@@ -88,10 +88,21 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
     folder.save(&state)?;
 
     let limit = Duration::from_secs(args.timeout);
-    let mut boot = Boot { state, folder, fleet, serial, until: Instant::now() + limit, limit };
+    let now = Instant::now();
+    let mut boot = Boot { state, folder, fleet, serial, until: now + limit, limit, asked: now };
     boot.watch()?;
     folder.save(&boot.state)?;
     Ok(boot.state)
+}
+
+/// Says how to choose another if somebody else has the port.
+fn check_free(port: u16, option: &str) -> anyhow::Result<()> {
+    Forward::local(port, 0).check_free().map_err(|error| {
+        let advice = format!(
+            "stop the program on port {port} (`ss -ltnp` names it), or choose another with {option}"
+        );
+        out::advised(model::chain(&error), advice)
+    })
 }
 
 fn begin_controller(
@@ -123,6 +134,8 @@ struct Boot<'a> {
     serial: SerialLog,
     until: Instant,
     limit: Duration,
+    /// When the controller was last asked about the node.
+    asked: Instant,
 }
 
 impl Boot<'_> {
@@ -130,7 +143,8 @@ impl Boot<'_> {
         let step = Step::start("booting the node");
         self.wait(&step, "", |boot| {
             let last = boot.serial.tail(1).pop().map(|l| l.text).unwrap_or_default();
-            let up = boot.serial.find("eve-init:").is_some();
+            // A console that is told to be quiet says nothing; the controller hears all the same.
+            let up = boot.serial.find("eve-init:").is_some() || boot.is_heard()?;
             Ok(if up { Look::Done } else { Look::NotYet(last) })
         })?;
         self.state.timeline = node::marks(&self.serial.lines());
@@ -138,28 +152,20 @@ impl Boot<'_> {
         step.done(self.shown("init"));
 
         let step = Step::start("onboarding");
-        let mut asked = Instant::now() - ASK_EVERY;
         self.wait(&step, "the controller has not heard of the node", |boot| {
-            if asked.elapsed() < ASK_EVERY {
-                return Ok(Look::Same);
-            }
-            asked = Instant::now();
-            let node = boot.fleet.node()?;
-            let heard = node.seen.is_some_and(|at| at >= boot.state.started);
             let last = boot.serial.tail(1).pop().map(|l| l.text).unwrap_or_default();
-            Ok(if heard && node.registered.is_some() { Look::Done } else { Look::NotYet(last) })
+            Ok(if boot.is_heard()? { Look::Done } else { Look::NotYet(last) })
         })?;
         self.mark("onboarded");
         step.done(self.shown("onboarded"));
 
         let step = Step::start(format!("starting {} on the node", fleet::APP));
         let page = node::page(&self.state);
-        let mut asked = Instant::now() - ASK_EVERY;
         self.wait(&step, "", |boot| {
-            if asked.elapsed() < ASK_EVERY {
+            if boot.asked.elapsed() < ASK_EVERY {
                 return Ok(Look::Same);
             }
-            asked = Instant::now();
+            boot.asked = Instant::now();
             // The health check first: it is small and says that the app means to serve.
             let well = |path| page.get(path, PAGE_LIMIT).is_ok_and(|p| p.status == 200);
             if well("/healthz") && well("/") {
@@ -170,6 +176,18 @@ impl Boot<'_> {
         self.mark("page answers");
         step.done(self.shown("page answers"));
         Ok(())
+    }
+
+    /// Whether the node has onboarded, and been heard of since it was powered on.
+    /// Asked too soon again, it says no.
+    fn is_heard(&mut self) -> anyhow::Result<bool> {
+        if self.asked.elapsed() < ASK_EVERY {
+            return Ok(false);
+        }
+        self.asked = Instant::now();
+        let node = self.fleet.node()?;
+        let heard = node.seen.is_some_and(|at| at >= self.state.started);
+        Ok(heard && node.registered.is_some())
     }
 
     /// Looks again and again, and at whether everything still lives.

@@ -81,8 +81,8 @@ pub(super) fn page(state: &State) -> Forward {
 /// init.
 pub(super) fn marks(lines: &[Line]) -> Vec<Mark> {
     const SIGNS: [(&str, &[&str]); 3] = [
-        ("firmware", &["EFI stub:", "BdsDxe: starting", "Linux version"]),
-        ("kernel", &["Linux version", "EFI stub: Loaded initrd"]),
+        ("firmware", &["BdsDxe: starting", "EFI stub:", "Linux version"]),
+        ("kernel", &["EFI stub:", "Linux version"]),
         ("init", &["eve-init:"]),
     ];
     let first = |signs: &[&str]| {
