@@ -45,6 +45,7 @@ fn main() -> ExitCode {
     match (name.as_str(), rest.first().map(String::as_str)) {
         ("modprobe", _) => modules::modprobe(&rest),
         (_, Some("load-modules")) => modules::load_for_devices(&rest[1..]),
+        (_, Some("check-root")) => verity::check_root(),
         _ if std::process::id() != 1 => {
             eprintln!("eve-init is PID 1 of a node; nothing else calls it");
             ExitCode::from(2)

@@ -4,7 +4,7 @@
 //! It reads what depmod wrote (`modules.dep`, `.alias`, `.softdep`, `.builtin`; formats: depmod(8),
 //! modules.dep(5)). Modules lie uncompressed in the image. No options, no blacklist, no unloading.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -135,17 +135,15 @@ fn sysfs_aliases(folder: &Path) -> BTreeSet<String> {
     found
 }
 
-/// What depmod knows of one kernel's modules.
+/// What depmod knows of one kernel's modules: its files as they are. They are searched line by line,
+/// because most calls look for one name and end.
 #[derive(Debug, Default)]
 struct Index {
     folder: PathBuf,
-    /// Name to the paths to load, dependencies first, itself last.
-    chains: BTreeMap<String, Vec<String>>,
-    /// Pattern and name.
-    aliases: Vec<(String, String)>,
-    /// Name to the names to load before it.
-    before: BTreeMap<String, Vec<String>>,
-    builtin: BTreeSet<String>,
+    dep: String,
+    alias: String,
+    softdep: String,
+    builtin: String,
 }
 
 impl Index {
@@ -157,74 +155,69 @@ impl Index {
         // Only modules.dep must be there.
         let optional = |name: &str| text(name).unwrap_or_default();
         let dep = text("modules.dep")?;
-        let [alias, soft, builtin] =
+        let [alias, softdep, builtin] =
             ["modules.alias", "modules.softdep", "modules.builtin"].map(optional);
-        Ok(Index { folder: folder.to_owned(), ..Index::parse(&dep, &alias, &soft, &builtin) })
-    }
-
-    fn parse(dep: &str, alias: &str, soft: &str, builtin: &str) -> Index {
-        let mut index = Index::default();
-        for line in dep.lines() {
-            let Some((path, needs)) = line.split_once(':') else { continue };
-            // depmod writes what is needed last-needed first.
-            let mut chain: Vec<String> =
-                needs.split_whitespace().rev().map(str::to_owned).collect();
-            chain.push(path.to_owned());
-            index.chains.insert(name_of(path), chain);
-        }
-        for line in alias.lines() {
-            let mut words = line.split_whitespace();
-            if let (Some("alias"), Some(pattern), Some(module)) =
-                (words.next(), words.next(), words.next())
-            {
-                index.aliases.push((normal(pattern), normal(module)));
-            }
-        }
-        for line in soft.lines() {
-            let mut words = line.split_whitespace();
-            if let (Some("softdep"), Some(module)) = (words.next(), words.next()) {
-                let pre = words.skip_while(|w| *w != "pre:").skip(1).take_while(|w| *w != "post:");
-                index.before.insert(normal(module), pre.map(normal).collect());
-            }
-        }
-        index.builtin = builtin.lines().map(name_of).collect();
-        index
+        Ok(Index { folder: folder.to_owned(), dep, alias: normal(&alias), softdep, builtin })
     }
 
     /// The paths to load for a module's name or a device's alias, in order. Empty if it is built in;
     /// `None` if nothing answers to it.
     fn resolve(&self, asked: &str) -> Option<Vec<String>> {
         let asked = normal(asked);
-        if self.builtin.contains(&asked) {
+        if self.builtin.lines().any(|path| is_named(path, &asked)) {
             return Some(Vec::new());
         }
-        if self.chains.contains_key(&asked) {
-            return Some(self.with_soft(&asked));
+        if let Some(paths) = self.with_soft(&asked) {
+            return Some(paths);
         }
+        let mut answers = self.aliases().filter(|(pattern, _)| matches(pattern, &asked)).peekable();
+        answers.peek()?;
         let mut paths: Vec<String> = Vec::new();
-        let mut any = false;
-        for (_, module) in self.aliases.iter().filter(|(pattern, _)| matches(pattern, &asked)) {
-            any = true;
-            for path in self.with_soft(module) {
-                if !paths.contains(&path) {
-                    paths.push(path);
-                }
+        for path in answers.filter_map(|(_, module)| self.with_soft(module)).flatten() {
+            if !paths.contains(&path) {
+                paths.push(path);
             }
         }
-        any.then_some(paths)
+        Some(paths)
     }
 
-    fn with_soft(&self, module: &str) -> Vec<String> {
-        let before = self.before.get(module).into_iter().flatten();
-        let names = before.map(String::as_str).chain(std::iter::once(module));
-        names.flat_map(|name| self.chains.get(name).cloned().unwrap_or_default()).collect()
+    /// `alias PATTERN MODULE`
+    fn aliases(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.alias.lines().filter_map(|line| line.strip_prefix("alias ")?.rsplit_once(' '))
+    }
+
+    /// A module with all it needs, and with what `softdep MODULE pre: … post: …` puts before it.
+    fn with_soft(&self, module: &str) -> Option<Vec<String>> {
+        let own = self.chain(module)?;
+        let soft = self.softdep.lines().find_map(|line| {
+            let mut words = line.strip_prefix("softdep ")?.split_whitespace();
+            (normal(words.next()?) == module).then_some(words)
+        });
+        let before = soft
+            .into_iter()
+            .flat_map(|words| words.skip_while(|w| *w != "pre:").skip(1))
+            .take_while(|w| *w != "post:")
+            .filter_map(|name| self.chain(&normal(name)))
+            .flatten();
+        Some(before.chain(own).collect())
+    }
+
+    /// A module with all it needs, in the order of loading.
+    fn chain(&self, module: &str) -> Option<Vec<String>> {
+        let entries = self.dep.lines().filter_map(|line| line.split_once(':'));
+        let (path, needs) = { entries }.find(|(path, _)| is_named(path, module))?;
+        // depmod writes what is needed last-needed first.
+        let needs = needs.split_whitespace().rev().map(str::to_owned);
+        Some(needs.chain([path.to_owned()]).collect())
     }
 }
 
 /// `kernel/drivers/net/virtio-net.ko` is the module `virtio_net`.
-fn name_of(path: &str) -> String {
+fn is_named(path: &str, module: &str) -> bool {
     let file = path.rsplit('/').next().unwrap_or(path);
-    normal(file.split(".ko").next().unwrap_or(file))
+    let Some(stem) = file.strip_suffix(".ko") else { return false };
+    let same = |(a, b): (u8, u8)| a == b || (a == b'-' && b == b'_');
+    stem.len() == module.len() && stem.bytes().zip(module.bytes()).all(same)
 }
 
 /// `-` and `_` are the same in names, but not inside `[…]`.
@@ -300,7 +293,13 @@ mod tests {
 
     #[track_caller]
     fn check(asked: &str, paths: Option<&[&str]>) {
-        let index = Index::parse(DEP, ALIAS, SOFT, "kernel/fs/proc.ko\n");
+        let index = Index {
+            folder: PathBuf::new(),
+            dep: DEP.to_owned(),
+            alias: normal(ALIAS),
+            softdep: SOFT.to_owned(),
+            builtin: "kernel/fs/proc.ko\n".to_owned(),
+        };
         let want = paths.map(|all| all.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
         assert_eq!(index.resolve(asked), want, "{asked}");
     }

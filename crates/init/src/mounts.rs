@@ -54,8 +54,11 @@ const REST: &[Mount] = &[
     entry("pstore", "/sys/fs/pstore", PLAIN, "", false),
 ];
 
-/// Mounts /proc, /sys and /dev, unless they are there already.
+/// Mounts /proc, /sys and /dev, unless the initrd has left them to us.
 pub(crate) fn first() -> Result<(), Failure> {
+    if Path::new("/proc/self").exists() {
+        return Ok(());
+    }
     FIRST.iter().try_for_each(one)
 }
 

@@ -24,6 +24,9 @@ use crate::{cgroup, cmdline, config, console, folders, mounts, shutdown, spawn};
 /// At least this often the loop goes round.
 const TICK: Duration = Duration::from_secs(1);
 
+/// When the root file system is read whole, in milliseconds since the kernel started.
+const ROOT_CHECK_AT_MS: u64 = 60_000;
+
 /// What PID 1 knows and holds.
 pub(crate) struct Node {
     pub(crate) table: Table,
@@ -40,6 +43,7 @@ pub(crate) struct Node {
     out_of_memory: Vec<(Service, u64)>,
     persist_ready: bool,
     told_ready: bool,
+    root_checked: bool,
 }
 
 /// Returns only if the node cannot run; the kernel then panics.
@@ -96,6 +100,7 @@ fn prepare() -> Result<Node, String> {
         out_of_memory: Vec::new(),
         persist_ready: false,
         told_ready: false,
+        root_checked: false,
     })
 }
 
@@ -119,6 +124,8 @@ fn settings() {
     }
     if cmdline::debug(&fs::read_to_string("/proc/cmdline").unwrap_or_default()) {
         console::note("debug mode (eve.debug): services also write to the console");
+        // The log's service does it, and it is no root.
+        let _ = std::os::unix::fs::chown("/dev/console", Some(Service::Log.spec().uid), None);
     }
 }
 
@@ -161,6 +168,7 @@ impl Node {
                 mark("hardware-watchdog-fired");
             }
             self.watchdog.feed();
+            self.check_root();
             events.push_back(Event::Tick);
         }
     }
@@ -305,6 +313,14 @@ impl Node {
             let args: Vec<&str> =
                 std::iter::once("load-modules").chain(now.iter().map(String::as_str)).collect();
             self.loader = spawn::start_self(&args).inspect_err(|f| console::warn(f)).ok();
+        }
+    }
+
+    /// Once a boot, when the rush is over, all of the root file system is read.
+    fn check_root(&mut self) {
+        if !self.root_checked && console::uptime_ms() > ROOT_CHECK_AT_MS {
+            self.root_checked = true;
+            let _ = spawn::start_self(&["check-root"]).inspect_err(|f| console::warn(f));
         }
     }
 
