@@ -14,10 +14,11 @@ pub(crate) fn uptime_ms() -> u64 {
     seconds * 1000 + nanos / 1_000_000
 }
 
-/// A step of the boot, with the time it was reached.
+/// A step of the boot, with the time it was reached. As loud as a warning: the console shows no
+/// less (`loglevel=5`), and milestones are what a person looks for there.
 pub(crate) fn milestone(what: &str) {
     let ms = uptime_ms();
-    write(5, format_args!("{what} after {}.{:02} s", ms / 1000, ms % 1000 / 10));
+    write(4, format_args!("{what} after {}.{:02} s", ms / 1000, ms % 1000 / 10));
 }
 
 /// Something worth a line.
