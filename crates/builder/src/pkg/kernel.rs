@@ -272,11 +272,7 @@ fn unpack(path: &str, node: &Node) -> Result<Arc<[u8]>, String> {
 fn info(elf: &[u8]) -> Option<Info> {
     let number = |at: usize, len: usize| -> Option<usize> {
         let raw = elf.get(at..at.checked_add(len)?)?;
-        let value = raw
-            .iter()
-            .rev()
-            .try_fold(0usize, |n, b| n.checked_mul(256).map(|n| n | usize::from(*b)));
-        value
+        raw.iter().rev().try_fold(0usize, |n, b| n.checked_mul(256).map(|n| n | usize::from(*b)))
     };
     if elf.get(..6)? != b"\x7fELF\x02\x01" {
         return None;

@@ -1,7 +1,7 @@
 //! Which Debian mirror to ask: the one that the host's apt uses for Debian, unless we are told.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Suites that only Debian itself has. An apt source of one of them, with `main`, is a Debian mirror.
 const SUITES: [&str; 10] = [
@@ -29,12 +29,7 @@ struct Source {
 /// The Debian mirror in apt's configuration below `etc` (`/etc/apt`), without a slash at its end.
 /// `None` if there is none, as on a machine that is not Debian.
 pub(super) fn of_host(etc: &Path) -> Option<String> {
-    let mut names = vec![etc.join("sources.list")];
-    if let Ok(dir) = fs::read_dir(etc.join("sources.list.d")) {
-        let mut more: Vec<_> = dir.filter_map(|e| e.ok().map(|e| e.path())).collect();
-        more.sort();
-        names.extend(more);
-    }
+    let names = files(etc, "sources.list");
     let sources = names.iter().flat_map(|path| {
         let text = fs::read_to_string(path).unwrap_or_default();
         match path.extension().and_then(|e| e.to_str()) {
@@ -48,25 +43,31 @@ pub(super) fn of_host(etc: &Path) -> Option<String> {
 
 /// The proxy in apt's configuration below `etc`, for `http` or `https`.
 pub(super) fn proxy_of_host(etc: &Path, scheme: &str) -> Option<String> {
-    let mut names = vec![etc.join("apt.conf")];
-    if let Ok(dir) = fs::read_dir(etc.join("apt.conf.d")) {
+    let names = files(etc, "apt.conf");
+    let texts = names.iter().filter_map(|path| fs::read_to_string(path).ok());
+    texts.filter_map(|text| proxy(&text, scheme)).next_back()
+}
+
+/// `etc/name` and the files of `etc/name.d`, in the order in which apt reads them.
+fn files(etc: &Path, name: &str) -> Vec<PathBuf> {
+    let mut files = vec![etc.join(name)];
+    if let Ok(dir) = fs::read_dir(etc.join(format!("{name}.d"))) {
         let mut more: Vec<_> = dir.filter_map(|e| e.ok().map(|e| e.path())).collect();
         more.sort();
-        names.extend(more);
+        files.extend(more);
     }
-    let texts = names.iter().filter_map(|path| fs::read_to_string(path).ok());
-    texts.filter_map(|text| proxy(&text, scheme)).last()
+    files
 }
 
 fn proxy(text: &str, scheme: &str) -> Option<String> {
     let key = format!("acquire::{scheme}::proxy");
     let lines = text.lines().map(str::trim).filter(|l| !l.starts_with("//") && !l.starts_with('#'));
-    let values = lines.filter_map(|line| {
+    let mut values = lines.filter_map(|line| {
         let (name, rest) = line.split_once(char::is_whitespace)?;
         let value = rest.trim().trim_end_matches(';').trim_matches('"');
         (name.to_ascii_lowercase() == key).then(|| value.to_owned())
     });
-    values.last().filter(|v| v.contains("://"))
+    values.next_back().filter(|v| v.contains("://"))
 }
 
 fn choose(sources: &[Source], read: &dyn Fn(&Path) -> Option<String>) -> Option<String> {
