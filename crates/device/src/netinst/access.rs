@@ -5,11 +5,13 @@
 //! and one for what it receives (`to-…`). Established connections pass without asking again, but
 //! for limits, which count every packet: they stand in a chain of their own that is asked first.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::{IpNet, Ipv4Net};
 use model::desired::{self, Action, Direction, Match, PortName, Protocol};
+
+use sha2::{Digest, Sha256};
 
 use super::filter::{Chain, Names, Rule, Then, When};
 
@@ -234,9 +236,14 @@ pub(super) fn name_sets<'a>(rules: impl Iterator<Item = &'a desired::Rule>) -> V
         Match::Host(name) => Some(plain(name)),
         _ => None,
     });
-    let sorted: std::collections::BTreeSet<String> = hosts.collect();
-    let named = |(at, suffix)| NameSet { suffix, set: format!("host-{at}") };
-    sorted.into_iter().enumerate().map(named).collect()
+    let sorted: BTreeSet<String> = hosts.collect();
+    // The same name has the same set for ever: what was learned for it stays true.
+    let named = |suffix: String| {
+        let hash = Sha256::digest(&suffix);
+        let set = format!("host-{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]);
+        NameSet { suffix, set }
+    };
+    sorted.into_iter().map(named).collect()
 }
 
 fn plain(name: &str) -> String {

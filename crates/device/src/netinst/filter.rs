@@ -198,14 +198,23 @@ impl Ruleset {
     }
 }
 
-/// The batch that puts addresses into a named set for so many seconds.
-pub fn learn(set: &str, addresses: &[Ipv4Addr], seconds: u32) -> String {
-    let elements: Vec<Value> = addresses
-        .iter()
-        .map(|ip| json!({ "elem": { "val": ip.to_string(), "timeout": seconds } }))
-        .collect();
-    let element = json!({ "family": "inet", "table": TABLE, "name": set, "elem": elements });
-    json!({ "nftables": [{ "add": { "element": element } }] }).to_string()
+/// The batch that puts addresses into named sets, each for so many seconds from now.
+pub fn learn<'a>(elements: impl IntoIterator<Item = (&'a str, Ipv4Addr, u32)>) -> String {
+    let mut commands = Vec::new();
+    for (set, address, seconds) in elements {
+        let with = |elements: Value| {
+            json!({ "element": {
+                "family": "inet", "table": TABLE, "name": set, "elem": elements,
+            }})
+        };
+        // The time of an element that is there already would stay what it was.
+        let bare = with(json!([address.to_string()]));
+        commands.push(json!({ "add": bare }));
+        commands.push(json!({ "delete": bare }));
+        let timed = json!({ "elem": { "val": address.to_string(), "timeout": seconds } });
+        commands.push(json!({ "add": with(json!([timed])) }));
+    }
+    json!({ "nftables": commands }).to_string()
 }
 
 impl Family {

@@ -2,21 +2,22 @@
 //!
 //! An app's interface has one address for good. Others on the network (what an app runs inside)
 //! get what is free in the range, for an hour at a time.
+//!
+//! Not done: DECLINE, RELEASE and INFORM. What a guest gives up is free when its hour is over.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
-use model::UnixMillis;
 use model::desired::LocalNetwork;
+use model::{NetworkInstanceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use super::numbers::free_address;
 
 /// How long a lease is.
 pub const LEASE: Duration = Duration::from_secs(3600);
-/// How long an offer, or the refusal of an address, is remembered.
+/// How long an offer is remembered.
 const SHORT: Duration = Duration::from_secs(60);
 
 /// A hardware address.
@@ -31,8 +32,6 @@ pub struct Dhcp {
     pub routed: bool,
     /// Largest packet.
     pub mtu: u16,
-    /// Time servers.
-    pub ntp: Vec<Ipv4Addr>,
     /// Addresses of apps.
     pub reserved: BTreeMap<Mac, Ipv4Addr>,
 }
@@ -44,11 +43,31 @@ pub struct Guests {
     pub held: Vec<Held>,
 }
 
+/// The file of all guests. Every version that was ever written loads.
+#[derive(Deserialize, Serialize)]
+#[serde(tag = "version")]
+enum Saved {
+    #[serde(rename = "1")]
+    V1 { networks: BTreeMap<NetworkInstanceId, Guests> },
+}
+
+/// Reads what [`guests_to_bytes`] wrote, of this version or an earlier one.
+pub fn guests_from_bytes(
+    bytes: &[u8],
+) -> Result<BTreeMap<NetworkInstanceId, Guests>, serde_json::Error> {
+    serde_json::from_slice(bytes).map(|Saved::V1 { networks }| networks)
+}
+
+/// The text of the file of guests.
+pub fn guests_to_bytes(networks: &BTreeMap<NetworkInstanceId, Guests>) -> Vec<u8> {
+    serde_json::to_vec_pretty(&Saved::V1 { networks: networks.clone() }).unwrap_or_default()
+}
+
 /// A lease of someone who is no app.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Held {
-    /// Whose. `None`: nobody's; someone found the address in use.
-    pub mac: Option<Mac>,
+    /// Whose.
+    pub mac: Mac,
     /// The address.
     pub address: Ipv4Addr,
     /// When it is free again.
@@ -75,12 +94,6 @@ pub enum RequestKind {
     Discover,
     /// I take, or keep, that address.
     Request,
-    /// Someone else has that address.
-    Decline,
-    /// I do not need that address any more.
-    Release,
-    /// I have an address; what else should I know?
-    Inform,
 }
 
 /// What the server says.
@@ -92,8 +105,6 @@ pub enum Answer {
     Ack(Ipv4Addr),
     /// It is not for you.
     Nak,
-    /// What else there is to know.
-    Informed,
 }
 
 /// One message. `None`: nothing is said to it.
@@ -111,19 +122,6 @@ pub fn answer(
     }
     let own = dhcp.reserved.get(&request.mac).copied();
     match request.kind {
-        RequestKind::Inform => (guests, Some(Answer::Informed)),
-        RequestKind::Release => {
-            guests.held.retain(|held| held.mac != Some(request.mac));
-            (guests, None)
-        }
-        RequestKind::Decline => {
-            // Whoever is no app may not take addresses out of use but the one it was given.
-            let theirs = guests.held.iter_mut().find(|held| held.mac == Some(request.mac));
-            if let Some(held) = theirs {
-                *held = Held { mac: None, address: held.address, until: now.after(LEASE) };
-            }
-            (guests, None)
-        }
         RequestKind::Discover => {
             let Some(address) = own.or_else(|| guests.choose(dhcp, request)) else {
                 return (guests, None);
@@ -151,7 +149,7 @@ pub fn answer(
 impl Guests {
     /// What it has; else what it asks for, if that is free; else anything that is.
     fn choose(&self, dhcp: &Dhcp, request: &Request) -> Option<Ipv4Addr> {
-        let theirs = self.held.iter().find(|held| held.mac == Some(request.mac));
+        let theirs = self.held.iter().find(|held| held.mac == request.mac);
         if let Some(held) = theirs {
             return Some(held.address);
         }
@@ -166,25 +164,7 @@ impl Guests {
     }
 
     fn hold(&mut self, mac: Mac, address: Ipv4Addr, until: UnixMillis) {
-        self.held.retain(|held| held.mac != Some(mac) && held.address != address);
-        self.held.push(Held { mac: Some(mac), address, until });
+        self.held.retain(|held| held.mac != mac && held.address != address);
+        self.held.push(Held { mac, address, until });
     }
-}
-
-impl Dhcp {
-    /// Routes a client should have: the way out, if there is one. The network itself follows from
-    /// the mask.
-    pub fn routes(&self) -> Vec<(Ipv4Net, Ipv4Addr)> {
-        let default = (Ipv4Net::default(), self.local.gateway);
-        if self.routed { vec![default] } else { Vec::new() }
-    }
-}
-
-/// The addresses in a list that are IPv4.
-pub(super) fn only_v4(all: &[IpAddr]) -> Vec<Ipv4Addr> {
-    let v4 = |ip: &IpAddr| match ip {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    };
-    all.iter().filter_map(v4).collect()
 }

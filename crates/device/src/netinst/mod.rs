@@ -403,8 +403,7 @@ fn leases_of(network: NetworkInstanceId, seats: &[Seat<'_>], inputs: &Inputs<'_>
         address: seat.link.address.addr(),
     });
     let guests = inputs.guests.get(&network).into_iter().flat_map(|guests| &guests.held);
-    let guests =
-        guests.filter_map(|held| Some(Lease { app: None, mac: held.mac?, address: held.address }));
+    let guests = guests.map(|held| Lease { app: None, mac: held.mac, address: held.address });
     apps.chain(guests).collect()
 }
 
@@ -446,12 +445,10 @@ impl Local<'_> {
             })
             .collect();
         upstream.retain(|server| !own.contains(server));
-        let ntp: Vec<IpAddr> = self.ports.iter().flat_map(|p| p.ntp.clone()).collect();
         let dhcp = Dhcp {
             local: self.local.clone(),
             routed: self.desired.port.is_some(),
             mtu: self.mtu,
-            ntp: leases::only_v4(&ntp),
             reserved: mine().map(|s| (s.link.mac, s.link.address.addr())).collect(),
         };
         let names = Names { hosts, upstream, watched: watched.to_vec() };
