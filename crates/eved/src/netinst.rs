@@ -330,3 +330,6 @@ fn load<T: Default>(
         T::default()
     })
 }
+
+#[cfg(test)]
+mod tests;
