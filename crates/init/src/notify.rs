@@ -44,7 +44,7 @@ impl Notify {
         let mut all = Vec::new();
         // Bounded: a service that talks without end must not keep us from our work.
         for _ in 0..256 {
-            let mut text = [0_u8; 512];
+            let mut text = [0_u8; 2048];
             let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
             let mut control = RecvAncillaryBuffer::new(&mut space);
             let mut parts = [IoSliceMut::new(&mut text)];
@@ -55,7 +55,7 @@ impl Notify {
                 _ => None,
             });
             if let Some(pid) = sender {
-                all.extend(parse(&text[..message.bytes.min(512)]).into_iter().map(|s| (pid, s)));
+                all.extend(parse(&text[..message.bytes.min(2048)]).into_iter().map(|s| (pid, s)));
             }
         }
         all
@@ -74,7 +74,7 @@ fn parse(message: &[u8]) -> Vec<Said> {
         .filter_map(|line| match line.split_once('=')? {
             ("READY", "1") => Some(Said::Ready),
             ("WATCHDOG", "1") => Some(Said::Alive),
-            ("STATUS", text) => Some(Said::Status(text.chars().take(200).collect())),
+            ("STATUS", text) => Some(Said::Status(text.chars().take(500).collect())),
             _ => None,
         })
         .collect()
