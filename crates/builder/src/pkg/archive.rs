@@ -79,7 +79,8 @@ impl<'a> Archive<'a> {
             return Ok(Vec::new());
         }
         let total = Bytes(missing.iter().map(|d| d.size.0).sum());
-        progress.step(&format!("fetching {} Debian packages ({total})", missing.len()));
+        let s = if missing.len() == 1 { "" } else { "s" };
+        progress.step(&format!("fetching {} Debian package{s} ({total})", missing.len()));
         let mirror = self.mirror()?;
         let mut done = Bytes(0);
         let mut vanished = Vec::new();

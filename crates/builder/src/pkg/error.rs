@@ -107,6 +107,12 @@ impl Diagnose for PkgError {
     fn diagnose(&self) -> Diagnosis {
         use Who::{Developer, Operator};
         match self {
+            Self::Catalog(CatalogError::Unknown { .. }) => {
+                Diagnosis::of(Operator, "choose one of them, or leave the name out to build all")
+            }
+            Self::Catalog(CatalogError::Arch { .. }) => {
+                Diagnosis::of(Operator, "choose an architecture that its recipe names")
+            }
             Self::Catalog(_) => Diagnosis::of(Operator, "correct the recipe"),
             Self::ReadLock { .. } => {
                 Diagnosis::of(Operator, "take pkg/debian.lock from git, or run `eve pkg lock`")
