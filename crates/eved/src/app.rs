@@ -429,8 +429,8 @@ impl OneApp {
 fn tell(id: AppId, one: &OneApp, before: Option<AppState>) {
     let named = |s: &Option<AppState>| s.as_ref().map(std::mem::discriminant);
     if named(&before) != named(&one.told.state) {
-        let why = one.told.problem.as_ref().map(|p| p.text.as_str()).unwrap_or_default();
-        tracing::info!(app = %id, name = one.name, state = ?one.told.state, "{why}");
+        let why = one.told.problem.as_ref().map(|p| p.text.as_str()).unwrap_or("no problem");
+        tracing::info!(app = %id, name = one.name, "{:?}: {why}", one.told.state);
     }
 }
 

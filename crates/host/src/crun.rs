@@ -6,7 +6,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -229,11 +229,20 @@ impl End {
                     return code.or(signal).unwrap_or(-1);
                 }
                 Ok(None) => ready.clear_ready_matching(Ready::READABLE),
-                // Not our child, and its descriptor is readable: it ended.
-                Err(_) => return -1,
+                // Not our child: a descriptor that is readable says that it ended.
+                Err(_) if ended(fd) => return -1,
+                Err(_) => ready.clear_ready_matching(Ready::READABLE),
             }
         }
     }
+}
+
+/// Whether the process of this descriptor ended. A wake-up alone does not say so.
+fn ended(process: BorrowedFd<'_>) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut polled = [PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    poll(&mut polled, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Mounts `lower` with everything that is written going to `upper`.

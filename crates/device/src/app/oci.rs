@@ -230,7 +230,6 @@ pub fn config(
                 "effective": CAPABILITIES,
                 "permitted": CAPABILITIES,
             },
-            "rlimits": [{ "type": "RLIMIT_NOFILE", "hard": 65536, "soft": 65536 }],
         },
         "mounts": mounts(place),
         "linux": {

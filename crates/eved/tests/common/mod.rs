@@ -1,5 +1,7 @@
 //! A controller in this process, and a node whose services are processes of their own.
 
+#![expect(dead_code, reason = "each test takes what it needs")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -93,6 +95,18 @@ pub struct Node {
 /// Services that run; killed when dropped, as by a power cut.
 pub struct Services(Vec<Child>);
 
+impl Services {
+    /// Asks them to end, as PID 1 does, and waits; whether all ended well.
+    pub fn stop(mut self) -> bool {
+        use rustix::process::{Pid, Signal, kill_process};
+        for child in &self.0 {
+            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
+            kill_process(pid, Signal::TERM).unwrap();
+        }
+        self.0.iter_mut().all(|child| child.wait().unwrap().success())
+    }
+}
+
 impl Drop for Services {
     fn drop(&mut self) {
         for child in &mut self.0 {
@@ -103,17 +117,21 @@ impl Drop for Services {
 }
 
 impl Node {
+    /// A node that nobody made for a controller.
+    pub fn bare() -> Node {
+        let node = Node { dir: tempfile::tempdir().unwrap() };
+        for folder in ["config", "run/eve/log", "persist/checkpoint", "persist/status"] {
+            std::fs::create_dir_all(node.path(folder)).unwrap();
+        }
+        node
+    }
+
     /// A node that was made for this fleet, and never booted.
     pub fn new(fleet: &Fleet) -> Node {
-        let dir = tempfile::tempdir().unwrap();
-        let node = Node { dir };
+        let node = Node::bare();
         let server = format!("localhost:{}", fleet.port);
         for (name, bytes) in conf(&fleet.data(), &server, "soft-1").unwrap() {
-            std::fs::create_dir_all(node.path("config")).unwrap();
             store::save(&node.path("config"), &name, &bytes).unwrap();
-        }
-        for folder in ["run/eve/log", "persist/checkpoint", "persist/status"] {
-            std::fs::create_dir_all(node.path(folder)).unwrap();
         }
         node
     }
@@ -131,16 +149,30 @@ impl Node {
         let pipe = self.path("run/eve/log").join(service.name());
         let us = rustix::process::getuid().as_raw();
         let said = host::crun::output_pipe(&pipe, us).unwrap();
-        #[expect(clippy::disallowed_methods, reason = "the program under test is no tool")]
-        let mut command = Command::new(env!("CARGO_BIN_EXE_eved"));
+        let mut command = self.command(service);
         command
-            .arg(service.name())
             .env("EVE_RUN", self.path("run/eve"))
             .env("EVE_PERSIST", self.persist())
             .env("EVE_CONFIG", self.path("config"))
             .stdout(said)
             .stderr(Stdio::inherit());
         command.spawn().unwrap()
+    }
+
+    /// As an own program; `eved app` in a mount namespace without the half of a hybrid cgroup
+    /// hierarchy that crun refuses to work with.
+    #[expect(clippy::disallowed_methods, reason = "the program under test is no tool")]
+    fn command(&self, service: Service) -> Command {
+        let eved = env!("CARGO_BIN_EXE_eved");
+        if service != Service::App {
+            let mut command = Command::new(eved);
+            command.arg(service.name());
+            return command;
+        }
+        let hide = "umount /sys/fs/cgroup/unified 2>/dev/null; exec \"$0\" app";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", hide, eved]);
+        command
     }
 
     /// Everything in memory is gone.
@@ -186,11 +218,11 @@ impl Node {
         Reader::<T>::open(&self.roots()).read()
     }
 
-    fn roots(&self) -> Roots {
+    pub fn roots(&self) -> Roots {
         Roots { run: self.path("run/eve"), persist: self.path("persist/status") }
     }
 
-    fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+    pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(below)
     }
 }
