@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Memory of the node, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(128..=1_048_576))]
     memory: u64,
+    /// Size of the node's disk, in MiB, if the image is raw and smaller
+    #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 25))]
+    disk: u64,
     /// Processors of the node
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
     cpus: u8,
@@ -96,7 +99,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         memory: Bytes::mib(args.memory),
         cpus: args.cpus,
         flash: Some(Flash { code: firmware.code, vars, vars_format: DiskFormat::Raw }),
-        disks: vec![disk(args.what, &image, args.keep.as_deref())?],
+        disks: vec![disk(args.what, &image, dir, Bytes::mib(args.disk))?],
         nics: nics(args.nics, args.forward),
         serial: Serial::Terminal { copy: dir.join("serial.log") },
         debug: Some(dir.join("debug.sock")),
@@ -119,20 +122,17 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     ended
 }
 
-fn disk(what: What, image: &Path, keep: Option<&Path>) -> anyhow::Result<Disk> {
-    let format = DiskFormat::of(image);
-    let (path, format, throw_away) = match (what, keep) {
-        (What::Target, _) => (image.to_owned(), format, false),
-        (What::Live, None) => (image.to_owned(), format, true),
-        (What::Live, Some(dir)) => {
-            let overlay = dir.join("disk.qcow2");
-            if !overlay.exists() {
-                host::qemu::overlay(image, format, &overlay).or_advise()?;
-            }
-            (overlay, DiskFormat::Qcow2, false)
-        }
-    };
-    Ok(Disk { path, format, throw_away })
+/// An installed disk as it is; for an image a layer over it that takes what is written.
+fn disk(what: What, image: &Path, dir: &Path, size: Bytes) -> anyhow::Result<Disk> {
+    if what == What::Target {
+        let format = DiskFormat::of(image);
+        return Ok(Disk { path: image.to_owned(), format, throw_away: false });
+    }
+    let layer = dir.join("disk.qcow2");
+    if !layer.exists() {
+        host::qemu::overlay(image, DiskFormat::of(image), &layer, Some(size)).or_advise()?;
+    }
+    Ok(Disk { path: layer, format: DiskFormat::Qcow2, throw_away: false })
 }
 
 fn nics(count: u8, forwards: Vec<Forward>) -> Vec<Nic> {

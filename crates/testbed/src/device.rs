@@ -82,17 +82,17 @@ impl Device {
         let scratch = &place.scratch;
         let disk = scratch.join("disk.qcow2");
         match image.format() {
-            DiskFormat::Qcow2 => overlay(image.path(), DiskFormat::Qcow2, &disk)?,
+            DiskFormat::Qcow2 => overlay(image.path(), DiskFormat::Qcow2, &disk, None)?,
             DiskFormat::Raw => {
                 // A copy can be grown and given another CONFIG; its holes cost nothing.
                 let base = scratch.join("disk.raw");
                 copy_sparse(image.path(), &base)?;
                 grow(&base, setup.disk)?;
-                overlay(&base, DiskFormat::Raw, &disk)?;
+                overlay(&base, DiskFormat::Raw, &disk, None)?;
             }
         }
         let vars = scratch.join("vars.qcow2");
-        overlay(&lab.firmware().vars, DiskFormat::Raw, &vars)?;
+        overlay(&lab.firmware().vars, DiskFormat::Raw, &vars, None)?;
         let mut device = Device::on(lab, setup, place)?;
         device.fresh = image.format() == DiskFormat::Raw;
         Ok(device)

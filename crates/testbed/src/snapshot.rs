@@ -75,7 +75,7 @@ fn make(lab: &Lab, image: &Image, setup: &Setup, kept: &Path) -> anyhow::Result<
 fn restore(lab: &Lab, setup: &Setup, kept: &Path) -> anyhow::Result<Device> {
     let place = lab.place()?;
     for name in ["disk.qcow2", "vars.qcow2"] {
-        overlay(&kept.join(name), DiskFormat::Qcow2, &place.scratch.join(name))?;
+        overlay(&kept.join(name), DiskFormat::Qcow2, &place.scratch.join(name), None)?;
     }
     if setup.tpm {
         copy_dir(&kept.join("tpm"), &place.scratch.join("tpm"))?;

@@ -11,14 +11,22 @@ use super::error::QemuError;
 use super::machine::DiskFormat;
 use crate::process::{Tool, run};
 
-/// Makes `at`, a qcow2 image that holds what differs from `base`. `base` must stay as it is.
-pub fn overlay(base: &Path, base_format: DiskFormat, at: &Path) -> Result<(), QemuError> {
+/// Makes `at`, a qcow2 image that holds what differs from `base`. `base` must stay as it is. The
+/// disk is as large as `base`, or at least `size` over a raw base.
+pub fn overlay(
+    base: &Path,
+    base_format: DiskFormat,
+    at: &Path,
+    size: Option<Bytes>,
+) -> Result<(), QemuError> {
     let base = base.canonicalize().map_err(QemuError::file("find", base))?;
+    let length = std::fs::metadata(&base).map_err(QemuError::file("look at", &base))?.len();
+    let size = size.filter(|size| base_format == DiskFormat::Raw && size.0 > length);
+    let size = size.map(|size| size.0.to_string());
     let (base, at) = (base.to_string_lossy(), at.to_string_lossy());
-    run(
-        Tool::QemuImg,
-        &["create", "-q", "-f", "qcow2", "-F", base_format.name(), "-b", &base, &at],
-    )?;
+    let head = ["create", "-q", "-f", "qcow2", "-F", base_format.name(), "-b", &base, &at];
+    let args: Vec<&str> = head.into_iter().chain(size.as_deref()).collect();
+    run(Tool::QemuImg, &args)?;
     Ok(())
 }
 

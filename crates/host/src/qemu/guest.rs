@@ -242,7 +242,7 @@ mod tests {
         sector[..ALPHABET.len()].copy_from_slice(&ALPHABET);
         sector[510..512].copy_from_slice(&[0x55, 0xaa]);
         store::save(dir, "disk.raw", &sector).unwrap();
-        overlay(&dir.join("disk.raw"), DiskFormat::Raw, &dir.join("disk.qcow2")).unwrap();
+        overlay(&dir.join("disk.raw"), DiskFormat::Raw, &dir.join("disk.qcow2"), None).unwrap();
 
         let first = machine(dir, "first.log");
         let swtpm = Swtpm::start(dir).unwrap();

@@ -16,10 +16,11 @@ const KEEP_LINES: usize = 50_000;
 const LINE_MAX: usize = 4096;
 
 /// What a guest says when it cannot go on. `(what to look for, what it means)`.
-const FAILURES: [(&str, &str); 6] = [
+const FAILURES: [(&str, &str); 7] = [
     ("is corrupt: blocks of", "the root file system is corrupt"),
     ("is corrupted", "dm-verity met a corrupt block"),
     ("cannot use the root file system", "the root file system cannot be used"),
+    ("the node stops here", "a service found the node unfit"),
     ("Kernel panic - not syncing", "the kernel panicked"),
     ("BdsDxe: No bootable option", "the firmware found nothing to boot"),
     ("Unable to mount root fs", "the kernel found no root file system"),
