@@ -78,9 +78,8 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
                 return;
             }
             let pause = wake.map_or(LOOK, |at| at.since(host::clock::now()));
-            match timeout(pause, ended.recv()).await {
-                Ok(Some((id, status))) => keeper.note_end(id, status),
-                Ok(None) | Err(_) => {}
+            if let Ok(Some((id, status))) = timeout(pause, ended.recv()).await {
+                keeper.note_end(id, status);
             }
         }
     };

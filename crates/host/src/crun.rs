@@ -330,6 +330,7 @@ mod tests {
     }
 
     #[tokio::test]
+    #[expect(clippy::zombie_processes, reason = "`End` is what waits for it")]
     async fn the_end_of_a_child_is_seen_with_its_status() {
         for (script, want) in [("exit 7", 7), ("kill -9 $$", 137)] {
             let child = Tool::Shell.command().args(["-c", script]).spawn().unwrap();

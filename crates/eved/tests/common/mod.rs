@@ -19,14 +19,14 @@ use model::topic::{Ports, Topic};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A controller with an image registry.
-pub struct Fleet {
+pub(crate) struct Fleet {
     dir: tempfile::TempDir,
     running: Option<Running>,
     port: u16,
 }
 
 impl Fleet {
-    pub async fn start() -> Fleet {
+    pub(crate) async fn start() -> Fleet {
         let dir = tempfile::tempdir().unwrap();
         store::Layout::create(dir.path().join("images")).unwrap();
         let mut fleet = Fleet { dir, running: None, port: 0 };
@@ -35,7 +35,7 @@ impl Fleet {
     }
 
     /// Starts it under the address it had before, if it had one.
-    pub async fn again(&mut self) {
+    pub(crate) async fn again(&mut self) {
         let settings = Settings {
             data: self.data(),
             listen: ([127, 0, 0, 1], self.port).into(),
@@ -49,18 +49,18 @@ impl Fleet {
         self.running = Some(running);
     }
 
-    pub async fn stop(&mut self) {
+    pub(crate) async fn stop(&mut self) {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
     }
 
-    pub fn operator(&self) -> Client {
+    pub(crate) fn operator(&self) -> Client {
         Client::from_data(&self.data()).unwrap()
     }
 
     /// Puts an image with one small program into the registry.
-    pub fn image(&self, name: &str) -> Digest {
+    pub(crate) fn image(&self, name: &str) -> Digest {
         use store::tarball::{Header, Kind, Time, Writer};
         let layout = store::Layout::open(self.dir.path().join("images")).unwrap();
         let mut tar = Writer::new(Vec::new());
@@ -88,16 +88,16 @@ fn architecture() -> &'static str {
 }
 
 /// The folders of a node.
-pub struct Node {
+pub(crate) struct Node {
     dir: tempfile::TempDir,
 }
 
 /// Services that run; killed when dropped, as by a power cut.
-pub struct Services(Vec<Child>);
+pub(crate) struct Services(Vec<Child>);
 
 impl Services {
     /// Asks them to end, as PID 1 does, and waits; whether all ended well.
-    pub fn stop(mut self) -> bool {
+    pub(crate) fn stop(mut self) -> bool {
         use rustix::process::{Pid, Signal, kill_process};
         for child in &self.0 {
             let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
@@ -118,7 +118,7 @@ impl Drop for Services {
 
 impl Node {
     /// A node that nobody made for a controller.
-    pub fn bare() -> Node {
+    pub(crate) fn bare() -> Node {
         let node = Node { dir: tempfile::tempdir().unwrap() };
         for folder in ["config", "run/eve/log", "persist/checkpoint", "persist/status"] {
             std::fs::create_dir_all(node.path(folder)).unwrap();
@@ -127,7 +127,7 @@ impl Node {
     }
 
     /// A node that was made for this fleet, and never booted.
-    pub fn new(fleet: &Fleet) -> Node {
+    pub(crate) fn new(fleet: &Fleet) -> Node {
         let node = Node::bare();
         let server = format!("localhost:{}", fleet.port);
         for (name, bytes) in conf(&fleet.data(), &server, "soft-1").unwrap() {
@@ -136,12 +136,12 @@ impl Node {
         node
     }
 
-    pub fn persist(&self) -> PathBuf {
+    pub(crate) fn persist(&self) -> PathBuf {
         self.path("persist")
     }
 
     /// Starts services; what they say goes where `eved log` reads it.
-    pub fn start(&self, services: &[Service]) -> Services {
+    pub(crate) fn start(&self, services: &[Service]) -> Services {
         Services(services.iter().map(|s| self.start_one(*s)).collect())
     }
 
@@ -176,14 +176,14 @@ impl Node {
     }
 
     /// Everything in memory is gone.
-    pub fn reboot(&self) {
+    pub(crate) fn reboot(&self) {
         std::fs::remove_dir_all(self.path("run")).unwrap();
         std::fs::create_dir_all(self.path("run/eve/log")).unwrap();
         self.has_a_port();
     }
 
     /// As `eved network` would say.
-    pub fn has_a_port(&self) {
+    pub(crate) fn has_a_port(&self) {
         let name = PortName::new("eth0").unwrap();
         let port = Port {
             name: name.clone(),
@@ -210,25 +210,25 @@ impl Node {
         ports.publish(Table::<Ports>::from([(name, status)])).unwrap();
     }
 
-    pub fn get<T: Topic>(&self, key: &T::Key) -> Option<T::Value> {
+    pub(crate) fn get<T: Topic>(&self, key: &T::Key) -> Option<T::Value> {
         Reader::<T>::open(&self.roots()).get(key)
     }
 
-    pub fn table<T: Topic>(&self) -> Table<T> {
+    pub(crate) fn table<T: Topic>(&self) -> Table<T> {
         Reader::<T>::open(&self.roots()).read()
     }
 
-    pub fn roots(&self) -> Roots {
+    pub(crate) fn roots(&self) -> Roots {
         Roots { run: self.path("run/eve"), persist: self.path("persist/status") }
     }
 
-    pub fn path(&self, below: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, below: impl AsRef<Path>) -> PathBuf {
         self.dir.path().join(below)
     }
 }
 
 /// Looks until it is there.
-pub async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
+pub(crate) async fn eventually<T>(what: &str, look: impl Fn() -> Option<T>) -> T {
     let begun = tokio::time::Instant::now();
     loop {
         if let Some(found) = look() {
