@@ -97,10 +97,13 @@ fn a_slot_descriptor_is_stable_and_found() {
         version: "0.0.0-test".into(),
     };
     let bytes = descriptor.to_bytes().unwrap();
-    check(&[Extent { at: 0, bytes: bytes.as_slice().into() }], expect![[r#"
+    check(
+        &[Extent { at: 0, bytes: bytes.as_slice().into() }],
+        expect![[r#"
                  0   4096 c4041c13edf92ac1
         sha256:802e220adfabcb81673e2d2ddbd380297e99552a1a5ef62aaa977611251f34b0
-    "#]]);
+    "#]],
+    );
     assert_eq!(Descriptor::parse(&bytes), Ok(descriptor.clone()));
     let verity_at = slot::verity_at(&squashfs).unwrap();
     assert_eq!(verity_at, descriptor.verity_at);

@@ -14,7 +14,8 @@ use crate::tools::tool;
 
 /// A sparse file with these extents.
 fn file(path: &Path, size: Bytes, extents: &[Extent<'_>]) -> File {
-    let mut file = File::options().read(true).write(true).create(true).open(path).unwrap();
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
     file.set_len(size.0).unwrap();
     for extent in extents {
         file.seek(SeekFrom::Start(extent.at)).unwrap();
@@ -70,7 +71,7 @@ fn sgdisk_finds_no_fault_after_the_disk_grew() {
     let path = dir.path().join("disk");
     file(&path, old.size(), &old.to_extents());
     let grown = Bytes::gib(4);
-    let head = std::fs::read(&path).unwrap()[..gpt::HEAD.0 as usize].to_vec();
+    let head = std::fs::read(&path).unwrap()[..usize::try_from(gpt::HEAD.0).unwrap()].to_vec();
     let mut gpt = Gpt::parse(&head, grown).unwrap();
     gpt.add_in_largest_gap(3, Role::ImgB.partition(), Some(Profile::SMALL.slot)).unwrap();
     gpt.add_in_largest_gap(9, Role::Persist.partition(), None).unwrap();
