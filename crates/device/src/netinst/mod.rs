@@ -282,8 +282,23 @@ fn no_way(
             Diagnosis::of(Who::Network, "see the status of the port"),
             inputs.now,
         )),
-        (Some(_), _) => None,
+        (Some(_), ports) => {
+            // All leave by the node's own default route, and the filter lets each network out by
+            // its own ports only.
+            let node = default_port(inputs.ports)?;
+            let leads = ports.iter().any(|p| p.port.name == node.port.name);
+            (!leads).then(|| {
+                let text = format!("what leaves this node leaves by port {}", node.port.name);
+                operator(text, "let the network use that port", inputs.now)
+            })
+        }
     }
+}
+
+/// The port that has the node's best default route: `device::network` gives metrics in this order.
+fn default_port(ports: &BTreeMap<PortName, PortStatus>) -> Option<&PortStatus> {
+    let usable = ports.values().filter(|p| p.usable() && p.gateway.is_some());
+    usable.min_by_key(|p| (!p.port.management, p.port.cost, &p.port.name))
 }
 
 fn operator(text: impl Into<String>, advice: &str, now: UnixMillis) -> Problem {

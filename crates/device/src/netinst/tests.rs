@@ -484,6 +484,21 @@ fn what_is_missing_is_said_and_heals() {
 }
 
 #[test]
+fn a_network_whose_port_is_not_the_way_out_says_so() {
+    let only = PortSelector::Port(PortName::new("eth1").unwrap());
+    let mut world = World::of(&[NetworkInstance { port: Some(only), ..local(1) }], &[]);
+    for (name, address) in [("eth0", "10.0.2.15/24"), ("eth1", "10.0.3.15/24")] {
+        let gateway = Some(Ipv4Addr::new(10, 0, 2, 2));
+        let port = PortStatus { gateway, ..port(name, true, address) };
+        world.ports.insert(port.port.name.clone(), port);
+    }
+    let problem = world.plan().networks[&network_id(1)].problem.clone().unwrap();
+    assert_eq!(problem.text, "what leaves this node leaves by port eth0");
+    world.ports.remove(&PortName::new("eth0").unwrap());
+    assert_eq!(world.plan().networks[&network_id(1)].problem, None);
+}
+
+#[test]
 fn an_app_that_should_not_run_has_no_network() {
     let mut world = World::of(&[local(1)], &[App { activate: false, ..app(1, 1, &[]) }]);
     let plan = world.plan();

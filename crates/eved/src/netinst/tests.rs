@@ -239,6 +239,14 @@ fn call(from: &Namespace, to: (Ipv4Addr, u16), listener: &TcpListener) -> Option
     Some(peer.ip())
 }
 
+/// Whether a datagram with this sender arrives.
+fn arrives(from: &Namespace, sender: Ipv4Addr, at: &UdpSocket) -> bool {
+    let socket = from.enter(|| UdpSocket::bind((sender, 0)).unwrap()).unwrap();
+    socket.send_to(b"hello", at.local_addr().unwrap()).unwrap();
+    at.set_read_timeout(Some(SILENCE)).unwrap();
+    at.recv(&mut [0; 16]).is_ok()
+}
+
 /// The addresses in the answer of the network's DNS to a question for A.
 fn resolve(from: &Namespace, name: &str) -> Vec<Ipv4Addr> {
     let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -294,6 +302,10 @@ fn an_app_is_reached_goes_out_and_gets_no_further_than_its_rules() {
             rule(&[Match::LocalPort(8080)], Action::PortMap { app_port: 80 }),
             rule(&[ip("192.0.2.1/32"), Match::RemotePort(9000)], Action::Allow),
             rule(&[Match::Host("example.org".into()), Match::RemotePort(9002)], Action::Allow),
+            Rule {
+                matches: vec![Match::Protocol(Protocol::Udp), Match::RemotePort(9003)],
+                ..rule(&[], Action::Allow)
+            },
             rule(&[ip("10.77.0.0/24"), Match::RemotePort(7000)], Action::Allow),
             rule(&[ip("10.77.0.0/24"), Match::RemotePort(7001)], Action::Allow),
         ],
@@ -334,6 +346,12 @@ fn an_app_is_reached_goes_out_and_gets_no_further_than_its_rules() {
                 assert_eq!(seen, Some(address.into()), "apps reach each other if both may");
                 let closed = listen(&db, 7001);
                 assert_eq!(call(&web, (other, 7001), &closed), None, "the receiver may not");
+
+                let ear = world.uplink.enter(|| UdpSocket::bind((UPLINK, 9003)).unwrap()).unwrap();
+                let stolen = format!("{address}/24");
+                inside(&db, || ready("eth0", &stolen));
+                assert!(!arrives(&db, address, &ear), "nobody speaks for another app");
+                assert!(arrives(&web, address, &ear), "who it is may");
 
                 let node = listen(&world.node, 22);
                 assert_eq!(call(&world.uplink, (NODE, 22), &node), None, "the node is closed");
