@@ -66,8 +66,9 @@ async fn a_node_onboards_and_unpacks_what_its_app_needs() {
 
     // The controller learns of it.
     let operator = fleet.operator();
-    let shown = operator.device("edge-1").await.unwrap();
+    let shown = fleet.until("what the node is and has", |d| !d.ports.is_empty()).await;
     assert_eq!(shown.id, identity.id);
+    fleet.until("nothing that is on the way", |d| d.pending.is_empty()).await;
     let key = node.persist().join("certs/device.key.pem");
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(key).unwrap().permissions());
@@ -75,6 +76,34 @@ async fn a_node_onboards_and_unpacks_what_its_app_needs() {
     eventually("a log file delivered", || node.get::<LogState>(&Only).filter(|l| l.sent > 0)).await;
     let lines = operator.logs("edge-1", None, 0, 1000).await.unwrap();
     assert!(lines.iter().any(|l| l.content.contains("onboarded")), "{} lines", lines.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_of_wrong_bytes_is_told_by_both_digests_and_never_becomes_a_volume() {
+    let fleet = Fleet::start().await;
+    fleet.image("hello:latest");
+    fleet.operator().apply(&(device(FAST) + APP), false).await.unwrap();
+    let (layer, bad) = fleet.spoil_a_layer();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    let _services =
+        node.start(&[Service::Onboard, Service::Config, Service::Content, Service::Volume]);
+    let why = eventually("the mismatch", || {
+        node.table::<Contents>().into_values().find_map(|c| c.problem)
+    })
+    .await;
+    assert!(why.text.contains(&layer.to_string()), "{}", why.text);
+    assert!(why.text.contains(&bad.to_string()), "{}", why.text);
+    assert!(why.diagnosis.retry_in.is_some());
+    let kept = store::Layout::open(node.persist().join("content")).unwrap();
+    assert!(!kept.has(&layer, None) && !kept.has(&bad, None));
+    let volumes = node.table::<Volumes>();
+    assert!(volumes.values().all(|v| v.state == VolumeState::AwaitingContent), "{volumes:?}");
+    fleet
+        .until("the trouble", |d| {
+            d.pending.iter().any(|p| format!("{p:?}").contains(&layer.to_string()))
+        })
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -133,3 +133,98 @@ impl Checkpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use model::UnixMillis;
+
+    use super::*;
+    use crate::service::Paths;
+
+    /// The time the vectors were made for: 2026-01-02T03:04:05Z.
+    const T0: UnixMillis = UnixMillis(1_767_323_045_000);
+    const OWN: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
+
+    /// A file among the golden vectors (`EVE_API_VECTORS`).
+    fn vector(name: &str) -> Vec<u8> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let folder = std::env::var_os("EVE_API_VECTORS")
+            .map_or_else(|| "../shared/vectors/eve-api".into(), PathBuf::from);
+        let path = root.join(folder).join(name);
+        std::fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
+    }
+
+    /// A node of the vectors' controller, and an empty checkpoint.
+    fn node() -> (tempfile::TempDir, Link, Checkpoint) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for (folder, name, bytes) in [
+            ("config", "server", b"controller".to_vec()),
+            ("config", "root-certificate.pem", vector("pki/root-certificate.pem")),
+            ("persist/certs", crate::link::DEVICE_KEY, vector("pki/device.key.pem")),
+            ("persist/certs", crate::link::DEVICE_CERTIFICATE, vector("pki/device.cert.pem")),
+        ] {
+            std::fs::create_dir_all(path(folder)).unwrap();
+            store::save(&path(folder), name, &bytes).unwrap();
+        }
+        let paths = Paths { run: path("run"), persist: path("persist"), config: path("config") };
+        let link = Link::open(&paths).unwrap();
+        std::fs::create_dir_all(path("checkpoint")).unwrap();
+        let checkpoint = Checkpoint::open(path("checkpoint"));
+        (dir, link, checkpoint)
+    }
+
+    fn certs(link: &Link, name: &str) -> (ControllerCerts, Vec<u8>) {
+        let body = vector(&format!("envelope/{name}.AuthContainer.pb"));
+        (link.check_certs(&body, T0).unwrap(), body)
+    }
+
+    /// The files were written now; what they hold is of 2026.
+    fn date(checkpoint: &Checkpoint) {
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_millis(T0.0);
+        for entry in std::fs::read_dir(&checkpoint.dir).unwrap().flatten() {
+            let file = std::fs::File::options().write(true).open(entry.path()).unwrap();
+            file.set_modified(then).unwrap();
+        }
+    }
+
+    fn own() -> DeviceId {
+        OWN.parse().unwrap()
+    }
+
+    #[test]
+    fn a_saved_config_outlives_new_certificates_however_often_they_change() {
+        let (_dir, link, checkpoint) = node();
+        let (first, first_body) = certs(&link, "resp-certs");
+        let (second, second_body) = certs(&link, "resp-certs-rotated");
+        checkpoint.save_certs(None, &first, &first_body).unwrap();
+        let signers = Signers::new(first);
+        let config = vector("config/container-app.ConfigResponse.AuthContainer.pb");
+        checkpoint.save_config(&config, Some(&signers)).unwrap();
+        checkpoint.save_certs(Some(&signers), &second, &second_body).unwrap();
+        let new = Signers::new(second.clone());
+        // Fetched again, the same: those the config needs must not be pushed out.
+        checkpoint.save_certs(Some(&new), &second, &second_body).unwrap();
+        date(&checkpoint);
+
+        let rebooted = Checkpoint::open(checkpoint.dir.clone());
+        assert_eq!(rebooted.certs(&link).unwrap().signer(), second.signer());
+        assert_eq!(rebooted.config(&link, own()).unwrap().apps.len(), 1);
+    }
+
+    #[test]
+    fn a_saved_config_of_another_node_or_of_nobody_we_believe_is_left_aside() {
+        let (_dir, link, checkpoint) = node();
+        let config = vector("config/container-app.ConfigResponse.AuthContainer.pb");
+        checkpoint.save_config(&config, None).unwrap();
+        assert!(checkpoint.config(&link, own()).is_none(), "no certificates");
+        let (first, body) = certs(&link, "resp-certs");
+        checkpoint.save_certs(None, &first, &body).unwrap();
+        date(&checkpoint);
+        let other = "00000000-0000-4000-8000-000000000001".parse().unwrap();
+        assert!(checkpoint.config(&link, other).is_none(), "another node");
+        assert!(checkpoint.config(&link, own()).is_some());
+    }
+}

@@ -78,6 +78,38 @@ impl Fleet {
         target.digest
     }
 
+    /// Changes one byte of the newest image's layer; what it is called, and what its bytes make now.
+    pub(crate) fn spoil_a_layer(&self) -> (Digest, Digest) {
+        let images = self.dir.path().join("images");
+        let layout = store::Layout::open(&images).unwrap();
+        let target = layout.target("hello:latest").unwrap();
+        let layer = store::Image::read(&layout, &target).unwrap().manifest.layers[0].clone();
+        let mut bytes = layout.read(&layer.digest, layer.size).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        store::save(&images.join("blobs/sha256"), &layer.digest.hex(), &bytes).unwrap();
+        let Err(store::StoreError::Corrupt { got, .. }) = layout.check(&layer.digest) else {
+            panic!("it is not spoilt")
+        };
+        (layer.digest, got)
+    }
+
+    /// Looks at the node, as the controller shows it, until it fits.
+    pub(crate) async fn until(
+        &self,
+        what: &str,
+        fits: impl Fn(&controller::view::Device) -> bool,
+    ) -> controller::view::Device {
+        let begun = tokio::time::Instant::now();
+        loop {
+            let shown = self.operator().device("edge-1").await.unwrap();
+            if fits(&shown) {
+                return shown;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{what} is not shown in {PATIENCE:?}: {shown:?}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
