@@ -87,7 +87,12 @@ impl Diagnose for DiskError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
             DiskError::TooBig { .. } => "leave packages out, or choose a profile with larger slots",
-            DiskError::Volume { .. } => "leave files out, or choose a larger profile",
+            DiskError::Volume { source, .. } => match source {
+                fat::WriteError::Full { .. } | fat::WriteError::RootFull { .. } => {
+                    "leave files out, or choose a larger profile"
+                }
+                _ => "give the file another name or place",
+            },
             DiskError::Table { .. } => return Diagnosis::of(Who::Developer, "correct the profile"),
             DiskError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space, or write elsewhere with --out"
