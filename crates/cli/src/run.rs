@@ -126,13 +126,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 fn disk(what: What, image: &Path, dir: &Path, size: Bytes) -> anyhow::Result<Disk> {
     if what == What::Target {
         let format = DiskFormat::of(image);
-        return Ok(Disk { path: image.to_owned(), format, throw_away: false });
+        return Ok(Disk { path: image.to_owned(), format });
     }
     let layer = dir.join("disk.qcow2");
     if !layer.exists() {
         host::qemu::overlay(image, DiskFormat::of(image), &layer, Some(size)).or_advise()?;
     }
-    Ok(Disk { path: layer, format: DiskFormat::Qcow2, throw_away: false })
+    Ok(Disk { path: layer, format: DiskFormat::Qcow2 })
 }
 
 fn nics(count: u8, forwards: Vec<Forward>) -> Vec<Nic> {

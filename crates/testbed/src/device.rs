@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow, bail};
 use controller::view;
@@ -23,6 +23,9 @@ const BOOT: Duration = Duration::from_secs(15);
 
 /// The port of the node behind [`Device::page`].
 const PAGE_PORT: u16 = 8080;
+
+/// Whether PID 1 has marked that every service is ready.
+const READY: &str = "grep -q '^ready' /run/eve/boot-marks";
 
 /// Puts the files of /run/lab-conf on the CONFIG partition and into /config, and has the services
 /// that read them start anew.
@@ -114,7 +117,7 @@ impl Device {
                 vars: scratch.join("vars.qcow2"),
                 vars_format: DiskFormat::Qcow2,
             }),
-            disks: vec![Disk { path: disk, format: DiskFormat::Qcow2, throw_away: false }],
+            disks: vec![Disk { path: disk, format: DiskFormat::Qcow2 }],
             nics: nics.collect(),
             serial: Serial::File(logs.join("serial.log")),
             debug: Some(scratch.join("debug.sock")),
@@ -139,12 +142,23 @@ impl Device {
         })
     }
 
-    /// Powers the node on and waits until it answers.
+    /// Powers the node on and waits until all its services are ready.
     pub fn start(&mut self) -> anyhow::Result<()> {
         self.power_on()?;
         let limit = self.boot_limit;
+        let until = Instant::now() + limit;
         self.talk(|debug, alive| debug.wait_for_node(limit, alive))
-            .context("the node did not come up")
+            .context("the node did not come up")?;
+        // The way in is open before anything else is.
+        while self.sh(READY).is_err() {
+            self.check_alive()?;
+            if Instant::now() >= until {
+                let marks = self.sh("cat /run/eve/boot-marks").unwrap_or_default();
+                bail!("not all services are ready after {} s: {marks}", limit.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Powers the node on and returns at once.

@@ -22,6 +22,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// An app that runs answers at once; emulated, in a second or two.
 const PAGE_LIMIT: Duration = Duration::from_secs(4);
 
+/// A node reports what has changed within seconds. Nothing depends on it but the summary.
+const REPORT_LIMIT: Duration = Duration::from_secs(20);
+
 /// Brings everything up, from the state of an earlier run if there is one. What was started is in
 /// the folder's state at any time, whatever becomes of this.
 pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyhow::Result<State> {
@@ -144,7 +147,8 @@ impl Boot<'_> {
         self.wait(&step, "", |boot| {
             let last = boot.serial.tail(1).pop().map(|l| l.text).unwrap_or_default();
             // A console that is told to be quiet says nothing; the controller hears all the same.
-            let up = boot.serial.find("eve-init:").is_some() || boot.is_heard()?;
+            let told = boot.serial.lines().iter().any(|line| node::is_milestone(&line.text));
+            let up = told || boot.is_heard()?;
             Ok(if up { Look::Done } else { Look::NotYet(last) })
         })?;
         self.state.timeline = node::marks(&self.serial.lines());
@@ -175,7 +179,22 @@ impl Boot<'_> {
         })?;
         self.mark("page answers");
         step.done(self.shown("page answers"));
+        self.let_it_report();
         Ok(())
+    }
+
+    /// Waits a little for what the node tells of the app and of its memory, for the summary.
+    fn let_it_report(&self) {
+        let until = Instant::now() + REPORT_LIMIT;
+        while Instant::now() < until {
+            let told = self.fleet.node().is_ok_and(|node| {
+                node.usage.is_some() && node.apps.iter().any(|a| a.app == fleet::APP && a.running)
+            });
+            if told {
+                return;
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
     }
 
     /// Whether the node has onboarded, and been heard of since it was powered on.

@@ -151,7 +151,7 @@ pub(super) fn not_up(limit: Duration, last: &str) -> anyhow::Error {
     let last = if last.is_empty() { "nothing was heard of the app" } else { last };
     out::advised(
         format!("the page did not answer within {} s ({last})", limit.as_secs()),
-        "look at the logs below; on a slow machine allow more time with --timeout",
+        "look at the logs above; on a slow machine allow more time with --timeout",
     )
 }
 

@@ -59,7 +59,7 @@ pub(super) fn machine(
         memory,
         cpus,
         flash: Some(Flash { code: firmware.code, vars, vars_format: DiskFormat::Raw }),
-        disks: vec![Disk { path: folder.disk(), format: DiskFormat::Raw, throw_away: false }],
+        disks: vec![Disk { path: folder.disk(), format: DiskFormat::Raw }],
         nics: vec![Nic::new(0, vec![page(state)])],
         serial: Serial::File(folder.serial_log()),
         debug: Some(dir.join("debug.sock")),
@@ -78,23 +78,22 @@ pub(super) fn page(state: &State) -> Forward {
 }
 
 /// What the serial log tells of a boot, in the order in which it came: firmware done, kernel,
-/// init.
+/// init. A console that is told to be quiet leaves something out.
 pub(super) fn marks(lines: &[Line]) -> Vec<Mark> {
-    const SIGNS: [(&str, &[&str]); 3] = [
-        ("firmware", &["BdsDxe: starting", "EFI stub:", "Linux version"]),
-        ("kernel", &["EFI stub:", "Linux version"]),
-        ("init", &["eve-init:"]),
-    ];
-    let first = |signs: &[&str]| {
-        lines.iter().find(|line| signs.iter().any(|sign| line.text.contains(sign)))
-    };
-    SIGNS
-        .iter()
-        .filter_map(|(what, signs)| {
-            let at = first(signs)?.at.as_millis();
-            Some(Mark { what: (*what).to_owned(), at_ms: u64::try_from(at).unwrap_or(u64::MAX) })
-        })
-        .collect()
+    let firmware = |text: &str| text.contains("BdsDxe: starting");
+    let kernel = |text: &str| text.contains("EFI stub:") || text.contains("Linux version");
+    let signs: [(&str, &dyn Fn(&str) -> bool); 3] =
+        [("firmware", &firmware), ("kernel", &kernel), ("init", &is_milestone)];
+    let found = signs.iter().filter_map(|(what, is_it)| {
+        let at = lines.iter().find(|line| is_it(&line.text))?.at.as_millis();
+        Some(Mark { what: (*what).to_owned(), at_ms: u64::try_from(at).unwrap_or(u64::MAX) })
+    });
+    found.collect()
+}
+
+/// Whether eve-init says that a step of the boot is done, as in `eve-init: … after 3.91 s`.
+pub(super) fn is_milestone(line: &str) -> bool {
+    line.split_once("eve-init: ").is_some_and(|(_, said)| said.contains(" after "))
 }
 
 /// The end of a log, as text.
@@ -118,8 +117,9 @@ mod tests {
             (900, "BdsDxe: loading Boot0001"),
             (1500, "BdsDxe: starting Boot0001 \"UEFI Misc Device\""),
             (2800, "[    0.000000] Linux version 6.12"),
-            (6900, "[    3.9] eve-init: initrd"),
-            (7400, "[    4.2] eve-init: services"),
+            (6800, "[    3.8] eve-init: module x is missing"),
+            (6900, "[    3.9] eve-init: initrd started after 3.90 s"),
+            (7400, "[    4.2] eve-init: services after 4.20 s"),
         ]
         .map(|(ms, text)| Line { at: Duration::from_millis(ms), text: text.into() })
         .into();

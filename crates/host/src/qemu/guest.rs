@@ -214,11 +214,7 @@ mod tests {
             memory: Bytes::mib(16),
             cpus: 1,
             flash: None,
-            disks: vec![Disk {
-                path: dir.join("disk.qcow2"),
-                format: DiskFormat::Qcow2,
-                throw_away: false,
-            }],
+            disks: vec![Disk { path: dir.join("disk.qcow2"), format: DiskFormat::Qcow2 }],
             nics: vec![],
             serial: Serial::File(dir.join(log)),
             debug: None,

@@ -77,8 +77,6 @@ pub struct Disk {
     pub path: PathBuf,
     /// Its format; never guessed, since a guest could write a header of another.
     pub format: DiskFormat,
-    /// Writes are thrown away when QEMU ends.
-    pub throw_away: bool,
 }
 
 /// The format of a disk image.
@@ -218,12 +216,11 @@ impl Machine {
 impl Disk {
     fn write(&self, i: usize, args: &mut Args) {
         let (format, file) = (self.format.name(), file(&self.path));
-        let throw_away = if self.throw_away { ",snapshot=on" } else { "" };
         // The default cache mode obeys the guest's flushes: killing QEMU is then a power cut that
         // loses what was not flushed, and only that.
         args.pair(
             "-drive",
-            format!("if=none,id=disk{i},format={format},discard=unmap{throw_away},file={file}"),
+            format!("if=none,id=disk{i},format={format},discard=unmap,file={file}"),
         );
         args.pair("-device", format!("virtio-blk-pci,drive=disk{i},bootindex={i}"));
     }
@@ -343,11 +340,11 @@ mod tests {
 
     #[test]
     fn a_comma_in_a_path_stays_in_the_path() {
-        let disk = Disk { path: "/a,b/d".into(), format: DiskFormat::Raw, throw_away: true };
+        let disk = Disk { path: "/a,b/d".into(), format: DiskFormat::Raw };
         check(
             &Machine { disks: vec![disk], ..bare() },
             &[
-                "-drive if=none,id=disk0,format=raw,discard=unmap,snapshot=on,file=/a,,b/d",
+                "-drive if=none,id=disk0,format=raw,discard=unmap,file=/a,,b/d",
                 "-device virtio-blk-pci,drive=disk0,bootindex=0",
             ],
         );
