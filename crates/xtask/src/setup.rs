@@ -5,7 +5,7 @@ use anyhow::bail;
 use crate::tool::{self, cargo, command, output};
 
 /// Debian packages that building and running an image takes, and what for.
-const FOR_THE_DEMO: [(&str, &str); 9] = [
+const FOR_THE_DEMO: &[(&str, &str)] = &[
     ("qemu-system-x86", "runs the node"),
     ("qemu-utils", "disk images"),
     ("ovmf", "the node's firmware"),
@@ -18,7 +18,7 @@ const FOR_THE_DEMO: [(&str, &str); 9] = [
 ];
 
 /// What the tests take beyond that: second opinions on what we write, and real networks.
-const FOR_TESTS: [(&str, &str); 10] = [
+const FOR_TESTS: &[(&str, &str)] = &[
     ("swtpm", "a TPM for nodes in the lab"),
     ("e2fsprogs", "checks ext4"),
     ("gdisk", "checks partition tables"),
@@ -37,7 +37,7 @@ const FOR_TESTS: [(&str, &str); 10] = [
 pub(crate) fn run(for_tests: bool) -> anyhow::Result<()> {
     let mut packages: Vec<_> = FOR_THE_DEMO.iter().collect();
     if for_tests {
-        packages.extend(&FOR_TESTS);
+        packages.extend(FOR_TESTS);
     }
     let missing: Vec<_> = packages.into_iter().filter(|(name, _)| !is_installed(name)).collect();
     if !missing.is_empty() {
