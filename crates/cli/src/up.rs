@@ -92,6 +92,8 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
+/// A power button that was not felt is pressed again after this.
+const PRESS_AGAIN: Duration = Duration::from_secs(3);
 /// A node that is asked to power off gets so long: it stops its apps, then its services.
 const POWER_OFF: Duration = Duration::from_secs(60);
 
@@ -173,9 +175,17 @@ fn show(state: &State, folder: &Folder, json: bool) -> anyhow::Result<()> {
 fn stop(state: &State, folder: &Folder) -> anyhow::Result<()> {
     if let Some(node) = state.node.as_ref().filter(|n| n.is_alive()) {
         let step = Step::start("stopping the node");
-        let pressed = host::qemu::Qmp::connect(&folder.qmp(), Duration::from_secs(5))
-            .and_then(|mut monitor| monitor.press_power_button());
-        let off = pressed.is_ok() && node.wait(POWER_OFF);
+        // Pressed again and again: a node that still boots does not feel the first press.
+        let until = std::time::Instant::now() + POWER_OFF;
+        let mut off = false;
+        while !off && std::time::Instant::now() < until {
+            let pressed = host::qemu::Qmp::connect(&folder.qmp(), Duration::from_secs(5))
+                .and_then(|mut monitor| monitor.press_power_button());
+            off = node.wait(PRESS_AGAIN);
+            if pressed.is_err() {
+                break;
+            }
+        }
         if off {
             step.done("it powered itself off");
         } else {

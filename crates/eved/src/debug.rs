@@ -59,7 +59,10 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     ctx.ready();
     let port = loop {
         match debug_port::find().map(|device| debug_port::open(&device)) {
-            Some(Ok(port)) => break port,
+            Some(Ok(port)) => {
+                tracing::info!("the debug port is open");
+                break port;
+            }
             Some(Err(error)) => tracing::warn!("cannot open the debug port: {error}"),
             None => {} // its module may still be loading; a box has none at all
         }

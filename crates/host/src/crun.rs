@@ -7,6 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -274,14 +275,20 @@ pub fn unmount(target: &Path) -> Result<(), CrunError> {
     }
 }
 
-/// Opens the pipe for a container's output, made if it is not there, to be read by the user
+/// Opens the pipe for a container's output, made if it is not there, to be read by the group
 /// `reader`. It is opened for reading too, so that writing never fails because nobody reads now.
 pub fn output_pipe(path: &Path, reader: u32) -> io::Result<File> {
-    match rustix::fs::mkfifoat(rustix::fs::CWD, path, Mode::from_raw_mode(0o600)) {
-        Ok(()) | Err(rustix::io::Errno::EXIST) => {}
-        Err(errno) => return Err(errno.into()),
+    if !path.exists() {
+        // It gets its name when the reader may open it. By group: crun gives what a container
+        // writes to to the container's user.
+        let new =
+            path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().display()));
+        let _ = fs::remove_file(&new); // of a start that was cut short
+        rustix::fs::mkfifoat(rustix::fs::CWD, &new, Mode::from_raw_mode(0o660))?;
+        std::os::unix::fs::chown(&new, None, Some(reader))?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o660))?;
+        fs::rename(&new, path)?;
     }
-    std::os::unix::fs::chown(path, Some(reader), Some(reader))?;
     OpenOptions::new().read(true).write(true).open(path)
 }
 

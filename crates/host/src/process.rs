@@ -92,6 +92,8 @@ impl Tool {
         let mut command = Command::new(self.name());
         let path = std::env::var("PATH").unwrap_or_default();
         command.env("PATH", format!("{path}:/usr/sbin:/sbin:/usr/bin:/bin"));
+        // They are for the service itself. crun would wait for its container to call there.
+        command.env_remove("NOTIFY_SOCKET").env_remove("WATCHDOG_USEC");
         command
     }
 }

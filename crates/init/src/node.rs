@@ -143,6 +143,7 @@ impl Node {
     /// Keeps services alive until something asks for the end.
     fn keep(&mut self) -> Request {
         let mut events = VecDeque::from([Event::Tick]);
+        self.buttons.look();
         loop {
             // To the end, starts included, before anybody is reaped: a service that ends at once
             // must be known by then.
@@ -303,8 +304,9 @@ impl Node {
 
     /// Loads drivers for devices that came since the last time.
     fn drivers(&mut self) {
-        if let Some(uevents) = &self.uevents {
-            self.wanted_drivers.extend(uevents.aliases());
+        if let Some(aliases) = self.uevents.as_ref().and_then(Uevents::aliases) {
+            self.wanted_drivers.extend(aliases);
+            self.buttons.look();
         }
         if self.loader.is_none() && !self.wanted_drivers.is_empty() {
             // Bounded: what does not fit comes with the next call.

@@ -23,12 +23,13 @@ impl Uevents {
         Ok(Uevents(socket))
     }
 
-    /// The aliases of devices that came since the last call.
-    pub(crate) fn aliases(&self) -> Vec<String> {
-        let mut found = Vec::new();
+    /// The aliases of devices that came since the last call. `None`: the kernel told nothing.
+    pub(crate) fn aliases(&self) -> Option<Vec<String>> {
+        let mut found = None;
         let mut buffer = [0_u8; 8192];
         while let Ok((length, _)) = rustix::net::recv(&self.0, &mut buffer[..], RecvFlags::empty())
         {
+            let found = found.get_or_insert_with(Vec::new);
             found.extend(alias(&buffer[..length.min(8192)]));
         }
         found

@@ -42,9 +42,9 @@ cp /run/lab-conf/* /config/
 mount -o remount,ro /config
 sync
 for p in /proc/[0-9]*; do
-    case $(tr '\0' ' ' <"$p/cmdline" 2>/dev/null) in
-        *"eved onboard "*|*"eved config "*) kill "${p##*/}" ;;
-    esac
+    if grep -qx eved "$p/comm" && tr '\0' ' ' <"$p/cmdline" | grep -Eq ' (onboard|config) '; then
+        kill "${p##*/}"
+    fi
 done"#;
 
 /// So many lines of the serial log are shown with an error.

@@ -14,6 +14,9 @@ use crate::process::{Tool, ToolError};
 /// QEMU opens its monitor before it runs the guest; this is for a machine under load.
 const START_LIMIT: Duration = Duration::from_secs(20);
 
+/// A power button that was not felt is pressed again after this.
+const PRESS_AGAIN: Duration = Duration::from_secs(3);
+
 /// So much of what QEMU said is shown in an error.
 const SAID_MAX: usize = 2000;
 
@@ -104,14 +107,20 @@ impl Guest {
         self.end();
     }
 
-    /// Presses the power button and waits. A guest that has not powered off after `patience` is
-    /// cut off.
+    /// Presses the power button, now and again, and waits: a guest that still boots does not feel
+    /// the first press. One that has not powered off after `patience` is cut off.
     pub fn power_down(mut self, patience: Duration) -> Result<PowerDown, QemuError> {
-        self.qmp()?.press_power_button()?;
+        let mut qmp = self.qmp()?;
         let until = Instant::now() + patience;
+        let mut press = Instant::now();
         while Instant::now() < until {
             if self.has_ended().is_err() {
                 return Ok(PowerDown::Orderly);
+            }
+            if Instant::now() >= press {
+                // Between the last look and now it may have gone: the next look tells.
+                let _ = qmp.press_power_button();
+                press += PRESS_AGAIN;
             }
             std::thread::sleep(Duration::from_millis(20));
         }
