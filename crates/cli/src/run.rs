@@ -38,9 +38,9 @@ pub(crate) struct Args {
     /// Size of the node's disk, in MiB, if the image is raw and smaller
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 25))]
     disk: u64,
-    /// Processors of the node
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
-    cpus: u8,
+    /// Processors of the node [default: 2 with KVM, else 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    cpus: Option<u8>,
     /// Network cards of the node
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=8))]
     nics: u8,

@@ -51,9 +51,9 @@ pub(crate) struct Args {
     /// Memory of the node, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(256..=1_048_576))]
     memory: u64,
-    /// Processors of the node
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
-    cpus: u8,
+    /// Processors of the node [default: 2 with KVM, else 1]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
+    cpus: Option<u8>,
     /// Give the node a TPM 2.0 (in software)
     #[arg(long)]
     tpm: bool,

@@ -63,7 +63,15 @@ impl Context {
     /// Tells PID 1 that services which wait for this one may start.
     pub(crate) fn ready(&self) {
         tracing::info!("ready");
-        self.notify.send("READY=1");
+        let notify = self.notify.clone();
+        if !notify.send("READY=1") {
+            // It is said once only, and others may wait for it.
+            tokio::spawn(async move {
+                while !notify.send("READY=1") {
+                    tokio::time::sleep(TELL_AGAIN).await;
+                }
+            });
+        }
     }
 
     /// One line for whoever looks at PID 1's table of services.
@@ -170,11 +178,16 @@ impl Notify {
         Notify(open())
     }
 
-    fn send(&self, message: &str) {
-        if let Some(socket) = &self.0
-            && let Err(error) = socket.send(message.as_bytes())
-        {
-            tracing::debug!("PID 1 was not told {message}: {error}");
+    /// `false`: the queue is full; it may be tried again.
+    fn send(&self, message: &str) -> bool {
+        let sent = self.0.as_ref().map(|socket| socket.send(message.as_bytes()));
+        match sent {
+            Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => false,
+            Some(Err(error)) => {
+                tracing::debug!("PID 1 was not told {message}: {error}");
+                true
+            }
+            _ => true,
         }
     }
 }
@@ -202,6 +215,9 @@ fn log_to_stdout() {
 
 /// One line, one write: the kernel keeps writes of up to PIPE_BUF bytes whole.
 const LINE_MAX: usize = 4096;
+
+/// After this PID 1 is told again what its queue had no room for.
+const TELL_AGAIN: Duration = Duration::from_millis(100);
 
 /// Writes whole lines to stdout. A line that does not fit into a full pipe is dropped and counted.
 #[derive(Debug, Clone)]
@@ -253,6 +269,31 @@ fn fit(line: &[u8]) -> std::borrow::Cow<'_, [u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn pid_1_hears_that_a_service_is_ready_even_if_its_queue_was_full() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let pid_1 = UnixDatagram::bind(&path).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.connect(&path).unwrap();
+        let notify = Notify(Some(Arc::new(socket)));
+        while notify.send("WATCHDOG=1") {}
+        let (_, stop) = watch::channel(false);
+        let context = Context { service: Service::Log, paths: Paths::from_env(), notify, stop };
+        context.ready();
+        pid_1.set_nonblocking(true).unwrap();
+        let mut heard = [0; 64];
+        let mut ready = false;
+        for _ in 0..100 {
+            while let Ok(length) = pid_1.recv(&mut heard) {
+                ready |= &heard[..length] == b"READY=1";
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        assert!(ready);
+    }
 
     #[test]
     fn a_long_line_is_cut_to_what_a_pipe_takes_at_once() {

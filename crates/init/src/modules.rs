@@ -55,7 +55,8 @@ pub(crate) fn modprobe(args: &[String]) -> ExitCode {
     if known && failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Loads what these device aliases ask for; without any, what every device in sysfs asks for.
+/// Loads what these device aliases ask for; without any, what every device in sysfs asks for, and
+/// then what the image asks for.
 pub(crate) fn load_for_devices(aliases: &[String]) -> ExitCode {
     let index = match Index::read(&modules_folder()) {
         Ok(index) => index,
@@ -92,14 +93,40 @@ pub(crate) fn load_for_devices(aliases: &[String]) -> ExitCode {
         }
         done.extend(new);
     }
+    if aliases.is_empty() {
+        load_wanted(&index, Path::new("/usr/lib/modules-load.d"));
+    }
     ExitCode::SUCCESS
 }
 
 fn load_all(index: &Index, paths: &[String]) -> Vec<Failure> {
-    paths.iter().filter_map(|path| insert(&index.folder.join(path)).err()).collect()
+    load_in_order(index, paths, |path| insert(&index.folder.join(path)))
+}
+
+/// A module whose needs did not load is not tried: the kernel would only miss their symbols.
+fn load_in_order<E>(
+    index: &Index,
+    paths: &[String],
+    mut insert: impl FnMut(&str) -> Result<(), E>,
+) -> Vec<E> {
+    let mut missing: BTreeSet<&str> = BTreeSet::new();
+    let mut failures = Vec::new();
+    for path in paths {
+        if index.needs(path).any(|need| missing.contains(need)) {
+            missing.insert(path);
+        } else if let Err(failure) = insert(path) {
+            missing.insert(path);
+            failures.push(failure);
+        }
+    }
+    failures
 }
 
 fn insert(path: &Path) -> Result<(), Failure> {
+    // The kernel would read and check all of it before it says that it has it already.
+    if is_loaded(path) {
+        return Ok(());
+    }
     let load = || -> io::Result<()> {
         match rustix::system::finit_module(File::open(path)?, c"", 0) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
@@ -107,6 +134,29 @@ fn insert(path: &Path) -> Result<(), Failure> {
         }
     };
     load().doing(|| format!("load module {}", path.display()))
+}
+
+fn is_loaded(path: &Path) -> bool {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().replace('-', "_");
+    let state = fs::read(format!("/sys/module/{stem}/initstate"));
+    state.is_ok_and(|state| state.starts_with(b"live"))
+}
+
+/// Loads what the image asks for by name: modules-load.d(5).
+fn load_wanted(index: &Index, folder: &Path) {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+    files.retain(|path| path.extension().is_some_and(|e| e == "conf"));
+    files.sort();
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        for name in listed(&text) {
+            match index.resolve(name) {
+                Some(paths) => load_all(index, &paths).iter().for_each(console::note),
+                None => console::note(format_args!("{} asks for {name}: unknown", path.display())),
+            }
+        }
+    }
 }
 
 fn modules_folder() -> PathBuf {
@@ -204,11 +254,21 @@ impl Index {
 
     /// A module with all it needs, in the order of loading.
     fn chain(&self, module: &str) -> Option<Vec<String>> {
-        let entries = self.dep.lines().filter_map(|line| line.split_once(':'));
-        let (path, needs) = { entries }.find(|(path, _)| is_named(path, module))?;
+        let (path, needs) = self.entries().find(|(path, _)| is_named(path, module))?;
         // depmod writes what is needed last-needed first.
         let needs = needs.split_whitespace().rev().map(str::to_owned);
         Some(needs.chain([path.to_owned()]).collect())
+    }
+
+    /// The paths of all that a module needs, also by way of others.
+    fn needs(&self, path: &str) -> impl Iterator<Item = &str> {
+        let entry = self.entries().find(|(own, _)| *own == path);
+        entry.into_iter().flat_map(|(_, needs)| needs.split_whitespace())
+    }
+
+    /// `PATH: NEEDED_PATH …`
+    fn entries(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.dep.lines().filter_map(|line| line.split_once(':'))
     }
 }
 
@@ -291,15 +351,19 @@ mod tests {
                          alias pci:v000010ECd00008168sv*sd*bc*sc*i* r8169\n";
     const SOFT: &str = "softdep r8169 pre: realtek\n";
 
-    #[track_caller]
-    fn check(asked: &str, paths: Option<&[&str]>) {
-        let index = Index {
+    fn index() -> Index {
+        Index {
             folder: PathBuf::new(),
             dep: DEP.to_owned(),
             alias: normal(ALIAS),
             softdep: SOFT.to_owned(),
             builtin: "kernel/fs/proc.ko\n".to_owned(),
-        };
+        }
+    }
+
+    #[track_caller]
+    fn check(asked: &str, paths: Option<&[&str]>) {
+        let index = index();
         let want = paths.map(|all| all.iter().map(|p| (*p).to_owned()).collect::<Vec<_>>());
         assert_eq!(index.resolve(asked), want, "{asked}");
     }
@@ -311,6 +375,19 @@ mod tests {
         check("virtio-net", Some(&chain));
         check("virtio:d00000001v00001AF4", Some(&chain));
         check("fs-ext4", Some(&chain));
+    }
+
+    #[test]
+    fn without_what_it_needs_a_module_is_not_tried() {
+        let index = index();
+        let paths = index.resolve("virtio_net").unwrap();
+        let mut tried = Vec::new();
+        let failures = load_in_order(&index, &paths, |path| {
+            tried.push(path.to_owned());
+            if path == "kernel/virtio.ko" { Err("no such device") } else { Ok(()) }
+        });
+        assert_eq!(failures, ["no such device"]);
+        assert_eq!(tried, ["kernel/virtio.ko", "kernel/net/failover.ko"]);
     }
 
     #[test]

@@ -78,6 +78,7 @@ fn prepare() -> Result<Node, String> {
     // Before the first look at what is there, so that nothing falls between.
     let uevents = Uevents::listen().inspect_err(|e| console::warn(e)).ok();
     let loader = spawn::start_self(&["load-modules"]).inspect_err(|f| console::warn(f)).ok();
+    tell_serial();
     // An empty /config is no reason to stop: the node waits to be told of its controller.
     if let Err(why) = config::load() {
         console::alarm(format_args!("/config is empty: {why}"));
@@ -111,6 +112,8 @@ fn settings() {
     let _ = rustix::system::reboot(RebootCommand::CadOff);
     for (knob, value) in [
         ("kernel/modprobe", "/sbin/modprobe"),
+        // Services may speak all at once: the default, ten messages, is fewer than they are.
+        ("net/unix/max_dgram_qlen", "512"),
         ("kernel/panic_on_oops", "1"),
         ("kernel/kptr_restrict", "1"),
         ("fs/protected_hardlinks", "1"),
@@ -126,6 +129,16 @@ fn settings() {
         console::note("debug mode (eve.debug): services also write to the console");
         // The log's service does it, and it is no root.
         let _ = std::os::unix::fs::chown("/dev/console", Some(Service::Log.spec().uid), None);
+    }
+}
+
+/// The machine's serial number where services may read it: the kernel shows it to root only.
+fn tell_serial() {
+    // Not every machine has firmware tables, and not every table has a number.
+    let Ok(serial) = fs::read("/sys/class/dmi/id/product_serial") else { return };
+    let told = File::create("/run/eve/serial").and_then(|mut file| file.write_all(&serial));
+    if let Err(error) = told {
+        console::warn(format_args!("cannot write /run/eve/serial: {error}"));
     }
 }
 

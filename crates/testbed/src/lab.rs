@@ -20,8 +20,8 @@ use crate::snapshot;
 pub struct Setup {
     /// Memory of the node.
     pub memory: Bytes,
-    /// Processors of the node.
-    pub cpus: u8,
+    /// Processors of the node; `None`: as [`Accel::cpus`] says.
+    pub cpus: Option<u8>,
     /// Network cards, each on a network of its own.
     pub nics: u8,
     /// A TPM in software. It makes the firmware 2 to 3 seconds slower.
@@ -31,9 +31,9 @@ pub struct Setup {
 }
 
 impl Default for Setup {
-    /// One card, no TPM, two processors, 512 MiB of memory and 4 GiB of disk.
+    /// One card, no TPM, 512 MiB of memory and 4 GiB of disk.
     fn default() -> Setup {
-        Setup { memory: Bytes::mib(512), cpus: 2, nics: 1, tpm: false, disk: Bytes::gib(4) }
+        Setup { memory: Bytes::mib(512), cpus: None, nics: 1, tpm: false, disk: Bytes::gib(4) }
     }
 }
 

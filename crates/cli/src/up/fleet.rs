@@ -98,7 +98,8 @@ impl Fleet {
     }
 }
 
-/// The node asks for its config every few seconds, so that a person sees changes come.
+/// The node asks for its config every few seconds and sends its logs at once, so that a person sees
+/// changes come.
 fn objects(serial: &str, image: &str) -> String {
     format!(
         "kind: Device\n\
@@ -107,6 +108,7 @@ fn objects(serial: &str, image: &str) -> String {
          \x20 soft_serial: {serial}\n\
          \x20 settings:\n\
          \x20   timer.config.interval: 10\n\
+         \x20   newlog.allow.fastupload: \"true\"\n\
          ---\n\
          kind: App\n\
          name: {APP}\n\

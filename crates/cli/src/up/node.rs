@@ -47,7 +47,7 @@ pub(super) fn machine(
     folder: &Folder,
     firmware: Firmware,
     memory: Bytes,
-    cpus: u8,
+    cpus: Option<u8>,
 ) -> anyhow::Result<Machine> {
     let dir = folder.node_dir();
     let vars = dir.join("vars.fd");
@@ -82,13 +82,12 @@ pub(super) fn page(state: &State) -> Forward {
 pub(super) fn marks(lines: &[Line]) -> Vec<Mark> {
     let firmware = |text: &str| text.contains("BdsDxe: starting");
     let kernel = |text: &str| text.contains("EFI stub:") || text.contains("Linux version");
-    let signs: [(&str, &dyn Fn(&str) -> bool); 3] =
-        [("firmware", &firmware), ("kernel", &kernel), ("init", &is_milestone)];
-    let found = signs.iter().filter_map(|(what, is_it)| {
+    let mark = |what: &str, is_it: &dyn Fn(&str) -> bool| {
         let at = lines.iter().find(|line| is_it(&line.text))?.at.as_millis();
-        Some(Mark { what: (*what).to_owned(), at_ms: u64::try_from(at).unwrap_or(u64::MAX) })
-    });
-    found.collect()
+        Some(Mark { what: what.to_owned(), at_ms: u64::try_from(at).unwrap_or(u64::MAX) })
+    };
+    let found = [mark("firmware", &firmware), mark("kernel", &kernel), mark("init", &is_milestone)];
+    found.into_iter().flatten().collect()
 }
 
 /// Whether eve-init says that a step of the boot is done, as in `eve-init: … after 3.91 s`.

@@ -221,7 +221,7 @@ mod tests {
         Machine {
             accel: Accel::Tcg,
             memory: Bytes::mib(16),
-            cpus: 1,
+            cpus: None,
             flash: None,
             disks: vec![Disk { path: dir.join("disk.qcow2"), format: DiskFormat::Qcow2 }],
             nics: vec![],

@@ -98,6 +98,7 @@ fn print_machine(lab: &Lab) -> anyhow::Result<()> {
     let setup = Setup::default();
     println!("machine      {processors} x {}", field("model name"));
     println!("runs with    {}, {}", lab.accel(), host::qemu::probe::version()?);
-    println!("node         {} processors, {} of memory", setup.cpus, setup.memory);
+    let cpus = setup.cpus.unwrap_or(lab.accel().cpus());
+    println!("node         processors: {cpus}, memory: {}", setup.memory);
     Ok(())
 }
