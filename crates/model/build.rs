@@ -27,7 +27,9 @@ struct Entry {
 
 #[expect(clippy::disallowed_methods, reason = "cargo makes OUT_DIR anew if this fails half-way")]
 fn main() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../services.toml");
+    // At run time: a build script may be kept while the checkout moves.
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where the crate is");
+    let path = Path::new(&here).join("../../services.toml");
     println!("cargo::rerun-if-changed={}", path.display());
     let text = fs::read_to_string(&path).expect("services.toml stands at the root");
     let all: BTreeMap<String, Entry> = toml::from_str(&text).expect("services.toml parses");

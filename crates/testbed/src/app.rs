@@ -47,6 +47,22 @@ impl<'a> App<'a> {
         }
     }
 
+    /// Waits until a line of its output that contains `text` is at the controller.
+    pub fn says(&mut self, text: &str) -> anyhow::Result<String> {
+        let until = Instant::now() + self.device.app_limit();
+        loop {
+            let lines = self.device.app_log(self.name)?;
+            if let Some(line) = lines.iter().find(|line| line.contains(text)) {
+                return Ok(line.clone());
+            }
+            self.device.check_alive()?;
+            if Instant::now() >= until {
+                bail!("{} did not say {text:?}, but: {lines:#?}", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
     /// Waits until the node says that it runs.
     pub fn running(&mut self) -> anyhow::Result<view::AppOnDevice> {
         let name = self.name.to_owned();

@@ -47,6 +47,9 @@ for p in /proc/[0-9]*; do
     fi
 done"#;
 
+/// So many lines of an app are looked through.
+const LOG_LINES: u32 = 1000;
+
 /// So many lines of the serial log are shown with an error.
 const TAIL: usize = 25;
 
@@ -339,6 +342,12 @@ impl Device {
     ) -> anyhow::Result<view::Device> {
         let (site, name) = (Rc::clone(&self.site), self.place.name.clone());
         self.talk(|_, alive| site.wait_for(&name, what, limit, alive, is_so))
+    }
+
+    /// What the controller has of an app's output: the newest lines, oldest first.
+    pub(crate) fn app_log(&self, app: &str) -> anyhow::Result<Vec<String>> {
+        let rows = self.site.ask(|client| client.logs(self.name(), Some(app), 0, LOG_LINES))?;
+        Ok(rows.into_iter().map(|row| row.content).collect())
     }
 
     /// An error if the node cannot go on.

@@ -63,11 +63,11 @@ impl Site {
         Ok(self.ask(|client| client.apply(documents, true))?)
     }
 
-    /// Declares a node and lets it ask for its config every few seconds.
+    /// Declares a node and lets it ask for its config every few seconds and send its logs at once.
     pub fn declare(&self, name: &str, soft_serial: &str) -> anyhow::Result<()> {
         let document = format!(
             "{{kind: Device, name: {name}, spec: {{soft_serial: {soft_serial}, settings: \
-             {{timer.config.interval: 5}}}}}}"
+             {{timer.config.interval: 5, newlog.allow.fastupload: \"true\"}}}}}}"
         );
         self.apply(&document).map(drop)
     }

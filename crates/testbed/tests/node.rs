@@ -83,6 +83,8 @@ fn a_node_onboards_runs_an_app_and_serves_its_page() -> anyhow::Result<()> {
     assert!(page.body.contains("hello"), "{}", page.body);
     assert!(page.body.contains(node.name()), "{}", page.body);
     node.app("hello").running()?;
+    // Its output comes by the node's log, as newlogs.
+    node.app("hello").says("hello: start 1 of hello on ")?;
     Ok(())
 }
 
