@@ -15,7 +15,7 @@ use store::{
 };
 use tokio::sync::Mutex;
 
-use crate::http::{Client, Download, HttpError, Request, Response};
+use crate::http::{Client, Download, HttpError, Request, Response, shown};
 
 /// A broken transfer is taken up so often in a row without a new byte.
 const TRIES: u32 = 5;
@@ -327,10 +327,10 @@ pub async fn fetch_file(
     max: Bytes,
     progress: &(dyn Fn(Bytes) + Sync),
 ) -> Result<(Digest, Bytes), FetchError> {
-    let source = Source::Web { client, url };
-    let writer = transfer(layout, url, max, &source, progress).await?;
+    let (source, what) = (Source::Web { client, url }, shown(url));
+    let writer = transfer(layout, &what, max, &source, progress).await?;
     let stored = commit(writer, expected, max).await;
-    stored.map_err(|source| FetchError::Store { what: url.to_owned(), source })
+    stored.map_err(|source| FetchError::Store { what, source })
 }
 
 /// Where a body comes from.
@@ -353,7 +353,7 @@ impl Source<'_> {
                 let answer = client.open(request).await?;
                 match answer.status {
                     200 | 206 => Ok(answer),
-                    status => Err(refused("the server", url, status)),
+                    status => Err(refused("the server", &shown(url), status)),
                 }
             }
         }

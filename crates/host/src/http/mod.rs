@@ -1,13 +1,15 @@
 //! A small HTTP/1.1 client over TCP or TLS.
 //!
 //! One connection a request, bounded bodies, a limit on every wait. TLS is rustls with aws-lc-rs and
-//! checks the server's name always. It retries nothing, follows only redirects of a `GET`, and knows
-//! no cookies and no proxies.
+//! checks the server's name always. It retries nothing, follows only redirects of a `GET`, never one
+//! from TLS to none, and knows no cookies and no proxies. No error shows an address' query: it may be
+//! what opens the door (presigned downloads).
 
 mod resolve;
 
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +24,7 @@ use model::{Diagnose, Diagnosis, Who};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 pub use hyper::Method;
@@ -94,8 +96,14 @@ pub enum HttpError {
     /// The text is no address of ours.
     #[error("{url:?} is no http or https address")]
     Url {
-        /// The text.
+        /// The text, as far as it may be shown (so all of `url` below: scheme, host and path).
         url: String,
+    },
+    /// A header cannot be sent. Its value is not told: it may be a secret.
+    #[error("the value of header {name} holds what HTTP does not allow")]
+    Header {
+        /// Which.
+        name: &'static str,
     },
     /// A certificate to trust could not be read.
     #[error("a trusted certificate is not valid PEM: {why}")]
@@ -159,6 +167,14 @@ pub enum HttpError {
         /// Which address.
         url: String,
     },
+    /// It sends us from TLS to an address without.
+    #[error("{from} redirects to {to}, which is not protected by TLS")]
+    Downgrade {
+        /// Which address.
+        from: String,
+        /// Where to.
+        to: String,
+    },
 }
 
 impl HttpError {
@@ -168,12 +184,6 @@ impl HttpError {
         let text = source.to_string();
         text.contains("Expired") || text.contains("NotValidYet")
     }
-
-    /// Whether somebody refused the connection: a server that is down for a moment.
-    pub fn is_refused(&self) -> bool {
-        matches!(self, HttpError::Connect { source, .. }
-            if source.kind() == io::ErrorKind::ConnectionRefused)
-    }
 }
 
 impl Diagnose for HttpError {
@@ -181,6 +191,7 @@ impl Diagnose for HttpError {
         use Who::{Network, Operator};
         match self {
             Self::Url { .. } => Diagnosis::of(Operator, "correct the address"),
+            Self::Header { .. } => Diagnosis::of(Operator, "check the credentials for this server"),
             Self::Trust { .. } => Diagnosis::of(Operator, "correct the certificate"),
             Self::Resolve { .. } => Diagnosis::of(Network, "check the network's DNS, and the name"),
             Self::Connect { .. } | Self::Slow { .. } | Self::Exchange { .. } => {
@@ -193,7 +204,7 @@ impl Diagnose for HttpError {
                 Operator,
                 "check that the server's certificate names it and comes from a trusted root",
             ),
-            Self::TooLarge { .. } | Self::Redirects { .. } => {
+            Self::TooLarge { .. } | Self::Redirects { .. } | Self::Downgrade { .. } => {
                 Diagnosis::of(Operator, "check that this is the right server")
             }
         }
@@ -205,7 +216,6 @@ impl Diagnose for HttpError {
 pub struct Client {
     tls: Arc<ClientConfig>,
     resolver: Resolver,
-    source: Option<IpAddr>,
 }
 
 impl Client {
@@ -232,18 +242,12 @@ impl Client {
             .map_err(|e| bad(e.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Client { tls: Arc::new(tls), resolver, source: None })
-    }
-
-    /// The same client, speaking from this address of ours.
-    #[must_use]
-    pub fn from_address(&self, source: IpAddr) -> Client {
-        Client { source: Some(source), ..self.clone() }
+        Ok(Client { tls: Arc::new(tls), resolver })
     }
 
     /// Asks, and reads the whole answer.
     pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
-        let (url, limit) = (request.url.clone(), request.limit);
+        let (url, limit) = (shown(&request.url), request.limit);
         let whole = async {
             let download = self.open(request).await?;
             let (status, headers) = (download.status, download.headers.clone());
@@ -256,52 +260,50 @@ impl Client {
     /// Asks, and returns as soon as the head of the answer is here.
     pub async fn open(&self, mut request: Request) -> Result<Download, HttpError> {
         for _ in 0..=REDIRECTS {
-            let url = request.url.clone();
-            let slow = |_| HttpError::Slow { url: url.clone(), what: "begin", limit: SILENCE };
+            let url = || shown(&request.url);
+            let slow = |_| HttpError::Slow { url: url(), what: "begin", limit: SILENCE };
             let answer = timeout(SILENCE, self.once(&request)).await.map_err(slow)??;
             let moved = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
             let to = answer.headers.get("location").and_then(|v| v.to_str().ok());
             match to {
                 Some(to) if moved && request.method == Method::GET => {
-                    let from = request.url.clone();
-                    request.url = join(&from, to);
-                    if host_of(&from) != host_of(&request.url) {
-                        // What proves us to one host is no business of another.
+                    let to = join(&request.url, to);
+                    if !same_server(&request.url, &to)? {
+                        // What proves us to one server is no business of another.
                         request.headers.retain(|(name, _)| *name != "authorization");
                     }
+                    request.url = to;
                 }
                 _ => return Ok(answer),
             }
         }
-        Err(HttpError::Redirects { url: request.url })
+        Err(HttpError::Redirects { url: shown(&request.url) })
     }
 
     async fn once(&self, request: &Request) -> Result<Download, HttpError> {
-        let bad = || HttpError::Url { url: request.url.clone() };
+        let bad = || HttpError::Url { url: shown(&request.url) };
         let uri: Uri = request.url.parse().map_err(|_| bad())?;
-        let host = uri.host().ok_or_else(bad)?.to_owned();
-        let (secure, usual) = match uri.scheme_str() {
-            Some("https") => (true, 443),
-            Some("http") => (false, 80),
-            _ => return Err(bad()),
-        };
-        let stream = self.dial(&host, uri.port_u16().unwrap_or(usual)).await?;
+        let Server { secure, host, port } = Server::of(&uri).ok_or_else(bad)?;
+        let stream = self.dial(&host, port).await?;
 
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        let authority = uri.authority().map_or("", |a| a.as_str());
+        let named = match uri.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.clone(),
+        };
         let mut head = hyper::Request::builder()
             .method(request.method.clone())
             .uri(path)
-            .header("host", authority)
+            .header("host", named)
             .header("connection", "close")
             .header("user-agent", concat!("eve/", env!("CARGO_PKG_VERSION")));
         for (name, value) in &request.headers {
-            let value = HeaderValue::from_str(value).map_err(|_| bad())?;
+            let value = HeaderValue::from_str(value).map_err(|_| HttpError::Header { name })?;
             head = head.header(HeaderName::from_static(name), value);
         }
         let head = head.body(Full::new(request.body.clone())).map_err(|_| bad())?;
         if !secure {
-            return exchange(TokioIo::new(stream), head, &request.url).await;
+            return exchange(TokioIo::new(stream), head, shown(&request.url)).await;
         }
         let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(bare).map_err(|_| bad())?;
@@ -309,7 +311,7 @@ impl Client {
             .connect(name, stream)
             .await
             .map_err(|source| HttpError::Tls { host, source })?;
-        exchange(TokioIo::new(stream), head, &request.url).await
+        exchange(TokioIo::new(stream), head, shown(&request.url)).await
     }
 
     async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, HttpError> {
@@ -321,9 +323,13 @@ impl Client {
         let mut last = HttpError::Url { url: host.to_owned() };
         for address in addresses {
             let to = SocketAddr::new(address, port);
-            let dialled = timeout(DIAL, dial_one(to, self.source)).await;
+            let dialled = timeout(DIAL, TcpStream::connect(to)).await;
             match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(stream) => return Ok(stream),
+                Ok(stream) => {
+                    // Only speed is lost where the kernel will not have it.
+                    let _ = stream.set_nodelay(true);
+                    return Ok(stream);
+                }
                 Err(source) => last = HttpError::Connect { to: to.to_string(), source },
             }
         }
@@ -397,32 +403,24 @@ impl Response {
 
 /// Reads a file of certificates; larger ones than [`BUNDLE_MAX`] are refused.
 fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
-    let size = std::fs::metadata(path)?.len();
-    if size > BUNDLE_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
+    let mut bundle = Vec::new();
+    File::open(path)?.take(BUNDLE_MAX + 1).read_to_end(&mut bundle)?;
+    if bundle.len() as u64 > BUNDLE_MAX {
+        Err(io::ErrorKind::FileTooLarge.into())
+    } else {
+        Ok(bundle)
     }
-    std::fs::read(path)
-}
-
-async fn dial_one(to: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    if let Some(source) = source.filter(|s| s.is_ipv4() == to.is_ipv4()) {
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
-    let stream = socket.connect(to).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 async fn exchange<S>(
     stream: TokioIo<S>,
     request: hyper::Request<Full<Bytes>>,
-    url: &str,
+    url: String,
 ) -> Result<Download, HttpError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let broke = |source| HttpError::Exchange { url: url.to_owned(), source };
+    let broke = |source| HttpError::Exchange { url: url.clone(), source };
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(stream).await.map_err(broke)?;
     // It moves the bytes; it ends with the body, or when the body is dropped.
@@ -433,25 +431,74 @@ where
     });
     let answer = sender.send_request(request).await.map_err(broke)?;
     let (head, body) = answer.into_parts();
-    Ok(Download { status: head.status.as_u16(), headers: head.headers, body, url: url.to_owned() })
+    Ok(Download { status: head.status.as_u16(), headers: head.headers, body, url })
 }
 
-/// A redirect's target, seen from where it was said.
-fn join(from: &str, to: &str) -> String {
-    if to.contains("://") {
-        return to.to_owned();
+/// Whom an address makes us speak to.
+#[derive(Debug, PartialEq, Eq)]
+struct Server {
+    /// With TLS.
+    secure: bool,
+    /// In lower case; IPv6 in brackets.
+    host: String,
+    port: u16,
+}
+
+impl Server {
+    /// `None` if this is no address for us.
+    fn of(uri: &Uri) -> Option<Server> {
+        let (secure, usual) = match uri.scheme_str()? {
+            "https" => (true, 443),
+            "http" => (false, 80),
+            _ => return None,
+        };
+        let host = uri.host()?.to_ascii_lowercase();
+        Some(Server { secure, host, port: uri.port_u16().unwrap_or(usual) })
     }
+}
+
+/// Whether a redirect stays with the server that said it. One from TLS to none is refused: whoever
+/// listens on the way must not learn what was asked, nor choose the answer.
+fn same_server(from: &str, to: &str) -> Result<bool, HttpError> {
+    let server = |url: &str| url.parse().ok().and_then(|uri| Server::of(&uri));
+    let bad = || HttpError::Url { url: shown(to) };
+    let (said, meant) = (server(from).ok_or_else(bad)?, server(to).ok_or_else(bad)?);
+    if said.secure && !meant.secure {
+        return Err(HttpError::Downgrade { from: shown(from), to: shown(to) });
+    }
+    Ok(said == meant)
+}
+
+/// A redirect's target, seen from where it was said (RFC 3986, 5.2, without dot segments).
+fn join(from: &str, to: &str) -> String {
+    let path_start = to.find(['/', '?', '#']).unwrap_or(to.len());
+    if to[..path_start].contains(':') {
+        return to.to_owned(); // it names a scheme
+    }
+    let from = &from[..from.find(['?', '#']).unwrap_or(from.len())];
     let after_scheme = from.find("://").map_or(0, |at| at + 3);
     let host_end = from[after_scheme..].find('/').map_or(from.len(), |at| after_scheme + at);
+    if to.starts_with("//") {
+        return format!("{}{to}", &from[..after_scheme.saturating_sub(2)]);
+    }
     if to.starts_with('/') {
         return format!("{}{to}", &from[..host_end]);
+    }
+    if to.starts_with('?') {
+        return format!("{from}{to}");
     }
     let folder = from.rfind('/').filter(|at| *at >= host_end).unwrap_or(host_end);
     format!("{}/{to}", &from[..folder])
 }
 
-fn host_of(url: &str) -> Option<String> {
-    url.parse::<Uri>().ok()?.authority().map(|a| a.as_str().to_owned())
+/// What of an address may stand in an error: scheme, host and path. Name and password in front of
+/// the host and the query behind the path may be secret.
+pub(crate) fn shown(url: &str) -> String {
+    let bare = &url[..url.find(['?', '#']).unwrap_or(url.len())];
+    let Some((scheme, rest)) = bare.split_once("://") else { return bare.to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let host = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
@@ -511,7 +558,78 @@ mod tests {
     #[tokio::test]
     async fn nobody_there_is_told_apart() {
         let refused = client().send(Request::get("http://127.0.0.1:1/", 9)).await.unwrap_err();
-        assert!(refused.is_refused(), "{refused}");
+        assert!(matches!(refused, HttpError::Connect { .. }), "{refused}");
+    }
+
+    /// A server on loopback that answers one question and tells what it was.
+    async fn asked(answer: String) -> (SocketAddr, tokio::task::JoinHandle<String>) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let question = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 2048];
+            let got = stream.read(&mut asked).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&asked[..got]).into_owned()
+        });
+        (at, question)
+    }
+
+    #[tokio::test]
+    async fn another_server_of_the_same_host_does_not_learn_our_token() {
+        let (second, there) =
+            asked("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+        let moved = format!(
+            "HTTP/1.1 307 Moved\r\nlocation: http://{second}/x\r\ncontent-length: 0\r\n\r\n"
+        );
+        let (first, here) = asked(moved).await;
+        let request = Request::get(format!("http://{first}/"), 9)
+            .header("authorization", "Bearer secret")
+            .header("accept", "text/plain");
+        assert_eq!(client().send(request).await.unwrap().status, 200);
+        assert!(here.await.unwrap().contains("Bearer secret"));
+        let there = there.await.unwrap();
+        assert!(there.contains("accept: text/plain") && !there.contains("secret"), "{there}");
+    }
+
+    #[test]
+    fn a_server_is_its_scheme_host_and_port() {
+        for (from, to, same) in [
+            ("https://r.example/v2", "https://R.example:443/x", Some(true)),
+            ("http://r.example:80/v2", "http://r.example/x", Some(true)),
+            ("https://r.example/v2", "https://r.example:8443/x", Some(false)),
+            ("https://r.example/v2", "https://s.example/x", Some(false)),
+            ("http://r.example/v2", "https://r.example/x", Some(false)),
+            ("https://r.example/v2", "http://r.example/x", None),
+            ("https://r.example/v2", "http://r.example:443/x", None),
+            ("https://r.example/v2", "ftp://r.example/x", None),
+        ] {
+            assert_eq!(same_server(from, to).ok(), same, "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn no_error_shows_what_opens_a_door() {
+        for (url, want) in [
+            ("https://r.example:1/a/b?X-Signature=s3cret", "https://r.example:1/a/b"),
+            ("https://user:s3cret@r.example/a#s3cret", "https://r.example/a"),
+            ("https://r.example?next=https://x/@s3cret", "https://r.example"),
+            ("not an address?s3cret", "not an address"),
+        ] {
+            assert_eq!(shown(url), want);
+        }
+        let from = "https://user:s3cret@r.example/a?s3cret";
+        let refused = same_server(from, "http://r.example/b?s3cret").unwrap_err();
+        assert!(!format!("{refused} {refused:?}").contains("s3cret"), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_header_that_cannot_be_sent_is_named_without_its_value() {
+        let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await;
+        let request = Request::get(url, 9).header("authorization", "Bearer s3cret\r\nx: y");
+        let refused = client().send(request).await.unwrap_err();
+        assert!(matches!(refused, HttpError::Header { name: "authorization" }), "{refused}");
+        assert!(!format!("{refused:?}").contains("s3cret"));
     }
 
     #[test]
@@ -520,8 +638,11 @@ mod tests {
             ("https://b.example/x", "https://b.example/x"),
             ("/x", "http://a.example:1/x"),
             ("x?y", "http://a.example:1/v2/x?y"),
+            ("/x?to=http://c.example", "http://a.example:1/x?to=http://c.example"),
+            ("//c.example/x", "http://c.example/x"),
+            ("?y", "http://a.example:1/v2/blob?y"),
         ] {
-            assert_eq!(join("http://a.example:1/v2/blob", to), want);
+            assert_eq!(join("http://a.example:1/v2/blob?q=/a/b", to), want);
         }
         assert_eq!(join("http://a.example", "x"), "http://a.example/x");
     }
