@@ -4,16 +4,28 @@ CARGO ?= cargo
 EVE   := $(CARGO) run -q -p cli --
 XTASK := $(CARGO) run -q -p xtask --
 
+# Before any program of ours can be linked.
+SUDO    = $(if $(filter-out 0,$(shell id -u)),sudo)
+APT     = $(SUDO) apt-get install -y --no-install-recommends gcc libc6-dev
+LINKER  = { echo "gcc and libc6-dev are missing and will be installed: Rust links with them."; \
+            $(APT) || { $(SUDO) apt-get update && $(APT); }; }
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo down test eve live run bench clean
+.PHONY: help setup tool demo down test eve live run bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 setup: ## install what the host lacks (says what; quick when nothing is missing)
+	@command -v cc >/dev/null || $(LINKER)
+	@$(CARGO) build -p xtask
 	@$(XTASK) setup
 
-demo: setup ## build, boot, onboard and run the sample app: http://localhost:8080
+# Built where one can see it: the first time takes minutes.
+tool: setup
+	@$(CARGO) build -p cli
+
+demo: tool ## build, boot, onboard and run the sample app: http://localhost:8080
 	@$(EVE) up
 
 down: ## stop what `make demo` started
@@ -26,10 +38,10 @@ test: setup ## everything that CI runs, the QEMU boot included
 eve: ## build the `eve` command: target/release/eve
 	$(CARGO) build --release -p cli
 
-live: setup ## build the live disk image: dist/<arch>/current
+live: tool ## build the live disk image: dist/<arch>/current
 	@$(EVE) build live
 
-run: setup ## boot the newest image on this terminal
+run: tool ## boot the newest image on this terminal
 	@$(EVE) run
 
 bench: setup ## memory and times of a node in QEMU

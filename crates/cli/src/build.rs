@@ -1,17 +1,17 @@
 //! `eve build`: root file systems, slot images, CONFIG volumes and live disks.
 
-use std::cell::RefCell;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use builder::image::{self, Arch, Facts, Format, Packing, Progress, Request, Source};
+use builder::image::{self, Arch, Facts, Format, Packing, Request, Source};
 use formats::fat::Files;
 use formats::layout::Profile;
 use model::Bytes;
 
-use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::out::{self, OrAdvise, WrongUse};
 use crate::places;
+use crate::steps::Steps;
 
 /// Arguments of `eve build`.
 ///
@@ -119,7 +119,11 @@ pub(crate) fn default_request() -> anyhow::Result<Request> {
 }
 
 fn request(args: Args) -> anyhow::Result<Request> {
-    let repository = repository(args.rootfs.is_some())?;
+    // A finished root file system can do without.
+    let repository = match places::repository() {
+        Err(_) if args.rootfs.is_some() && args.version.is_some() => PathBuf::from("."),
+        found => found?,
+    };
     let version = match args.version {
         Some(version) => version,
         None => {
@@ -154,19 +158,6 @@ fn request(args: Args) -> anyhow::Result<Request> {
     })
 }
 
-/// The repository around the current folder. A build of a finished tar can do without.
-fn repository(optional: bool) -> anyhow::Result<PathBuf> {
-    let here = std::env::current_dir().context("cannot tell the current folder")?;
-    match here.ancestors().find(|d| d.join("services.toml").is_file()) {
-        Some(found) => Ok(found.to_owned()),
-        None if optional => Ok(here),
-        None => Err(out::advised(
-            format!("{} is in no repository of EVE-OS", here.display()),
-            "run it inside the repository, or give --rootfs and --version",
-        )),
-    }
-}
-
 fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Result<Files> {
     let mut all = Files::new();
     for path in files {
@@ -198,45 +189,6 @@ fn show(facts: &Facts) -> anyhow::Result<()> {
 
 fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
-}
-
-/// Shows the steps of a build one after the other.
-#[derive(Debug, Default)]
-pub(crate) struct Steps(RefCell<Option<Step>>);
-
-impl Steps {
-    /// The last step ended well.
-    pub(crate) fn done(&self) {
-        if let Some(step) = self.0.take() {
-            step.done("");
-        }
-    }
-}
-
-impl Progress for Steps {
-    fn step(&self, what: &str) {
-        self.done();
-        self.0.replace(Some(Step::start(what)));
-    }
-
-    fn note(&self, what: &str) {
-        if let Some(step) = &*self.0.borrow() {
-            step.note(what);
-        }
-    }
-
-    fn bytes(&self, done: Bytes, total: Bytes) {
-        if let Some(step) = &*self.0.borrow() {
-            step.bytes(done, total);
-        }
-    }
-
-    fn line(&self, text: &str) {
-        match &*self.0.borrow() {
-            Some(step) => step.line(text),
-            None => eprintln!("{text}"),
-        }
-    }
 }
 
 fn arch(text: &str) -> Result<Arch, WrongUse> {

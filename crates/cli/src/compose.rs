@@ -110,14 +110,9 @@ fn packages(texts: &[(&str, &str)]) -> anyhow::Result<BTreeMap<String, pkg::Pack
     if !texts.iter().any(|(_, text)| text.contains("@pkg:")) {
         return Ok(BTreeMap::new());
     }
-    let here = std::env::current_dir().context("cannot tell the current folder")?;
-    let Some(repository) = here.ancestors().find(|d| d.join("services.toml").is_file()) else {
-        return Err(out::advised(
-            "@pkg: stands for a package of the repository, and this is none",
-            "run it inside the repository",
-        ));
-    };
-    pkg::plan(&[], &pkg::Options::from_env(repository), &()).or_advise()
+    let repository =
+        places::repository().context("@pkg: stands for a package of the repository")?;
+    pkg::plan(&[], &pkg::Options::from_env(&repository), &()).or_advise()
 }
 
 fn open_cache(args: &Args) -> anyhow::Result<Layout> {

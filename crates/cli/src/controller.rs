@@ -1,6 +1,6 @@
 //! `eve controller`: serve one on this machine, and what belongs to its data folder.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -112,8 +112,13 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     out::line(format_args!("controller at {}, data in {}", running.url, data.display()));
     if let Some(token) = &running.first_token {
         let file = data.join(controller::access::TOKEN_FILE);
-        out::line(format_args!("the administrator's token, also in {}:", file.display()));
-        out::line(token);
+        if std::io::stdout().is_terminal() {
+            out::line(format_args!("the administrator's token, also in {}:", file.display()));
+            out::line(token);
+        } else {
+            // What is no terminal may be a log that others read.
+            out::line(format_args!("the administrator's token is in {}", file.display()));
+        }
     }
     let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     tokio::select! {

@@ -93,13 +93,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         to: To,
     },
-    /// Log lines of a node, or of one of its apps
+    /// Log lines of a node, or of an app
+    ///
+    /// `eve logs edge-1` shows what the node's services say, `eve logs edge-1 hello` what the app
+    /// says there. For an app that is on one node, `eve logs hello` will do.
     Logs {
         #[command(flatten)]
         to: To,
-        /// The node
+        /// A node, or an app that is on one node
+        #[arg(value_name = "NODE|APP")]
         device: String,
-        /// One of its apps
+        /// An app of the node
         app: Option<String>,
         /// The newest so many
         #[arg(long, short = 'n', default_value_t = 100, value_name = "LINES")]
@@ -555,6 +559,8 @@ async fn logs(
     follow: bool,
 ) -> anyhow::Result<()> {
     let client = to.client()?;
+    let (device, app) = speaker(&client, device, app).await?;
+    let (device, app) = (device.as_str(), app.as_deref());
     let mut after = 0;
     let mut limit = lines;
     loop {
@@ -573,6 +579,30 @@ async fn logs(
         }
         limit = 10_000;
         tokio::time::sleep(FOLLOW_EVERY).await;
+    }
+}
+
+/// Whose lines are meant: a node of this name comes before an app.
+async fn speaker(
+    client: &Client,
+    name: &str,
+    app: Option<&str>,
+) -> anyhow::Result<(String, Option<String>)> {
+    let as_given = (name.to_owned(), app.map(str::to_owned));
+    if app.is_some() || client.device(name).await.is_ok() {
+        return Ok(as_given);
+    }
+    let apps = client.apps().await.or_advise()?;
+    let Some(found) = apps.into_iter().find(|a| a.name == name) else { return Ok(as_given) };
+    match found.on.as_slice() {
+        [one] => Ok((one.device.clone(), Some(found.name))),
+        on => {
+            let nodes: Vec<&str> = on.iter().map(|one| one.device.as_str()).collect();
+            Err(out::advised(
+                format!("the app {name} is on {} nodes: {}", nodes.len(), nodes.join(", ")),
+                format!("name one: eve logs NODE {name}"),
+            ))
+        }
     }
 }
 

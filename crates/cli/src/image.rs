@@ -7,9 +7,10 @@ use builder::image::{Format, live};
 use builder::pkg;
 use model::Bytes;
 
-use crate::build::{self, Steps};
+use crate::build;
 use crate::out::{self, OrAdvise};
 use crate::places;
+use crate::steps::Steps;
 
 /// What a node boots and runs.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(crate) fn get(asked: Option<&Path>, debug: bool) -> anyhow::Result<Images> {
         Some(path) => (places::live_image(Some(path))?, slot_beside(path)),
         None => build_disk(debug)?,
     };
-    let options = pkg::Options::from_env(&repository()?);
+    let options = pkg::Options::from_env(&places::repository()?);
     let steps = Steps::default();
     let built = pkg::build(&["apps/hello".to_owned()], &options, &steps).or_advise()?;
     steps.done();
@@ -57,16 +58,4 @@ fn build_disk(debug: bool) -> anyhow::Result<(PathBuf, Option<Bytes>)> {
 fn slot_beside(disk: &Path) -> Option<Bytes> {
     let slot = disk.parent()?.join("slot.img");
     slot.metadata().ok().map(|meta| Bytes(meta.len()))
-}
-
-/// The repository that this is run in: here or in a folder above.
-pub(crate) fn repository() -> anyhow::Result<PathBuf> {
-    let here = std::env::current_dir().context("cannot find the current folder")?;
-    let is_ours = |dir: &&Path| dir.join("services.toml").exists() && dir.join("pkg").exists();
-    here.ancestors().find(is_ours).map(Path::to_owned).ok_or_else(|| {
-        out::advised(
-            format!("{} is not in a clone of the repository", here.display()),
-            "change to the folder that holds services.toml and pkg/",
-        )
-    })
 }

@@ -9,6 +9,7 @@ mod out;
 mod pkg;
 mod places;
 mod run;
+mod steps;
 mod up;
 
 use clap::{CommandFactory, Parser, Subcommand};

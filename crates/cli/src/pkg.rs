@@ -1,13 +1,13 @@
 //! `eve pkg`.
 
 use std::path::PathBuf;
-use std::sync::Mutex;
 
-use builder::pkg::{self, Arch, Options, Package, Progress};
+use builder::pkg::{self, Arch, Options, Package};
 use clap::Subcommand;
 use model::Bytes;
 
-use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::out::{self, OrAdvise, WrongUse};
+use crate::steps::Steps;
 
 /// Arguments of `eve pkg`.
 #[derive(Debug, clap::Args)]
@@ -196,51 +196,4 @@ fn show(name: &str, common: &Common) -> anyhow::Result<()> {
         out::table(&["debian package", "version", "size"], &rows.collect::<Vec<_>>());
     }
     Ok(())
-}
-
-/// The steps of a build on the terminal: one line or bar each.
-#[derive(Debug, Default)]
-pub(crate) struct Steps(Mutex<Option<Step>>);
-
-impl Steps {
-    /// The last step ended well.
-    pub(crate) fn done(&self) {
-        if let Some(step) = self.swap(None) {
-            step.done("");
-        }
-    }
-
-    fn swap(&self, next: Option<Step>) -> Option<Step> {
-        self.0.lock().map(|mut now| std::mem::replace(&mut *now, next)).unwrap_or_default()
-    }
-
-    fn now(&self, say: impl FnOnce(&Step)) {
-        if let Ok(now) = self.0.lock()
-            && let Some(step) = now.as_ref()
-        {
-            say(step);
-        }
-    }
-}
-
-impl Progress for Steps {
-    fn step(&self, what: &str) {
-        self.done(); // a bar must be gone before the next one is drawn
-        self.swap(Some(Step::start(what)));
-    }
-
-    fn note(&self, what: &str) {
-        self.now(|step| step.note(what));
-    }
-
-    fn bytes(&self, done: Bytes, total: Bytes) {
-        self.now(|step| step.bytes(done, total));
-    }
-
-    fn line(&self, text: &str) {
-        match self.0.lock().as_deref() {
-            Ok(Some(step)) => step.line(text),
-            _ => eprintln!("{text}"),
-        }
-    }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
+
 use crate::out;
 
 /// The folder of everything that can be made again: `$EVE_CACHE`, else `eve` in
@@ -16,7 +18,20 @@ pub(crate) fn up_state() -> PathBuf {
     xdg("XDG_STATE_HOME", ".local/state").join("eve/up")
 }
 
-/// The folder of the newest images: `dist/<arch>/current`, here or in a folder above.
+/// The repository that this is run in: here or in a folder above.
+pub(crate) fn repository() -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("cannot find the current folder")?;
+    let is_ours = |dir: &&Path| dir.join("services.toml").is_file() && dir.join("pkg").is_dir();
+    here.ancestors().find(is_ours).map(Path::to_owned).ok_or_else(|| {
+        out::advised(
+            format!("{} is not in a clone of the repository", here.display()),
+            "change to the folder that holds services.toml and pkg/",
+        )
+    })
+}
+
+/// The folder of the newest images for this kind of machine: `dist/amd64/current`, here or in a
+/// folder above.
 pub(crate) fn newest_images() -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let newest = Path::new("dist/amd64/current");

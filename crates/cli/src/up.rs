@@ -106,14 +106,19 @@ pub(crate) fn up(args: Args) -> anyhow::Result<()> {
     let _lock = folder.lock()?;
     let before = folder.load()?;
     if let Some(state) = before.as_ref().filter(|s| s.is_up()) {
-        out::line("It is up already; `eve down` stops it.");
+        if args.fresh {
+            return Err(out::advised(
+                "a node runs already, and --fresh would take it away",
+                "stop it first: eve down",
+            ));
+        }
+        eprintln!("It is up already; `eve down` stops it.");
         return show(state, &folder, args.json);
     }
     let json = args.json;
-    let outcome = begin::begin(args, &folder, before);
-    match &outcome {
-        Ok(state) => show(state, &folder, json)?,
-        Err(_) => tell_where(&folder),
+    let outcome = begin::begin(args, &folder, before).and_then(|state| show(&state, &folder, json));
+    if outcome.is_err() {
+        tell_where(&folder);
     }
     if tear_down {
         if let Some(state) = folder.load()? {
@@ -122,7 +127,7 @@ pub(crate) fn up(args: Args) -> anyhow::Result<()> {
     } else if outcome.is_err() && folder.load()?.is_some_and(|s| s.runs()) {
         eprintln!("What was started still runs: `eve status` shows it, `eve down` stops it.");
     }
-    outcome.map(drop)
+    outcome
 }
 
 pub(crate) fn down(args: DownArgs) -> anyhow::Result<()> {

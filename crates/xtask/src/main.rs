@@ -5,6 +5,7 @@
 
 mod ci;
 mod layers;
+mod licences;
 mod setup;
 mod tool;
 
@@ -32,6 +33,8 @@ enum Task {
     Ci,
     /// Check that crates use only what layers.toml lets them
     Layers,
+    /// Check licences, sources and bans of outside crates against deny.toml
+    Licences,
     /// Build the image that the lab boots: the debug profile, in target/lab/image
     LabImage,
     /// Measure
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Setup { for_tests } => setup::run(for_tests),
         Task::Ci => ci::run(),
         Task::Layers => layers::run(),
+        Task::Licences => licences::run(),
         Task::LabImage => ci::lab_image(),
         Task::Bench { what: Bench::Node } => ci::bench_node(),
     };

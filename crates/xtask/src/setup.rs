@@ -87,7 +87,7 @@ fn is_installed(package: &str) -> bool {
     output("dpkg-query", &["--show", format, package]).is_some_and(|s| s.trim() == "installed")
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     let uid = command("id").arg("-u").output();
     uid.is_ok_and(|out| out.stdout.trim_ascii() == b"0")
 }

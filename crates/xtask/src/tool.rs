@@ -21,9 +21,14 @@ pub(crate) fn command(program: &str) -> Command {
 
 /// Shows a command, runs it on this terminal, and fails if it does.
 pub(crate) fn run(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    run_with(program, args, &[])
+}
+
+/// The same, with these variables set.
+pub(crate) fn run_with(program: &str, args: &[&str], env: &[(&str, &str)]) -> anyhow::Result<()> {
     let shown = format!("{program} {}", args.join(" "));
     eprintln!("$ {shown}");
-    let status = command(program).args(args).status();
+    let status = command(program).args(args).envs(env.iter().copied()).status();
     let status = status.with_context(|| format!("cannot start `{program}`"))?;
     if status.success() { Ok(()) } else { bail!("`{shown}` ended with {status}") }
 }
