@@ -8,7 +8,7 @@ use builder::pkg;
 use model::Bytes;
 
 use crate::build;
-use crate::out::{self, OrAdvise};
+use crate::out::OrAdvise;
 use crate::places;
 use crate::steps::Steps;
 

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use builder::pkg::{self, Arch, Options, Package};
 use clap::Subcommand;
-use model::Bytes;
 
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::steps::Steps;
