@@ -8,16 +8,35 @@ use model::UnixMillis;
 /// The time the vectors were made for: 2026-01-02T03:04:05Z.
 pub(crate) const T0: UnixMillis = UnixMillis(1_767_323_045_000);
 
-/// A file among the golden vectors (`EVE_API_VECTORS`).
+const VECTORS: (&str, &str) = ("EVE_API_VECTORS", "../shared/vectors/eve-api");
+
+/// Whether there is a folder of golden vectors beside the checkout, or `$EVE_API_VECTORS`. Who has
+/// only the repository has none: a test that needs it then says so and ends.
 #[track_caller]
-pub(crate) fn vector(name: &str) -> Vec<u8> {
-    read(folder("EVE_API_VECTORS", "../shared/vectors/eve-api").join(name))
+pub(crate) fn golden() -> bool {
+    given(VECTORS.0, VECTORS.1).is_some()
 }
 
-/// The folder an environment variable names; relative defaults start at the repository's root.
-pub(crate) fn folder(variable: &str, default: &str) -> PathBuf {
+/// A file among the golden vectors.
+#[track_caller]
+pub(crate) fn vector(name: &str) -> Vec<u8> {
+    let folder = given(VECTORS.0, VECTORS.1).expect("the test asks `golden` first");
+    read(folder.join(name))
+}
+
+/// What an environment variable names, or else the default, seen from the repository's root. Says so
+/// if the default is not there; what somebody names must be.
+#[track_caller]
+pub(crate) fn given(variable: &str, default: &str) -> Option<PathBuf> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.join(std::env::var_os(variable).map_or_else(|| PathBuf::from(default), PathBuf::from))
+    let named = std::env::var_os(variable);
+    let path = root.join(named.as_ref().map_or_else(|| default.into(), PathBuf::from));
+    if path.exists() {
+        return Some(path);
+    }
+    assert!(named.is_none(), "${variable} names {}, which is not there", path.display());
+    println!("skipped: there is no {default} beside the checkout, and ${variable} is not set");
+    None
 }
 
 #[track_caller]

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::path::PathBuf;
 
-use crate::common::{folder, read};
+use crate::common::{given, read};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 use prost_types::{DescriptorProto, EnumDescriptorProto, FieldDescriptorProto, FileDescriptorSet};
@@ -102,8 +103,7 @@ fn label_of(field: &FieldDescriptorProto, message: &DescriptorProto) -> String {
 }
 
 /// The tables, as far as we compare them; both files, the newer fields too.
-fn theirs() -> BTreeSet<String> {
-    let table = folder("EVE_API_FIELDS", "../shared/spec/api-fields.csv");
+fn theirs(table: PathBuf) -> BTreeSet<String> {
     let newer = table.with_file_name("api-fields-newer.csv");
     let mut rows = BTreeSet::new();
     for file in [table, newer] {
@@ -120,7 +120,8 @@ fn theirs() -> BTreeSet<String> {
 
 #[test]
 fn every_field_has_the_number_and_type_of_the_specification() {
-    let (ours, theirs) = (ours(), theirs());
+    let Some(table) = given("EVE_API_FIELDS", "../shared/spec/api-fields.csv") else { return };
+    let (ours, theirs) = (ours(), theirs(table));
     assert!(theirs.len() > 2000, "the table is not whole: {} rows", theirs.len());
     let mut report = String::new();
     for row in theirs.difference(&ours) {
