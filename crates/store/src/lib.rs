@@ -11,6 +11,7 @@ mod image;
 mod layer;
 mod layout;
 pub mod name;
+mod read;
 mod refs;
 mod save;
 pub mod tarball;
@@ -25,7 +26,8 @@ pub use image::{
 };
 pub use layer::{LayerReader, flatten};
 pub use layout::{BlobWriter, Layout};
+pub use read::read_bounded;
 pub use refs::{Ref, Resolved};
 pub use save::{Draft, SaveError, remove, save};
 pub use transfer::{Imported, export_tar, import_tar};
-pub use unpack::{Limits, Unpacked, unpack};
+pub use unpack::{Limits, Unpacked, remove_tree, unpack};

@@ -93,7 +93,8 @@ fn beside(target: &Path) -> Result<(PathBuf, PathBuf), StoreError> {
     Ok((parent.to_owned(), parent.join(OsStr::from_bytes(&new))))
 }
 
-fn remove_tree(path: &Path) -> Result<(), StoreError> {
+/// Removes a folder with all that is in it. One that is not there is no error.
+pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(StoreError::io("remove", path)),
