@@ -4,6 +4,7 @@
 //!
 //! No input or output, no async, no wire formats. A type that only one crate needs lives there.
 
+pub mod boot;
 pub mod desired;
 pub mod diagnosis;
 mod digest;

@@ -110,6 +110,45 @@ pub enum BootReason {
     Unknown,
 }
 
+impl BootReason {
+    /// All of them.
+    pub const ALL: &[BootReason] = &[
+        BootReason::First,
+        BootReason::RebootCommand,
+        BootReason::PoweroffCommand,
+        BootReason::Disconnect,
+        BootReason::Fatal,
+        BootReason::OutOfMemory,
+        BootReason::WatchdogHung,
+        BootReason::Kernel,
+        BootReason::HardwareWatchdog,
+        BootReason::PowerFail,
+        BootReason::Unknown,
+    ];
+
+    /// As it is written in JSON and in the files of [`crate::boot`].
+    pub const fn name(self) -> &'static str {
+        match self {
+            BootReason::First => "first",
+            BootReason::RebootCommand => "reboot_command",
+            BootReason::PoweroffCommand => "poweroff_command",
+            BootReason::Disconnect => "disconnect",
+            BootReason::Fatal => "fatal",
+            BootReason::OutOfMemory => "out_of_memory",
+            BootReason::WatchdogHung => "watchdog_hung",
+            BootReason::Kernel => "kernel",
+            BootReason::HardwareWatchdog => "hardware_watchdog",
+            BootReason::PowerFail => "power_fail",
+            BootReason::Unknown => "unknown",
+        }
+    }
+
+    /// Reads what [`BootReason::name`] writes.
+    pub fn from_name(name: &str) -> Option<BootReason> {
+        BootReason::ALL.iter().copied().find(|reason| reason.name() == name)
+    }
+}
+
 /// This boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
@@ -192,4 +231,18 @@ pub struct LogStatus {
     pub dropped_lines: u64,
     /// What stands in the way.
     pub problem: Option<Problem>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boot_reason_has_one_name_in_json_and_in_files() {
+        for reason in BootReason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.name());
+            assert_eq!(BootReason::from_name(reason.name()), Some(*reason));
+        }
+        assert_eq!(BootReason::from_name("of a later version"), None);
+    }
 }
