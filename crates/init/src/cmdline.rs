@@ -1,5 +1,5 @@
 //! The kernel command line: `eve.slot=IMGA eve.verity=<root hash>:<data blocks>:<hash start
-//! block>:<salt> [eve.debug]` (contract in ARCHITECTURE.md).
+//! block>:<salt> [eve.debug]` (contract in ARCHITECTURE.md; `eve.debug` is read by `model::boot`).
 
 /// What the command line tells us.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,11 +37,6 @@ pub(crate) fn parse(text: &str) -> Result<Boot, String> {
     Ok(Boot { slot: slot.to_owned(), verity: parse_verity(verity)? })
 }
 
-/// Whether the node was started to be debugged.
-pub(crate) fn debug(text: &str) -> bool {
-    text.split_ascii_whitespace().any(|word| word == "eve.debug" || word == "eve.debug=1")
-}
-
 fn parse_verity(text: &str) -> Result<Verity, String> {
     let bad = |why: &str| format!("has eve.verity={text}: {why}");
     let parts: Vec<&str> = text.split(':').collect();
@@ -72,8 +67,6 @@ mod tests {
         let line = format!("console=ttyS0 eve.slot=IMGA eve.verity={root}:100:101:00ff quiet");
         let verity = Verity { root, data_blocks: 100, hash_start: 101, salt: "00ff".to_owned() };
         assert_eq!(parse(&line), Ok(Boot { slot: "IMGA".to_owned(), verity }));
-        assert!(!debug(&line));
-        assert!(debug("a eve.debug b"));
     }
 
     #[test]

@@ -21,35 +21,32 @@ const DEPTH_MAX: u32 = 4;
 
 /// Fills /config. Without a CONFIG partition it stays empty: the node then waits for one to be
 /// written, and says so in its onboarding status.
-pub(crate) fn load() -> Result<(), String> {
+pub(crate) fn load() -> Result<(), Failure> {
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("tmpfs", AT, "tmpfs", flags, c"mode=0755,size=10m")
-        .doing(|| format!("mount tmpfs at {AT}"))
-        .map_err(|f| f.to_string())?;
+        .doing(|| format!("mount tmpfs at {AT}"))?;
     let copied = copy_partition(flags);
     let closed =
         mount_remount(AT, flags | MountFlags::RDONLY, c"").doing(|| format!("make {AT} read-only"));
-    copied.and(closed.map_err(|f| f.to_string()))
+    copied.and(closed)
 }
 
-fn copy_partition(flags: MountFlags) -> Result<(), String> {
+fn copy_partition(flags: MountFlags) -> Result<(), Failure> {
     let sys = Path::new("/sys");
     let found = partition::wait_for(sys, "CONFIG", Duration::from_secs(5))?;
     // Of several disks, the one we booted from.
     let ours = partition::boot_disk(sys);
     let chosen = found.iter().find(|p| Some(&p.disk) == ours.as_ref()).unwrap_or(&found[0]);
-    let text = |f: Failure| f.to_string();
     let node = chosen.node();
-    fs::create_dir_all(SOURCE).doing(|| format!("make {SOURCE}")).map_err(text)?;
+    fs::create_dir_all(SOURCE).doing(|| format!("make {SOURCE}"))?;
     mount(&node, SOURCE, "vfat", flags | MountFlags::RDONLY, c"")
-        .doing(|| format!("mount {} (CONFIG)", node.display()))
-        .map_err(text)?;
+        .doing(|| format!("mount {} (CONFIG)", node.display()))?;
     let mut room = TOTAL_MAX;
     let copied = copy(Path::new(SOURCE), Path::new(AT), DEPTH_MAX, &mut room)
         .doing(|| format!("copy {} (CONFIG) to {AT}", node.display()));
     let _ = unmount(SOURCE, UnmountFlags::empty());
     let _ = fs::remove_dir(SOURCE);
-    copied.map_err(text)
+    copied
 }
 
 /// Files and folders, nothing else. Keys are for those who may use keys.

@@ -20,6 +20,11 @@ impl fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 impl Failure {
+    /// `what` completes "cannot …", `why` says what stands in the way, where no system call failed.
+    pub(crate) fn new(what: impl Into<String>, why: impl Into<String>) -> Failure {
+        Failure { what: what.into(), source: io::Error::other(why.into()) }
+    }
+
     /// The kernel's answer.
     pub(crate) fn io(&self) -> &io::Error {
         &self.source

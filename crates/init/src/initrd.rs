@@ -1,5 +1,6 @@
 //! The initrd's part: find the slot, check it, become its `/sbin/eve-init`.
 
+use std::convert::Infallible;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -22,77 +23,76 @@ const NEXT: &str = "/sbin/eve-init";
 
 /// Returns only if the node cannot boot; the kernel then panics, which is how it stops.
 pub(crate) fn run() -> ExitCode {
-    if let Err(why) = boot() {
-        console::alarm(&why);
-        console::alarm("this slot cannot boot; the node stops here");
-    }
+    let Err(why) = boot();
+    console::alarm(&why);
+    console::alarm("this slot cannot boot; the node stops here");
     ExitCode::FAILURE
 }
 
-fn boot() -> Result<(), String> {
-    let text = |failure: Failure| failure.to_string();
-    mounts::first().map_err(text)?;
+/// Returns only what went wrong.
+fn boot() -> Result<Infallible, Failure> {
+    mounts::first()?;
     console::unlimited();
     console::milestone("initrd");
-    let line = fs::read_to_string("/proc/cmdline").map_err(|e| e.to_string())?;
-    let boot = cmdline::parse(&line).map_err(|why| format!("the kernel command line {why}"))?;
+    let line = fs::read_to_string("/proc/cmdline").doing(|| "read /proc/cmdline".to_owned())?;
+    let boot = cmdline::parse(&line)
+        .map_err(|why| Failure::new("boot", format!("the kernel command line {why}")))?;
 
-    let failures =
-        modules::load_list(Path::new(crate::INITRD_MARK), Path::new("/")).map_err(text)?;
+    let failures = modules::load_list(Path::new(crate::INITRD_MARK), Path::new("/"))?;
     failures.iter().for_each(console::warn);
 
+    // At least one; or the failure to find any.
     let found = partition::wait_for(Path::new("/sys"), &boot.slot, DISK_PATIENCE)?;
     // A second disk may hold a slot of this name, an installer's for one: the root hash knows ours.
-    let mut last = String::new();
-    for partition in &found {
+    let (last, others) =
+        found.split_last().ok_or_else(|| Failure::new("boot", "there is no disk"))?;
+    for partition in others {
         match open_root(&boot, partition) {
-            Ok(()) => {
-                let why = switch_root().err().map(text).unwrap_or_default();
-                return Err(why);
-            }
-            Err(why) => last = why,
-        }
-        if found.len() > 1 {
-            console::warn(&last);
+            Ok(()) => return switch_root(),
+            Err(why) => console::warn(why),
         }
     }
-    Err(last)
+    open_root(&boot, last)?;
+    switch_root()
 }
 
-/// Mounts the slot's root file system, or says what is wrong with it.
-fn open_root(boot: &Boot, partition: &Partition) -> Result<(), String> {
+/// Mounts the slot's root file system, or says what is wrong with it and leaves nothing of it: the
+/// next partition is tried under the same names.
+fn open_root(boot: &Boot, partition: &Partition) -> Result<(), Failure> {
     let (node, slot) = (partition.node(), &boot.slot);
-    let device = verity::open(&node, &boot.verity).map_err(|f| {
+    let opened = verity::open(&node, &boot.verity)
+        .and_then(|device| check_root(boot, &node, &device))
+        // From here on nobody stands beside each read: a bad block stops the node.
+        .and_then(|()| verity::harden(&node, &boot.verity));
+    if opened.is_err() {
+        // Whatever of it was not there yet is no matter.
+        let _ = unmount(NEW_ROOT, UnmountFlags::empty());
         let _ = verity::close();
-        f.to_string()
-    })?;
-    let checked = read_first(&device)
+    } else {
+        console::milestone(&format!("root file system of {slot} on {} checked", node.display()));
+    }
+    opened
+}
+
+/// Mounts the root file system and reads what must be right in it.
+fn check_root(boot: &Boot, node: &Path, device: &Path) -> Result<(), Failure> {
+    let checked = read_first(device)
         .and_then(|()| {
-            mount(&device, NEW_ROOT, c"squashfs", MountFlags::RDONLY, None).map_err(Into::into)
+            mount(device, NEW_ROOT, c"squashfs", MountFlags::RDONLY, None).map_err(Into::into)
         })
         // The next program is read whole, so that it is we who meet a bad block in it.
         .and_then(|()| read_all(&Path::new(NEW_ROOT).join(NEXT.trim_start_matches('/'))));
+    let (slot, node) = (&boot.slot, node.display());
     match checked {
-        Ok(()) => {}
-        Err(error) => {
-            let _ = unmount(NEW_ROOT, UnmountFlags::empty());
-            let _ = verity::close();
-            let device = node.display();
-            return Err(if error.raw_os_error() == Some(Errno::IO.raw_os_error()) {
-                format!(
-                    "the root file system of {slot} is corrupt: blocks of {device} do not match the \
-                     root hash {}; write the image anew",
-                    boot.verity.root
-                )
-            } else {
-                format!("cannot use the root file system of {slot} on {device}: {error}")
-            });
+        Err(error) if error.raw_os_error() == Some(Errno::IO.raw_os_error()) => {
+            let root = &boot.verity.root;
+            let why = format!(
+                "it is corrupt: blocks of {node} do not match the root hash {root}; write the image anew"
+            );
+            Err(Failure::new(format!("use the root file system of {slot}"), why))
         }
+        other => other.doing(|| format!("use the root file system of {slot} on {node}")),
     }
-    // From here on nobody stands beside each read: a bad block stops the node.
-    verity::harden(&node, &boot.verity).map_err(|f| f.to_string())?;
-    console::milestone(&format!("root file system of {slot} on {} checked", node.display()));
-    Ok(())
 }
 
 fn read_first(device: &Path) -> io::Result<()> {
@@ -107,7 +107,7 @@ fn read_all(path: &Path) -> io::Result<()> {
 }
 
 /// Becomes the next program. Returns only on failure.
-fn switch_root() -> Result<(), Failure> {
+fn switch_root() -> Result<Infallible, Failure> {
     for folder in ["dev", "proc", "sys"] {
         let to = format!("{NEW_ROOT}/{folder}");
         mount_move(format!("/{folder}"), &to).doing(|| format!("move /{folder} to {to}"))?;

@@ -1,7 +1,8 @@
 //! Loading kernel modules: in the initrd by a list, later by the devices that are there, and for the
 //! kernel when it calls `/sbin/modprobe`.
 //!
-//! It reads what depmod wrote (`modules.dep`, `.alias`, `.softdep`, `.builtin`; formats: depmod(8),
+//! It reads the tables that the builder makes beside the modules (`modules.dep`, `.alias`, `.softdep`;
+//! `decisions/0003`) and the kernel's own `modules.builtin`, all in depmod's formats (depmod(8),
 //! modules.dep(5)). Modules lie uncompressed in the image. No options, no blacklist, no unloading.
 
 use std::collections::BTreeSet;
@@ -185,7 +186,7 @@ fn sysfs_aliases(folder: &Path) -> BTreeSet<String> {
     found
 }
 
-/// What depmod knows of one kernel's modules: its files as they are. They are searched line by line,
+/// What the image's tables say of one kernel's modules: the files as they are. They are searched line by line,
 /// because most calls look for one name and end.
 #[derive(Debug, Default)]
 struct Index {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use model::boot::{self, BOOT_MARKS, PowerKind, PowerRequest, WATCHDOG_MARK};
 use model::reported::BootReason;
 use model::services::{ALL, Service};
 use nix::sys::signal::{SigSet, Signal};
@@ -14,12 +15,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Pid, WaitOptions, wait};
 use rustix::system::RebootCommand;
 
+use crate::failure::{Doing, Failure};
 use crate::notify::{Notify, Said};
-use crate::power::{Buttons, Kind, Request};
+use crate::power::{self, Buttons};
 use crate::supervise::{Action, Death, Event, Table};
 use crate::uevent::Uevents;
 use crate::watchdog::Watchdog;
-use crate::{cgroup, cmdline, config, console, folders, mounts, shutdown, spawn};
+use crate::{cgroup, config, console, folders, mounts, shutdown, spawn};
 
 /// At least this often the loop goes round.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,23 +60,22 @@ pub(crate) fn run() -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn prepare() -> Result<Node, String> {
-    let text = |f: crate::failure::Failure| f.to_string();
-    mounts::rest().map_err(text)?;
+fn prepare() -> Result<Node, Failure> {
+    mounts::rest()?;
     console::unlimited();
     console::milestone("init");
     settings();
-    folders::early().map_err(text)?;
+    folders::early()?;
     mark("init");
-    cgroup::prepare().map_err(text)?;
+    cgroup::prepare()?;
     let mut mask = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGUSR2] {
         mask.add(signal);
     }
-    mask.thread_block().map_err(|e| format!("cannot block signals: {e}"))?;
+    mask.thread_block().doing(|| "block signals".to_owned())?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
-        .map_err(|e| format!("cannot listen to signals: {e}"))?;
-    let notify = Notify::listen().map_err(|e| format!("cannot listen to services: {e}"))?;
+        .doing(|| "listen to signals".to_owned())?;
+    let notify = Notify::listen().doing(|| "listen to services".to_owned())?;
     // Before the first look at what is there, so that nothing falls between.
     let uevents = Uevents::listen().inspect_err(|e| console::warn(e)).ok();
     let loader = spawn::start_self(&["load-modules"]).inspect_err(|f| console::warn(f)).ok();
@@ -85,7 +86,10 @@ fn prepare() -> Result<Node, String> {
     }
     let pipes = ALL
         .iter()
-        .map(|spec| spawn::hold_pipe(spec).map_err(|e| format!("cannot open a log pipe: {e}")))
+        .map(|spec| {
+            let service = spec.service.name();
+            spawn::hold_pipe(spec).doing(|| format!("open the log pipe of {service}"))
+        })
         .collect::<Result<_, _>>()?;
     mark("services");
     Ok(Node {
@@ -125,7 +129,7 @@ fn settings() {
             console::note(format_args!("{knob} stays as it is: {error}"));
         }
     }
-    if cmdline::debug(&fs::read_to_string("/proc/cmdline").unwrap_or_default()) {
+    if boot::debug(&fs::read_to_string("/proc/cmdline").unwrap_or_default()) {
         console::note("debug mode (eve.debug): services also write to the console");
         // The log's service does it, and it is no root.
         let _ = std::os::unix::fs::chown("/dev/console", Some(Service::Log.spec().uid), None);
@@ -144,17 +148,17 @@ fn tell_serial() {
 
 /// A moment of the boot, for `eved health` to report.
 fn mark(what: &str) {
-    let line = format!("{what} {}\n", console::uptime_ms());
+    let line = boot::mark(what, console::uptime_ms());
     let _ = OpenOptions::new()
         .create(true)
         .append(true)
-        .open("/run/eve/boot-marks")
+        .open(Path::new("/run/eve").join(BOOT_MARKS))
         .and_then(|mut file| file.write_all(line.as_bytes()));
 }
 
 impl Node {
     /// Keeps services alive until something asks for the end.
-    fn keep(&mut self) -> Request {
+    fn keep(&mut self) -> PowerRequest {
         let mut events = VecDeque::from([Event::Tick]);
         self.buttons.look();
         loop {
@@ -173,13 +177,13 @@ impl Node {
                 return request;
             }
             if self.buttons.pressed() {
-                return Request::new(Kind::PowerOff, "poweroff_command: power button");
+                return power_off("power button");
             }
             events.extend(self.reap());
             events.extend(self.heard());
             self.drivers();
             if self.watchdog.open() == Some(true) {
-                mark("hardware-watchdog-fired");
+                mark(WATCHDOG_MARK);
             }
             self.watchdog.feed();
             self.check_root();
@@ -195,7 +199,7 @@ impl Node {
         spawn::wait_for(&fds, TICK);
     }
 
-    fn act(&mut self, action: &Action) -> Result<Option<Event>, Request> {
+    fn act(&mut self, action: &Action) -> Result<Option<Event>, PowerRequest> {
         match action {
             Action::Start(service) => {
                 if !self.persist_ready && *service != Service::Storage {
@@ -218,7 +222,7 @@ impl Node {
                 Ok(None)
             }
             Action::Reboot(reason, words) => {
-                Err(Request::new(Kind::Reboot, format!("{}: {words}", name_of(*reason))))
+                Err(PowerRequest::new(PowerKind::Reboot, *reason, words))
             }
         }
     }
@@ -339,20 +343,17 @@ impl Node {
         }
     }
 
-    fn signalled(&mut self) -> Option<Request> {
+    fn signalled(&mut self) -> Option<PowerRequest> {
         let mut request = None;
         while let Ok(Some(info)) = self.signals.read_signal() {
             let signal = i32::try_from(info.ssi_signo).ok().and_then(|n| Signal::try_from(n).ok());
             request = match signal {
-                Some(Signal::SIGTERM) => Some(Request::read().unwrap_or_else(|| {
-                    Request::new(Kind::Reboot, "unknown: PID 1 was told to end")
-                })),
-                Some(Signal::SIGINT) => {
-                    Some(Request::new(Kind::Reboot, "reboot_command: ctrl-alt-del"))
-                }
-                Some(Signal::SIGUSR2) => {
-                    Some(Request::new(Kind::PowerOff, "poweroff_command: SIGUSR2 to PID 1"))
-                }
+                Some(Signal::SIGTERM) => Some(
+                    power::requested()
+                        .unwrap_or_else(|| reboot(BootReason::Unknown, "PID 1 was told to end")),
+                ),
+                Some(Signal::SIGINT) => Some(reboot(BootReason::RebootCommand, "ctrl-alt-del")),
+                Some(Signal::SIGUSR2) => Some(power_off("SIGUSR2 to PID 1")),
                 _ => request,
             };
         }
@@ -382,11 +383,10 @@ impl Node {
     }
 }
 
-/// As `BootReason` is written in JSON; only those that PID 1 itself can name.
-fn name_of(reason: BootReason) -> &'static str {
-    match reason {
-        BootReason::OutOfMemory => "out_of_memory",
-        BootReason::WatchdogHung => "watchdog_hung",
-        _ => "fatal",
-    }
+fn reboot(reason: BootReason, words: &str) -> PowerRequest {
+    PowerRequest::new(PowerKind::Reboot, reason, words)
+}
+
+fn power_off(words: &str) -> PowerRequest {
+    PowerRequest::new(PowerKind::PowerOff, BootReason::PoweroffCommand, words)
 }

@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::failure::Failure;
+
 /// A partition the kernel knows.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Partition {
@@ -52,7 +54,7 @@ pub(crate) fn wait_for(
     sys: &Path,
     name: &str,
     patience: Duration,
-) -> Result<Vec<Partition>, String> {
+) -> Result<Vec<Partition>, Failure> {
     let step = Duration::from_millis(20);
     let mut waited = Duration::ZERO;
     loop {
@@ -65,10 +67,9 @@ pub(crate) fn wait_for(
             let seen: Vec<String> =
                 every.iter().map(|p| format!("{}={}", p.device, p.name)).collect();
             let seen = if seen.is_empty() { "none".to_owned() } else { seen.join(" ") };
-            return Err(format!(
-                "no partition named {name} appeared within {} s; partitions seen: {seen}",
-                patience.as_secs()
-            ));
+            let waited = patience.as_secs();
+            let why = format!("none appeared within {waited} s; partitions seen: {seen}");
+            return Err(Failure::new(format!("find a partition named {name}"), why));
         }
         std::thread::sleep(step);
         waited += step;
@@ -122,6 +123,7 @@ mod tests {
     fn a_missing_partition_is_named_beside_those_that_are_there() {
         let sys = sysfs(&[("vda1", "EFI System")]);
         let error = wait_for(sys.path(), "IMGA", Duration::ZERO).unwrap_err();
+        let error = error.to_string();
         assert!(error.contains("IMGA") && error.contains("vda1=EFI System"), "{error}");
     }
 }

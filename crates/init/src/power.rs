@@ -1,65 +1,32 @@
 //! Who may end this boot: a service through /run/eve/power, the power button, ctrl-alt-del.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use model::boot::{POWER_REQUEST, PowerRequest};
+
 use crate::console;
 
-/// Where `eved health` leaves its request before it sends SIGTERM. Services that see it know that
-/// the node goes down, not only they.
-pub(crate) const REQUEST: &str = "/run/eve/power";
+/// The folder in which `eved health` leaves its request before it sends SIGTERM.
+const RUN: &str = "/run/eve";
 
-/// What becomes of the machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// It starts anew.
-    Reboot,
-    /// It stays off.
-    PowerOff,
+/// What a service asked for; `None` if there is nothing that could be understood.
+pub(crate) fn requested() -> Option<PowerRequest> {
+    let mut text = String::new();
+    let file = File::open(Path::new(RUN).join(POWER_REQUEST)).ok()?;
+    file.take(4096).read_to_string(&mut text).ok()?;
+    PowerRequest::parse(&text)
 }
 
-/// A wish to end this boot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Request {
-    /// How.
-    pub(crate) kind: Kind,
-    /// `<boot reason>: <words>`, the reason as `model::reported::BootReason` is written.
-    pub(crate) reason: String,
-}
-
-impl Request {
-    pub(crate) fn new(kind: Kind, reason: impl Into<String>) -> Request {
-        Request { kind, reason: reason.into() }
-    }
-
-    /// What a service asked for; `None` if there is nothing that could be understood.
-    pub(crate) fn read() -> Option<Request> {
-        let mut text = String::new();
-        File::open(REQUEST).ok()?.take(4096).read_to_string(&mut text).ok()?;
-        Request::parse(&text)
-    }
-
-    fn parse(text: &str) -> Option<Request> {
-        let mut lines = text.lines();
-        let kind = match lines.next()?.trim() {
-            "reboot" => Kind::Reboot,
-            "poweroff" => Kind::PowerOff,
-            _ => return None,
-        };
-        let reason = lines.next().unwrap_or("unknown: no reason given").trim();
-        Some(Request::new(kind, reason))
-    }
-
-    /// As `read` reads it.
-    pub(crate) fn text(&self) -> String {
-        let kind = match self.kind {
-            Kind::Reboot => "reboot",
-            Kind::PowerOff => "poweroff",
-        };
-        format!("{kind}\n{}\n", self.reason)
+/// Leaves a request that no service made where services look for one: they tell a shutdown of the
+/// node from their own restart by it.
+pub(crate) fn announce(request: &PowerRequest) {
+    if requested().is_none() {
+        let _ = File::create(Path::new(RUN).join(POWER_REQUEST))
+            .and_then(|mut file| file.write_all(request.text().as_bytes()));
     }
 }
 
@@ -127,14 +94,6 @@ fn is_power_button(device: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_request_reads_as_it_is_written() {
-        let request = Request::new(Kind::PowerOff, "poweroff_command: counter 3");
-        assert_eq!(Request::parse(&request.text()), Some(request));
-        assert_eq!(Request::parse("rebooty\n"), None);
-        assert_eq!(Request::parse(""), None);
-    }
 
     #[test]
     fn only_pressing_the_power_key_counts() {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
+use model::boot::{PowerKind, PowerRequest, REBOOT_REASON, reason_text};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustix::mount::{MountFlags, UnmountFlags, mount_remount, unmount};
@@ -12,22 +13,19 @@ use rustix::system::{RebootCommand, reboot};
 
 use crate::console;
 use crate::node::Node;
-use crate::power::{self, Kind, Request};
+use crate::power;
 use crate::supervise::stop_stages;
 
 /// Ends this boot. Returns only if the kernel refuses.
-pub(crate) fn run(node: &mut Node, request: &Request) {
-    console::milestone(&format!("going down ({:?}: {})", request.kind, request.reason));
+pub(crate) fn run(node: &mut Node, request: &PowerRequest) {
+    let (reason, words) = (request.reason.name(), &request.words);
+    console::milestone(&format!("going down ({:?}: {reason}: {words})", request.kind));
     node.watchdog.last_feed();
     // Before anything else: if the rest hangs, the next boot still knows why.
-    if let Err(error) = record(&request.reason) {
+    if let Err(error) = record(request) {
         console::warn(format_args!("the reason is not recorded: {error}"));
     }
-    // Services tell a shutdown of the node from their own restart by this file.
-    if Request::read().is_none() {
-        let _ = File::create(power::REQUEST)
-            .and_then(|mut file| file.write_all(request.text().as_bytes()));
-    }
+    power::announce(request);
     for (services, patience) in stop_stages(model::services::ALL) {
         let pids: Vec<i32> = services.iter().filter_map(|s| node.table.pid(*s)).collect();
         stop(node, &pids, patience);
@@ -37,8 +35,8 @@ pub(crate) fn run(node: &mut Node, request: &Request) {
     leave_disks();
     console::milestone("disks left");
     let command = match request.kind {
-        Kind::Reboot => RebootCommand::Restart,
-        Kind::PowerOff => RebootCommand::PowerOff,
+        PowerKind::Reboot => RebootCommand::Restart,
+        PowerKind::PowerOff => RebootCommand::PowerOff,
     };
     if let Err(error) = reboot(command) {
         console::alarm(format_args!("the kernel refuses to {:?}: {error}", request.kind));
@@ -94,18 +92,17 @@ fn others_run() -> bool {
     })
 }
 
-/// `/persist/health/reboot-reason`: two lines, the boot reason and words. Whole or not at all.
-fn record(reason: &str) -> io::Result<()> {
+/// Tells the next boot why it happened. Whole or not at all.
+fn record(request: &PowerRequest) -> io::Result<()> {
     let folder = Path::new("/persist/health");
     if !folder.exists() {
         return Err(io::Error::other("/persist is not there"));
     }
-    let (kind, words) = reason.split_once(": ").unwrap_or(("unknown", reason));
-    let new = folder.join(".reboot-reason.new");
+    let new = folder.join(format!(".{REBOOT_REASON}.new"));
     let mut file = File::create(&new)?;
-    file.write_all(format!("{kind}\n{words}\n").as_bytes())?;
+    file.write_all(reason_text(request.reason, &request.words).as_bytes())?;
     file.sync_all()?;
-    fs::rename(&new, folder.join("reboot-reason"))?;
+    fs::rename(&new, folder.join(REBOOT_REASON))?;
     File::open(folder)?.sync_all()
 }
 
