@@ -7,7 +7,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -78,6 +78,9 @@ pub enum PkiError {
     /// A file could not be replaced.
     #[error("cannot store the controller's certificates")]
     Save(#[from] store::SaveError),
+    /// A secret could not be stored.
+    #[error("cannot store a secret of the controller")]
+    Secret(#[from] store::StoreError),
     /// A certificate could not be made.
     #[error("cannot make the {what} certificate")]
     Make {
@@ -99,7 +102,7 @@ pub enum PkiError {
 impl Diagnose for PkiError {
     fn diagnose(&self) -> Diagnosis {
         match self {
-            PkiError::File { .. } | PkiError::Save(_) => {
+            PkiError::File { .. } | PkiError::Save(_) | PkiError::Secret(_) => {
                 Diagnosis::of(Who::Operator, "make the controller's data folder writable")
             }
             PkiError::Make { .. } => {
@@ -253,12 +256,9 @@ pub(crate) fn make_private(dir: &Path) -> Result<(), PkiError> {
         .map_err(|e| file("create folder", dir, e))
 }
 
-/// Saves a file that only its owner may read, in a folder that only its owner may enter.
+/// Saves a file that only its owner may read, from its first byte on.
 pub(crate) fn save_secret(dir: &Path, name: &str, body: &[u8]) -> Result<(), PkiError> {
-    store::save(dir, name, body)?;
-    let path = dir.join(name);
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
-        .map_err(|e| file("protect", &path, e))
+    Ok(store::save_with_mode(dir, name, body, 0o600)?)
 }
 
 fn new_key(what: &'static str) -> Result<KeyPair, PkiError> {
@@ -317,6 +317,8 @@ fn file(doing: &'static str, path: &Path, source: io::Error) -> PkiError {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const NOW: UnixMillis = UnixMillis(1_770_000_000_000);
@@ -360,6 +362,8 @@ mod tests {
         Pki::open(dir.path(), NOW).unwrap();
         let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
         assert_eq!(mode("pki") & 0o777, 0o700);
-        assert_eq!(mode("pki/root.key.pem") & 0o777, 0o600);
+        for name in ["root", "intermediate", "signing", "ecdh", "onboard"] {
+            assert_eq!(mode(&format!("pki/{name}.key.pem")) & 0o777, 0o600, "{name}");
+        }
     }
 }

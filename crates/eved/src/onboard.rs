@@ -34,7 +34,7 @@ enum KeyTrouble {
     #[error("cannot make the device key")]
     Make(#[source] api::KeyError),
     #[error("cannot keep the device key")]
-    Keep(#[from] store::SaveError),
+    Keep(#[from] store::StoreError),
     #[error("cannot prepare {path}")]
     Folder { path: String, source: io::Error },
     #[error(transparent)]
@@ -218,16 +218,14 @@ fn device_key(paths: &Paths, known: bool) -> Result<(SigningKey, Certificate), K
         let key = SigningKey::generate().map_err(KeyTrouble::Make)?;
         let pem = key.to_pem().map_err(KeyTrouble::Make)?;
         // On the disk before anyone can see it used; never readable by others, not even at first.
-        let usual = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o027));
-        let saved = store::save(&dir, DEVICE_KEY, pem.as_bytes());
-        rustix::process::umask(usual);
-        saved?;
+        store::save_with_mode(&dir, DEVICE_KEY, pem.as_bytes(), 0o640)?;
         tracing::info!("made the device key");
         key
     };
     if !certificate_at.exists() {
         let made = api::device_certificate(&key, host::clock::now()).map_err(KeyTrouble::Make)?;
-        store::save(&dir, DEVICE_CERTIFICATE, made.pem())?;
+        let saved = store::save(&dir, DEVICE_CERTIFICATE, made.pem());
+        saved.map_err(store::StoreError::from)?;
     }
     let certificate = crate::link::read_certificate(&certificate_at)?;
     Ok((key, certificate))
