@@ -21,13 +21,21 @@ const SESSION_LIFE: Duration = Duration::from_secs(12 * 3600);
 /// More browsers than this are not logged in at once; the oldest has to log in again.
 const SESSIONS_MAX: usize = 256;
 
+/// The machine gives no random numbers: nothing secret can be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this machine gives no random numbers")]
+pub struct NoRandomness;
+
+/// Random bytes that nobody can guess.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut raw = [0; N];
+    aws_lc_rs::rand::fill(&mut raw).map_err(|_| NoRandomness)?;
+    Ok(raw)
+}
+
 /// 32 random bytes in hexadecimal digits.
-pub(crate) fn random_hex() -> String {
-    let mut raw = [0; 32];
-    // Fails only where there is no source of randomness at all; then nothing else works either.
-    let filled = aws_lc_rs::rand::fill(&mut raw);
-    debug_assert!(filled.is_ok(), "no randomness");
-    hex::encode(raw)
+pub(crate) fn random_hex() -> Result<String, NoRandomness> {
+    random::<32>().map(hex::encode)
 }
 
 fn hash(token: &str) -> Vec<u8> {
@@ -45,7 +53,7 @@ pub(crate) async fn first_token(
         return Ok(None);
     }
     // The file comes first: a cut before the database knows the token makes another one.
-    let token = random_hex();
+    let token = random_hex()?;
     save_secret(data, TOKEN_FILE, format!("{token}\n").as_bytes())?;
     db.set_token(ADMIN, &hash(&token), now).await?;
     db.set_meta("token-made", b"1").await?;
@@ -58,7 +66,7 @@ pub(crate) async fn new_token(
     data: &Path,
     now: UnixMillis,
 ) -> Result<String, AccessError> {
-    let token = random_hex();
+    let token = random_hex()?;
     db.set_token(ADMIN, &hash(&token), now).await?;
     save_secret(data, TOKEN_FILE, format!("{token}\n").as_bytes())?;
     Ok(token)
@@ -73,6 +81,9 @@ pub enum AccessError {
     /// The file could not be written.
     #[error("cannot write the administrator's token")]
     File(#[from] PkiError),
+    /// There is nothing to make it of.
+    #[error("cannot make the administrator's token")]
+    Random(#[from] NoRandomness),
 }
 
 /// Whose token this is; `None` for nobody's.
@@ -87,8 +98,8 @@ pub(crate) struct Sessions(Mutex<HashMap<Vec<u8>, UnixMillis>>);
 
 impl Sessions {
     /// A new session; the caller has checked the token.
-    pub(crate) fn begin(&self, now: UnixMillis) -> String {
-        let session = random_hex();
+    pub(crate) fn begin(&self, now: UnixMillis) -> Result<String, NoRandomness> {
+        let session = random_hex()?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, end| *end > now);
         while all.len() >= SESSIONS_MAX {
@@ -99,7 +110,7 @@ impl Sessions {
             all.remove(&oldest);
         }
         all.insert(hash(&session), now.after(SESSION_LIFE));
-        session
+        Ok(session)
     }
 
     /// Whether the session holds.
@@ -122,7 +133,7 @@ mod tests {
     fn a_session_holds_until_it_ends() {
         let sessions = Sessions::default();
         let start = UnixMillis(1_000);
-        let session = sessions.begin(start);
+        let session = sessions.begin(start).unwrap();
         assert!(sessions.holds(&session, start));
         assert!(!sessions.holds(&session, start.after(SESSION_LIFE)));
         assert!(!sessions.holds("guess", start));
@@ -133,9 +144,9 @@ mod tests {
     #[test]
     fn there_is_room_for_so_many_sessions_only() {
         let sessions = Sessions::default();
-        let first = sessions.begin(UnixMillis(0));
+        let first = sessions.begin(UnixMillis(0)).unwrap();
         for n in 1..=SESSIONS_MAX as u64 {
-            sessions.begin(UnixMillis(n));
+            sessions.begin(UnixMillis(n)).unwrap();
         }
         assert!(!sessions.holds(&first, UnixMillis(1)));
     }

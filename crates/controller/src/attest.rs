@@ -12,6 +12,8 @@ use api::pb::attest::{ZAttestQuote, ZAttestResponseCode};
 use model::UnixMillis;
 use uuid::Uuid;
 
+use crate::access::{NoRandomness, random};
+
 /// A nonce that is not used within this time is none.
 const LIFE: Duration = Duration::from_secs(300);
 /// Devices take 12 to 32 bytes.
@@ -23,13 +25,15 @@ pub(crate) struct Nonces(Mutex<HashMap<Uuid, ([u8; NONCE_BYTES], UnixMillis)>>);
 
 impl Nonces {
     /// A fresh nonce for a node; an earlier one no longer counts.
-    pub(crate) fn fresh(&self, id: Uuid, now: UnixMillis) -> [u8; NONCE_BYTES] {
-        let mut nonce = [0; NONCE_BYTES];
-        let filled = aws_lc_rs::rand::fill(&mut nonce);
-        debug_assert!(filled.is_ok(), "no randomness");
+    pub(crate) fn fresh(
+        &self,
+        id: Uuid,
+        now: UnixMillis,
+    ) -> Result<[u8; NONCE_BYTES], NoRandomness> {
+        let nonce = random()?;
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(id, (nonce, now));
-        nonce
+        Ok(nonce)
     }
 
     /// Whether the node has a nonce that is still good; it is used up by asking.
@@ -100,10 +104,10 @@ mod tests {
         let nonces = Nonces::default();
         let (id, now) = (Uuid::from_u128(1), UnixMillis(1_000));
         assert_eq!(nonces.take(id, now), None);
-        let nonce = nonces.fresh(id, now);
+        let nonce = nonces.fresh(id, now).unwrap();
         assert_eq!(nonces.take(id, now.after(Duration::from_secs(5))), Some(nonce));
         assert_eq!(nonces.take(id, now), None);
-        nonces.fresh(id, now);
+        nonces.fresh(id, now).unwrap();
         assert_eq!(nonces.take(id, now.after(LIFE)), None);
     }
 }

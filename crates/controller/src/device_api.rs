@@ -26,6 +26,7 @@ use model::DeviceId;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::access::NoRandomness;
 use crate::attest::judge;
 use crate::body;
 use crate::db::{DbError, LogBundle};
@@ -82,6 +83,12 @@ impl From<DbError> for Refusal {
 
 impl From<FleetError> for Refusal {
     fn from(e: FleetError) -> Refusal {
+        Refusal::Own(model::chain(&e))
+    }
+}
+
+impl From<NoRandomness> for Refusal {
+    fn from(e: NoRandomness) -> Refusal {
         Refusal::Own(model::chain(&e))
     }
 }
@@ -263,7 +270,7 @@ async fn attest(
         }
         ZAttestReqType::AttestReqNonce => {
             answer.resp_type = ZAttestRespType::AttestRespNonce.into();
-            let nonce = fleet.attest.fresh(id, fleet.now()).to_vec();
+            let nonce = fleet.attest.fresh(id, fleet.now())?.to_vec();
             answer.nonce = Some(ZAttestNonceResp { nonce });
         }
         ZAttestReqType::AttestReqQuote => {
@@ -272,7 +279,7 @@ async fn attest(
             let mut response = ZAttestQuoteResp::default();
             response.set_response(code);
             if code == ZAttestResponseCode::Success {
-                let token = crate::access::random_hex().into_bytes();
+                let token = crate::access::random_hex()?.into_bytes();
                 fleet.set_integrity_token(id, Some(&token)).await?;
                 response.integrity_token = token;
             }

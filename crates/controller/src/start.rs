@@ -139,6 +139,9 @@ impl Diagnose for ServeError {
             ),
             ServeError::Pki(e) => e.diagnose(),
             ServeError::Db(e) => e.diagnose(),
+            ServeError::Access(AccessError::Random(_)) => {
+                Diagnosis::of(Who::Operator, "run the controller where it can read random numbers")
+            }
             _ => Diagnosis::of(Who::Operator, "check the controller's data folder"),
         }
     }

@@ -21,6 +21,7 @@ use http_body_util::channel::Channel;
 use serde::Deserialize;
 use tokio::sync::watch;
 
+use crate::access::NoRandomness;
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError};
 use crate::{access, body, reports};
@@ -108,6 +109,12 @@ impl IntoResponse for Trouble {
 
 impl From<DbError> for Trouble {
     fn from(e: DbError) -> Trouble {
+        Trouble::Own(model::chain(&e))
+    }
+}
+
+impl From<NoRandomness> for Trouble {
+    fn from(e: NoRandomness) -> Trouble {
         Trouble::Own(model::chain(&e))
     }
 }
@@ -257,7 +264,7 @@ async fn login(State(fleet): State<Arc<Fleet>>, request: Request) -> Result<Resp
         let text = page::login(Some("This is not the administrator's token."));
         return Ok(html(StatusCode::UNAUTHORIZED, text));
     }
-    let session = fleet.sessions.begin(fleet.now());
+    let session = fleet.sessions.begin(fleet.now())?;
     let cookie = format!("{COOKIE}={session}; Path=/; HttpOnly; Secure; SameSite=Strict");
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to("/")).into_response())
 }
