@@ -80,10 +80,6 @@ impl Attributes {
     pub const LEGACY_BOOT: Attributes = Attributes(1 << 2);
     /// The slot that runs and is known to work.
     pub const ACTIVE: Attributes = Attributes::slot(2, 0, true);
-    /// The slot that the next boot tries once.
-    pub const UPDATING: Attributes = Attributes::slot(3, 1, false);
-    /// The slot whose one try is under way.
-    pub const IN_PROGRESS: Attributes = Attributes::slot(3, 0, false);
 
     /// An A/B state. `priority` and `tries` up to 15; higher bits are dropped.
     pub const fn slot(priority: u8, tries: u8, successful: bool) -> Attributes {

@@ -13,8 +13,8 @@ fn head(table: &Gpt) -> Vec<u8> {
 fn ab_states_have_the_bits_of_the_reference() {
     for (state, bits) in [
         (Attributes::ACTIVE, 0x102),
-        (Attributes::UPDATING, 0x13),
-        (Attributes::IN_PROGRESS, 0x3),
+        (Attributes::slot(3, 1, false), 0x13), // the next boot tries it once
+        (Attributes::slot(3, 0, false), 0x3),  // its one try is under way
         (Attributes::NONE, 0),
     ] {
         assert_eq!(state.0 >> 48, bits);
