@@ -33,7 +33,7 @@ const ORIGIN: &str = "origin.json";
 /// Beside it, for the root of a container: how the image wants to be run.
 const IMAGE_CONFIG: &str = "image-config.json";
 /// A volume's origin is a few hundred bytes.
-const ORIGIN_MAX: u64 = 64 << 10;
+const ORIGIN_MAX: Bytes = Bytes::kib(64);
 
 /// What a volume was made of. Every version that was ever written loads.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ enum VolumeError {
     Image { digest: Digest, source: StoreError },
     #[error(transparent)]
     Save(#[from] store::SaveError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
     #[error("the work was interrupted")]
     Interrupted,
 }
@@ -65,7 +67,7 @@ impl Diagnose for VolumeError {
             Self::Io { .. } | Self::Save(_) => {
                 Diagnosis::of(Who::Hardware, "check the node's disk")
             }
-            Self::Image { source, .. } => source.diagnose(),
+            Self::Image { source, .. } | Self::Store(source) => source.diagnose(),
             Self::Interrupted => Diagnosis::of(Who::Nobody, "it is done again"),
         }
     }
@@ -96,22 +98,23 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
         let known = contents.read();
         let want = Want { volumes: wanted.as_ref(), contents: &known, in_use: in_use.as_ref() };
         let plan = plan(&keeper.disk.have()?, &want, host::clock::now());
+        keeper.forget_others(&plan.ops);
         let now = Instant::now();
         let op = plan.ops.iter().find(|op| keeper.may_try(op, now)).cloned();
         if let Some(wanted) = &wanted {
             statuses.publish(keeper.report(wanted, &plan.waiting))?;
         }
         if let Some(op) = op {
-            let content = ctx.paths.persist.clone();
+            let persist = ctx.paths.persist.clone();
             tokio::select! {
                 () = ctx.stopped() => return Ok(()),
-                () = keeper.execute(op, content) => continue,
+                () = keeper.execute(op, persist) => continue,
             }
         }
         tokio::select! {
             () = ctx.stopped() => return Ok(()),
             changed = watch.changed() => changed?,
-            () = sleep_until(keeper.next_try().min(now + RESYNC)) => {}
+            () = sleep_until(keeper.next_try(&plan.ops).unwrap_or(now + RESYNC)) => {}
         }
     }
 }
@@ -128,19 +131,26 @@ struct Trouble {
 }
 
 impl Keeper {
-    fn may_try(&self, op: &Op, now: Instant) -> bool {
-        let waits = |op: &Op| self.trouble.get(op).is_some_and(|t| now < t.again);
-        // A volume waits for its image.
-        let image = match op {
-            Op::Create(_, Some(image)) => !self.disk.image(image).exists(),
-            _ => false,
-        };
-        !waits(op) && !image
+    /// Trouble with what is not planned any more is over: its volume was deleted, for one.
+    fn forget_others(&mut self, planned: &[Op]) {
+        self.trouble.retain(|op, _| planned.contains(op));
     }
 
-    fn next_try(&self) -> Instant {
-        let tries = self.trouble.values().map(|t| t.again);
-        tries.min().unwrap_or_else(|| Instant::now() + RESYNC)
+    fn may_try(&self, op: &Op, now: Instant) -> bool {
+        !self.lacks_image(op) && self.trouble.get(op).is_none_or(|t| t.again <= now)
+    }
+
+    /// A volume waits for its image, which is an operation of its own.
+    fn lacks_image(&self, op: &Op) -> bool {
+        matches!(op, Op::Create(_, Some(image)) if !self.disk.image(image).exists())
+    }
+
+    /// When the first of what failed may be tried again. What only time does not help is not waited
+    /// for: its moment would lie in the past, and the loop would turn without a pause.
+    fn next_try(&self, planned: &[Op]) -> Option<Instant> {
+        let waiting = planned.iter().filter(|op| !self.lacks_image(op));
+        let tries = waiting.filter_map(|op| Some(self.trouble.get(op)?.again));
+        tries.min().map(|at| at.min(Instant::now() + RESYNC))
     }
 
     async fn execute(&mut self, op: Op, persist: PathBuf) {
@@ -214,7 +224,7 @@ impl Disk {
                 if name.starts_with('.') {
                     let path = dir.join(&name);
                     tracing::info!("removing {}, left unfinished", path.display());
-                    remove_tree(&path)?;
+                    store::remove_tree(&path)?;
                 }
             }
         }
@@ -239,7 +249,7 @@ impl Disk {
 
     fn origin(&self, key: VolumeKey) -> Result<OriginFile, VolumeError> {
         let path = self.volume(key).join(ORIGIN);
-        let text = read_small(&path, ORIGIN_MAX)?;
+        let text = store::read_bounded(&path, ORIGIN_MAX).map_err(io("read", &path))?;
         serde_json::from_slice(&text).map_err(|e| io("read", &path)(io::Error::other(e)))
     }
 
@@ -250,7 +260,7 @@ impl Disk {
         let Some(image) = image else {
             return Some(VolumeKind::Folder { path: text(dir.join("data")) });
         };
-        let config = read_small(&dir.join(IMAGE_CONFIG), MANIFEST_MAX.0).ok()?;
+        let config = store::read_bounded(&dir.join(IMAGE_CONFIG), MANIFEST_MAX).ok()?;
         self.image(&image).is_dir().then(|| VolumeKind::Root {
             lower: text(self.image(&image)),
             writable: text(dir),
@@ -281,7 +291,7 @@ impl Disk {
         persist: &Path,
     ) -> Result<(), VolumeError> {
         let new = self.root.join(format!(".{key}.new"));
-        remove_tree(&new)?;
+        store::remove_tree(&new)?;
         make_dir(&new)?;
         match image {
             None => make_dir(&new.join("data"))?,
@@ -308,10 +318,10 @@ impl Disk {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let dir = path.parent().unwrap_or(&self.root);
         let gone = dir.join(format!(".{name}.gone"));
-        remove_tree(&gone)?;
+        store::remove_tree(&gone)?;
         fs::rename(path, &gone).map_err(io("remove", path))?;
         sync(dir)?;
-        remove_tree(&gone)
+        Ok(store::remove_tree(&gone)?)
     }
 
     fn volume(&self, key: VolumeKey) -> PathBuf {
@@ -343,21 +353,6 @@ fn names(dir: &Path) -> Result<Vec<String>, VolumeError> {
     let entries = fs::read_dir(dir).map_err(io("list", dir))?;
     let names = entries.filter_map(|e| e.ok()?.file_name().into_string().ok());
     Ok(names.collect())
-}
-
-fn read_small(path: &Path, limit: u64) -> Result<Vec<u8>, VolumeError> {
-    let size = Bytes(fs::metadata(path).map_err(io("read", path))?.len());
-    if size.0 > limit {
-        return Err(io("read", path)(io::ErrorKind::FileTooLarge.into()));
-    }
-    fs::read(path).map_err(io("read", path))
-}
-
-fn remove_tree(path: &Path) -> Result<(), VolumeError> {
-    match fs::remove_dir_all(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other.map_err(io("remove", path)),
-    }
 }
 
 fn sync(dir: &Path) -> Result<(), VolumeError> {
@@ -428,6 +423,31 @@ mod tests {
         let missing = Digest([7; 32]);
         let why = disk.execute(&Op::Unpack(missing), persist.path()).unwrap_err();
         assert!(chain(&why).contains(&missing.to_string()), "{}", chain(&why));
+    }
+
+    #[tokio::test]
+    async fn a_try_is_waited_for_only_while_it_is_planned_and_may_run() {
+        let persist = tempfile::tempdir().unwrap();
+        let disk = Disk::open(&persist.path().join("volumes")).unwrap();
+        let mut keeper = Keeper { disk, trouble: BTreeMap::new() };
+        let image = Digest([7; 32]); // there is none: unpacking it fails
+        let create = Op::Create(KEY.parse().unwrap(), Some(image));
+        let planned = [Op::Unpack(image), create.clone()];
+        for op in planned.clone() {
+            keeper.execute(op, persist.path().to_owned()).await;
+        }
+        assert_eq!(keeper.trouble.len(), 2);
+        // Its image is gone since: its next try lies in the past for as long as that is so.
+        keeper.trouble.get_mut(&create).unwrap().again = Instant::now();
+        let now = Instant::now();
+        assert!(planned.iter().all(|op| !keeper.may_try(op, now)));
+        assert!(keeper.next_try(&planned).is_some_and(|at| at > now));
+
+        keeper.forget_others(std::slice::from_ref(&create)); // and now no app wants the image
+        assert_eq!(keeper.trouble.keys().collect::<Vec<_>>(), [&create]);
+        assert_eq!(keeper.next_try(&[create]), None);
+        keeper.forget_others(&[]);
+        assert!(keeper.trouble.is_empty());
     }
 
     #[test]
