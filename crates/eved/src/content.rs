@@ -42,8 +42,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let (told, mut events) = unbounded_channel();
     let mut keeper = Keeper {
         layout,
-        root_pem: std::fs::read_to_string(ctx.paths.config.join("root-certificate.pem"))
-            .unwrap_or_default(),
+        root_pem: root_pem(&ctx),
         told,
         downloads: BTreeMap::new(),
         datastores: BTreeMap::new(),
@@ -68,6 +67,13 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
             () = sleep_until(rings) => keeper.ring().await,
         }
     }
+}
+
+/// What the CONFIG partition has us trust; empty: nothing.
+fn root_pem(ctx: &Context) -> String {
+    let path = ctx.paths.config.join("root-certificate.pem");
+    let pem = store::read_bounded(&path, Bytes::kib(64)).unwrap_or_default();
+    String::from_utf8(pem).unwrap_or_default()
 }
 
 /// All downloads and what they need.

@@ -15,9 +15,9 @@ use model::{Bytes, DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
 use crate::service::Paths;
 
 /// A file of the CONFIG partition or a key is read up to here.
-const SMALL_MAX: u64 = 64 << 10;
+const SMALL_MAX: Bytes = Bytes::kib(64);
 /// A checkpoint is an envelope as received.
-const CHECKPOINT_MAX: u64 = api::limits::CONFIG.0 + (64 << 10);
+const CHECKPOINT_MAX: Bytes = Bytes(api::limits::CONFIG.0 + (64 << 10));
 
 /// Names in `/persist/certs`.
 pub(crate) const DEVICE_KEY: &str = "device.key.pem";
@@ -295,12 +295,9 @@ pub(crate) fn read_checkpoint(path: &Path) -> Result<(Vec<u8>, UnixMillis), Call
     Ok((body, UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))))
 }
 
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CallError> {
+fn read(path: &Path, limit: Bytes) -> Result<Vec<u8>, CallError> {
     let file = |source| CallError::File { path: path.to_owned(), source };
-    if std::fs::metadata(path).map_err(file)?.len() > limit {
-        return Err(file(io::ErrorKind::FileTooLarge.into()));
-    }
-    std::fs::read(path).map_err(file)
+    store::read_bounded(path, limit).map_err(file)
 }
 
 /// While our id is unknown, the serial numbers stand in for it (EVE API, headers).

@@ -12,6 +12,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use device::netinst::leases::{guests_from_bytes, guests_to_bytes};
 use device::netinst::numbers::Numbers;
 use device::netinst::ops::{For, Op, ops};
@@ -20,7 +21,7 @@ use host::net::{Changes, NetError, apply_filter, set_knob};
 use host::process::ToolError;
 use host::topics::{Reader, Table, Watch, Writer};
 use model::topic::{AppNetworks, DesiredApps, DesiredNetworkInstances, NetworkInstances, Ports};
-use model::{Diagnose, Diagnosis, Problem, Who, chain};
+use model::{Bytes, Diagnose, Diagnosis, Problem, Who, chain};
 use tokio::time::sleep;
 
 use crate::service::Context;
@@ -37,7 +38,7 @@ const NUMBERS: &str = "numbers.json";
 /// Beside it: leases of those who are no apps.
 const GUESTS: &str = "guests.json";
 /// A few hundred apps take some 100 KiB.
-const FILE_MAX: u64 = 4 << 20;
+const FILE_MAX: Bytes = Bytes::mib(4);
 
 #[derive(Debug, thiserror::Error)]
 enum NetinstError {
@@ -72,7 +73,7 @@ impl Diagnose for NetinstError {
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let roots = ctx.roots();
     let home = ctx.paths.persist.join("netinst");
-    std::fs::create_dir_all(&home)?;
+    std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
     let (networks, apps, ports) = (
         Reader::<DesiredNetworkInstances>::open(&roots),
         Reader::<DesiredApps>::open(&roots),
@@ -318,17 +319,16 @@ fn load<T: Default>(
     read: impl FnOnce(&[u8]) -> Result<T, serde_json::Error>,
 ) -> T {
     let path = home.join(name);
-    let fits = |m: std::fs::Metadata| m.len() <= FILE_MAX;
-    let bytes = match std::fs::metadata(&path).map(fits) {
-        Ok(true) => std::fs::read(&path).unwrap_or_default(),
-        Ok(false) => Vec::new(),
-        Err(_) => return T::default(), // the first start
-    };
-    read(&bytes).unwrap_or_else(|e| {
+    let anew = |e: &dyn std::fmt::Display| {
         // Apps get other addresses; that is better than none.
         tracing::error!("{} cannot be read, starting anew: {e}", path.display());
         T::default()
-    })
+    };
+    match store::read_bounded(&path, FILE_MAX) {
+        Ok(bytes) => read(&bytes).unwrap_or_else(|e| anew(&e)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => T::default(), // the first start
+        Err(e) => anew(&e),
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,10 @@ use store::SaveError;
 const ASIDE: &str = "failed";
 /// Where in the kernel's log we are.
 const KERNEL_PLACE: &str = "kernel-place.json";
+/// The place is two short words.
+const PLACE_MAX: Bytes = Bytes::kib(1);
+/// EVE's hard limit of a log file is 64 KiB; we make smaller ones, and send also what others left.
+const FILE_MAX: Bytes = Bytes::mib(1);
 /// Logs may take this part of /persist at most.
 const PART_OF_DISK: u64 = 10;
 
@@ -74,7 +78,11 @@ impl Files {
 
     pub(super) fn read(&self, file: &File) -> Result<Vec<u8>, FilesError> {
         let path = self.dir.join(&file.name);
-        fs::read(&path).map_err(|source| FilesError::Io { doing: "read", path, source })
+        store::read_bounded(&path, FILE_MAX).map_err(|source| FilesError::Io {
+            doing: "read",
+            path,
+            source,
+        })
     }
 
     pub(super) fn remove(&self, file: &File) -> Result<(), FilesError> {
@@ -108,7 +116,7 @@ impl Files {
 
     /// The kernel's record that was read last, if that was in this boot.
     pub(super) fn kernel_place(&self, boot: &str) -> Option<u64> {
-        let text = fs::read(self.dir.join(KERNEL_PLACE)).ok()?;
+        let text = store::read_bounded(&self.dir.join(KERNEL_PLACE), PLACE_MAX).ok()?;
         let (saved, number): (String, u64) = serde_json::from_slice(&text).ok()?;
         (saved == boot).then_some(number)
     }
