@@ -9,9 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use device::app::{Act, Container, Decision, Memory, Saved, State, View, decide};
 use host::crun::{Crun, End, Known, adopt_orphans};
 use host::topics::{Reader, Table, Watch, Writer};
+use model::boot::POWER_REQUEST;
 use model::desired::App;
 use model::reported::{AppState, AppStatus, AppUse, VolumeState};
 use model::topic::{AppNetworks, Apps, Controller, DesiredApps, Identities, Only, Volumes};
@@ -29,9 +31,11 @@ const LOOK: Duration = Duration::from_secs(30);
 const LAST_CHANCE: Duration = Duration::from_secs(25);
 /// No app needs so many acts in a row; more would be a mistake of ours.
 const ACTS_MAX: usize = 16;
+/// What is remembered of an app takes some fifty bytes.
+const MEMORY_MAX: Bytes = Bytes::kib(4);
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
-    adopt_orphans()?;
+    adopt_orphans().context("cannot become the parent of containers")?;
     let roots = ctx.roots();
     let inputs = Inputs {
         desired: Reader::open(&roots),
@@ -67,7 +71,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
         }
     }
     // PID 1 leaves this file before it stops services for good.
-    if !ctx.paths.run.join("power").exists() {
+    if !ctx.paths.run.join(POWER_REQUEST).exists() {
         tracing::info!("leaving {} containers to run", keeper.running());
         return Ok(());
     }
@@ -163,7 +167,8 @@ impl Keeper {
         let bundles = ctx.paths.run.with_file_name("eve-apps");
         let memories = ctx.paths.persist.join("apps");
         for dir in [&bundles, &memories] {
-            std::fs::create_dir_all(dir)?;
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot make {}", dir.display()))?;
         }
         let place = Place {
             crun: Crun::new(ctx.paths.run.with_file_name("crun")),
@@ -450,7 +455,7 @@ fn remembered(dir: &Path) -> Vec<(AppId, Memory)> {
     let one = |entry: std::fs::DirEntry| {
         let name = entry.file_name().into_string().ok()?;
         let id = name.strip_suffix(".json")?.parse().ok()?;
-        let text = std::fs::read(entry.path()).ok()?;
+        let text = store::read_bounded(&entry.path(), MEMORY_MAX).ok()?;
         match serde_json::from_slice(&text) {
             Ok(Saved::V1(memory)) => Some((id, memory)),
             Err(e) => {

@@ -3,13 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use device::health::{Ask, Found, Left, Record, boot, disconnected, power};
-use host::topics::{Reader, Table, Watch, Writer};
+use host::topics::{Reader, Roots, Table, Watch, Writer};
 use host::{clock, usage};
+use model::boot::{
+    BOOT_MARKS, PowerKind, PowerRequest, REBOOT_REASON, WATCHDOG_MARK, read_mark, read_reason,
+};
 use model::reported::{
     AppState, Boot, BootReason, ConfigSource, Resources, ServiceUse, TimelineMark,
 };
@@ -17,7 +20,7 @@ use model::services::{self, Service};
 use model::topic::{
     Apps, Boots, Controller, DesiredPower, DesiredProperties, Identities, Only, Ports, ResourceUse,
 };
-use model::{Bytes, UnixMillis};
+use model::{Bytes, UnixMillis, chain};
 use tokio::time::Instant;
 
 use crate::service::Context;
@@ -25,58 +28,56 @@ use crate::service::Context;
 /// Between two looks at what is used.
 const LOOK: Duration = Duration::from_secs(30);
 const RECORD: &str = "record.json";
-const REASON: &str = "reboot-reason";
-/// What PID 1 writes at each step of the boot: a word and milliseconds.
-const MARKS: &str = "boot-marks";
-/// PID 1's mark when the hardware says that its watchdog reset the machine.
-const WATCHDOG_MARK: &str = "hardware-watchdog-fired";
+/// The record, the reason and the marks take a few hundred bytes each.
+const SMALL_MAX: Bytes = Bytes::kib(64);
+/// One record of the kernel's log in pstore takes at most as much as the log's buffer.
+const DUMP_MAX: Bytes = Bytes::mib(4);
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let roots = ctx.roots();
     let folder = ctx.paths.persist.join("health");
-    let marks_file = ctx.paths.run.join(MARKS);
+    let marks_file = ctx.paths.run.join(BOOT_MARKS);
 
     let found = find(&folder, &marks_file);
-    let (mut record, reason, detail) = boot(&found);
-    save(&folder, &record)?;
-    store::remove(&folder, REASON)?;
+    let (record, reason, detail) = boot(&found);
+    let mut book = Book { folder, record, saved: None };
+    if book.save(record) {
+        // What stays of it is not told again: the record knows it. Later it could be a new one.
+        if let Err(error) = store::remove(&book.folder, REBOOT_REASON) {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
     tracing::info!(boot = record.count, "booted: {reason:?}: {detail}");
 
     let mut boots = Writer::<Boots>::open(&roots)?;
     let mut resources = Writer::<ResourceUse>::open(&roots)?;
-    let this = this_boot(&record, reason, detail)?;
-    let inputs = Inputs {
-        ports: Reader::open(&roots),
-        identities: Reader::open(&roots),
-        controller: Reader::open(&roots),
-        apps: Reader::open(&roots),
-        power: Reader::open(&roots),
-        properties: Reader::open(&roots),
-    };
-    let watch = Watch::new(&inputs.dirs()).context("cannot watch topics")?;
+    let this = this_boot(record.count, reason, detail);
+    let inputs = Inputs::open(&roots);
+    let watch = Watch::new(&inputs.dirs())?;
     let mut timeline = Timeline::default();
     let mut used = Used::default();
     let mut silence = Silence { last: None, since: Instant::now() };
     ctx.ready();
 
     loop {
+        book.catch_up();
         timeline.look(&marks_file, &inputs);
         let row = Boot { timeline: timeline.marks(), ..this.clone() };
         boots.publish(Table::<Boots>::from([(Only, row)]))?;
         if let Some(row) = used.look(&ctx.paths.persist) {
             resources.publish(Table::<ResourceUse>::from([(Only, row)]))?;
         }
-        if let Some((ask, words)) = wanted(&inputs, &folder, &mut record, &mut silence)? {
+        if let Some((ask, words)) = wanted(&inputs, &mut book, &mut silence) {
             let (kind, reason) = match ask {
-                Ask::Reboot(reason) => ("reboot", reason),
-                Ask::PowerOff => ("poweroff", BootReason::PoweroffCommand),
+                Ask::Reboot(reason) => (PowerKind::Reboot, reason),
+                Ask::PowerOff => (PowerKind::PowerOff, BootReason::PoweroffCommand),
             };
-            tracing::warn!("asking for {kind}: {words}");
-            host::power::ask(&ctx.paths.run, kind, &format!("{}: {words}", name_of(reason)))
-                .with_context(|| format!("cannot ask PID 1 for {kind}"))?;
+            tracing::warn!("asking for {}: {words}", kind.name());
+            host::power::ask(&ctx.paths.run, &PowerRequest::new(kind, reason, words))
+                .with_context(|| format!("cannot ask PID 1 for {}", kind.name()))?;
         }
         tokio::select! {
-            changed = watch.changed() => changed.context("cannot watch topics")?,
+            changed = watch.changed() => changed?,
             () = tokio::time::sleep(LOOK) => {}
             () = ctx.stopped() => return Ok(()),
         }
@@ -93,6 +94,17 @@ struct Inputs {
 }
 
 impl Inputs {
+    fn open(roots: &Roots) -> Inputs {
+        Inputs {
+            ports: Reader::open(roots),
+            identities: Reader::open(roots),
+            controller: Reader::open(roots),
+            apps: Reader::open(roots),
+            power: Reader::open(roots),
+            properties: Reader::open(roots),
+        }
+    }
+
     fn dirs(&self) -> [&Path; 6] {
         [
             self.ports.dir(),
@@ -107,31 +119,30 @@ impl Inputs {
 
 /// What the disk and the hardware say about the boot before.
 fn find(folder: &Path, marks: &Path) -> Found {
-    let record = fs::read(folder.join(RECORD)).ok();
+    let record = store::read_bounded(&folder.join(RECORD), SMALL_MAX).ok();
     let record = record.and_then(|bytes| {
         let parsed = serde_json::from_slice(&bytes);
         parsed.inspect_err(|e| tracing::error!("the record of earlier boots is lost: {e}")).ok()
     });
-    let marks = fs::read_to_string(marks).unwrap_or_default();
+    let marks = read_text(marks).unwrap_or_default();
     Found {
         record,
-        left: read_reason(&folder.join(REASON)),
+        left: left(&folder.join(REBOOT_REASON)),
         watchdog_fired: marks.lines().any(|line| line.starts_with(WATCHDOG_MARK)),
         kernel_panic: last_words(Path::new("/sys/fs/pstore")),
     }
 }
 
-/// Two lines: the reason as `BootReason` is written in JSON, and words.
-fn read_reason(path: &Path) -> Option<Left> {
-    let text = fs::read_to_string(path).ok()?;
+/// What PID 1 said when it ended the boot before.
+fn left(path: &Path) -> Option<Left> {
+    let text = read_text(path)?;
     let written = fs::metadata(path).ok()?.modified().ok()?;
     let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let mut lines = text.lines();
-    let reason = serde_json::from_value(lines.next().unwrap_or_default().into());
+    let (reason, words) = read_reason(&text);
     Some(Left {
         written: UnixMillis(u64::try_from(written.as_millis()).unwrap_or(u64::MAX)),
-        reason: reason.unwrap_or(BootReason::Unknown),
-        words: lines.next().unwrap_or_default().to_owned(),
+        reason,
+        words,
     })
 }
 
@@ -140,31 +151,69 @@ fn last_words(pstore: &Path) -> Option<String> {
     let mut files: Vec<_> = fs::read_dir(pstore).ok()?.flatten().map(|e| e.path()).collect();
     files.sort();
     let dump = files.iter().find(|p| p.to_string_lossy().contains("dmesg"))?;
-    let text = fs::read(dump).ok()?;
+    let text = store::read_bounded(dump, DUMP_MAX).ok()?;
     let text = String::from_utf8_lossy(&text);
     let panic = text.lines().find(|line| line.contains("Kernel panic")).unwrap_or("kernel panic");
     Some(panic.chars().take(200).collect())
 }
 
-fn save(folder: &Path, record: &Record) -> anyhow::Result<()> {
-    store::save(folder, RECORD, &serde_json::to_vec(record)?)?;
-    Ok(())
+/// A small file of ours, which others might have made large.
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(store::read_bounded(path, SMALL_MAX).ok()?).ok()
 }
 
-fn this_boot(record: &Record, reason: BootReason, detail: String) -> anyhow::Result<Boot> {
+/// What outlives a boot, and whether the disk has it.
+struct Book {
+    folder: PathBuf,
+    record: Record,
+    /// As it is on the disk. `None`: this boot is not there yet.
+    saved: Option<Record>,
+}
+
+impl Book {
+    /// `false`: the disk does not take it, and the record is as it was. A full disk must not end this
+    /// service: PID 1 would reboot the node for it, again and again.
+    fn save(&mut self, record: Record) -> bool {
+        let text = serde_json::to_vec(&record).unwrap_or_default();
+        match store::save(&self.folder, RECORD, &text) {
+            Ok(()) => {
+                self.record = record;
+                self.saved = Some(record);
+                true
+            }
+            Err(error) => {
+                tracing::error!("the record of this boot is not saved yet: {}", chain(&error));
+                false
+            }
+        }
+    }
+
+    /// Saves what could not be saved before.
+    fn catch_up(&mut self) {
+        if self.saved != Some(self.record) && self.save(self.record) {
+            tracing::info!("the record of this boot is saved now");
+        }
+    }
+}
+
+fn this_boot(count: u32, reason: BootReason, detail: String) -> Boot {
     let line = fs::read_to_string("/proc/cmdline").unwrap_or_default();
     let slot = line.split_whitespace().find_map(|word| word.strip_prefix("eve.slot="));
     let version = fs::read_to_string("/etc/eve-release").unwrap_or_default();
-    let uptime = usage::uptime_ms().context("cannot read the uptime")?;
-    Ok(Boot {
+    Boot {
         reason,
         detail,
-        count: record.count,
-        started: UnixMillis(clock::now().0.saturating_sub(uptime)),
+        count,
+        started: UnixMillis(clock::now().0.saturating_sub(uptime_ms())),
         timeline: Vec::new(),
         version: version.trim().to_owned(),
         slot: slot.unwrap_or("none").to_owned(),
-    })
+    }
+}
+
+/// Milliseconds since the kernel started.
+fn uptime_ms() -> u64 {
+    u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// When which part of the boot was done: PID 1's marks, and what the topics show first.
@@ -173,16 +222,15 @@ struct Timeline(BTreeMap<String, u64>);
 
 impl Timeline {
     fn look(&mut self, marks: &Path, inputs: &Inputs) {
-        let text = fs::read_to_string(marks).unwrap_or_default();
+        let text = read_text(marks).unwrap_or_default();
         for line in text.lines() {
-            if let Some((what, at)) = line.rsplit_once(' ')
-                && let Ok(at) = at.parse()
+            if let Some((what, at)) = read_mark(line)
                 && what != WATCHDOG_MARK
             {
                 self.0.entry(what.to_owned()).or_insert(at);
             }
         }
-        let Ok(now) = usage::uptime_ms() else { return };
+        let now = uptime_ms();
         let mut seen = |what: String| {
             self.0.entry(what).or_insert(now);
         };
@@ -266,13 +314,9 @@ struct Silence {
     since: Instant,
 }
 
-/// What PID 1 is to be asked for now; the counters that led there are on the disk by then.
-fn wanted(
-    inputs: &Inputs,
-    folder: &Path,
-    record: &mut Record,
-    silence: &mut Silence,
-) -> anyhow::Result<Option<(Ask, String)>> {
+/// What PID 1 is to be asked for now; the counters that led there are on the disk by then, since
+/// without them the next boot would ask for the same again.
+fn wanted(inputs: &Inputs, book: &mut Book, silence: &mut Silence) -> Option<(Ask, String)> {
     let contact = inputs.controller.get(&Only).and_then(|c| c.last_contact);
     if contact != silence.last {
         *silence = Silence { last: contact, since: Instant::now() };
@@ -280,13 +324,10 @@ fn wanted(
     // Until the config service has spoken, no counter means nothing.
     if inputs.power.is_complete() {
         let want = inputs.power.get(&Only).unwrap_or_default();
-        let (seen, ask) = power(record.power, want);
-        if seen != record.power {
-            record.power = seen;
-            save(folder, record)?;
-        }
-        if let Some(ask) = ask {
-            return Ok(Some((ask, "told by the controller".to_owned())));
+        let (seen, ask) = power(book.record.power, want);
+        let known = seen == book.record.power || book.save(Record { power: seen, ..book.record });
+        if let Some(ask) = ask.filter(|_| known) {
+            return Some((ask, "told by the controller".to_owned()));
         }
     }
     let limit = inputs.properties.get(&Only).unwrap_or_default().reboot_no_network;
@@ -294,13 +335,77 @@ fn wanted(
     if disconnected(onboarded, silence.since.elapsed(), limit) {
         silence.since = Instant::now();
         let words = format!("no controller for {} s", limit.as_secs());
-        return Ok(Some((Ask::Reboot(BootReason::Disconnect), words)));
+        return Some((Ask::Reboot(BootReason::Disconnect), words));
     }
-    Ok(None)
+    None
 }
 
-/// As `BootReason` is written in JSON.
-fn name_of(reason: BootReason) -> String {
-    let json = serde_json::to_value(reason).unwrap_or_default();
-    json.as_str().unwrap_or("unknown").to_owned()
+#[cfg(test)]
+mod tests {
+    use model::desired::Power;
+
+    use super::*;
+
+    /// A folder of a node whose `/persist/health` takes nothing: it is no folder.
+    fn node() -> (tempfile::TempDir, Context, tokio::sync::watch::Sender<bool>) {
+        let dir = tempfile::tempdir().unwrap();
+        let (ctx, stop) = Context::in_folder(Service::Health, dir.path());
+        fs::create_dir_all(&ctx.paths.persist).unwrap();
+        store::save(&ctx.paths.persist, "health", b"").unwrap();
+        (dir, ctx, stop)
+    }
+
+    fn repair(health: &Path) {
+        fs::remove_file(health).unwrap();
+        fs::create_dir(health).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_takes_nothing_does_not_end_the_service_and_is_tried_again() {
+        let (_dir, ctx, stop) = node();
+        let (roots, health) = (ctx.roots(), ctx.paths.persist.join("health"));
+        let until = async |what: &str, done: &dyn Fn() -> bool| {
+            for _ in 0..500 {
+                if done() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            panic!("{what} is awaited in vain");
+        };
+        let look = async {
+            let boots = Reader::<Boots>::open(&roots);
+            until("the boot", &|| boots.get(&Only).is_some_and(|b| b.count == 1)).await;
+            repair(&health);
+            let mut ports = Writer::<Ports>::open(&roots).unwrap();
+            ports.publish(Table::<Ports>::new()).unwrap(); // it looks again
+            until("the record", &|| health.join(RECORD).exists()).await;
+            stop.send_replace(true);
+        };
+        let (ended, ()) = tokio::join!(run(ctx), look);
+        ended.unwrap();
+        let found = find(&health, Path::new("none"));
+        assert_eq!(found.record.map(|r| r.count), Some(1));
+    }
+
+    #[test]
+    fn a_reboot_that_the_disk_would_forget_is_not_asked_for() {
+        let (_dir, ctx, _stop) = node();
+        let (roots, folder) = (ctx.roots(), ctx.paths.persist.join("health"));
+        let want = Power { reboot: Some(2), shutdown: None };
+        let table = Table::<DesiredPower>::from([(Only, want)]);
+        Writer::<DesiredPower>::open(&roots).unwrap().publish(table).unwrap();
+        let inputs = Inputs::open(&roots);
+        let record =
+            Record { power: Power { reboot: Some(1), shutdown: None }, ..Record::default() };
+        let mut book = Book { folder: folder.clone(), record, saved: None };
+        let mut silence = Silence { last: None, since: Instant::now() };
+
+        assert_eq!(wanted(&inputs, &mut book, &mut silence), None);
+        repair(&folder);
+        let (ask, _) = wanted(&inputs, &mut book, &mut silence).unwrap();
+        assert_eq!(ask, Ask::Reboot(BootReason::RebootCommand));
+        assert_eq!(find(&folder, Path::new("none")).record.unwrap().power, want);
+        assert_eq!(wanted(&inputs, &mut book, &mut silence), None, "once");
+    }
 }

@@ -1,7 +1,6 @@
 //! `eved network`: the node's ports get addresses, routes and DNS, and say so in the topic `ports`.
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +12,7 @@ use host::net::{Changes, DatagramSocket, NetError, Netlink};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Addressing, Port, PortName};
 use model::topic::{DesiredPorts, Ports};
-use model::{Diagnosis, Problem, Who};
+use model::{Bytes, Diagnosis, Problem, Who};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -25,7 +24,7 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// The ports that last worked.
 const SAVED: &str = "ports.json";
 /// A table of ports takes a few hundred bytes a port.
-const SAVED_MAX: u64 = 1 << 20;
+const SAVED_MAX: Bytes = Bytes::mib(1);
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let mut changes = Changes::listen()?;
@@ -42,6 +41,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
         trial: Trial::default(),
         source: None,
         trouble: BTreeMap::new(),
+        unsaved: None,
         started: Instant::now(),
         told,
     };
@@ -77,6 +77,8 @@ struct Keeper {
     source: Option<Source>,
     /// What went wrong with an interface in the last round.
     trouble: BTreeMap<String, Problem>,
+    /// What the disk did not take in the last round.
+    unsaved: Option<String>,
     started: Instant,
     told: mpsc::Sender<(String, Reply)>,
 }
@@ -294,12 +296,20 @@ impl Keeper {
             })
             .collect();
         let resolv = network::resolv_conf(table.values());
-        write_if_changed(&self.resolv, "resolv.conf", resolv.as_bytes())?;
+        let named = write_if_changed(&self.resolv, "resolv.conf", resolv.as_bytes());
         let worked = self.source == Some(Source::Desired) && network::connected(table.values());
-        if worked {
-            save(&self.state, ports)?;
-        }
+        let kept = if worked { save(&self.state, ports) } else { Ok(()) };
+        self.tell_unsaved(named.map_err(Into::into).and(kept));
         Ok(self.ports.publish(table)?)
+    }
+
+    /// A full disk must not take the network down too. The next round tries again.
+    fn tell_unsaved(&mut self, saved: anyhow::Result<()>) {
+        let why = saved.err().map(|e| format!("{e:#}"));
+        if let Some(text) = why.as_ref().filter(|_| why != self.unsaved) {
+            tracing::error!("{text}");
+        }
+        self.unsaved = why;
     }
 
     /// What did not change keeps the times it was reported with: a row that only ticks would wake
@@ -400,26 +410,21 @@ fn chance() -> Chance {
 }
 
 fn load(state: &Path) -> BTreeMap<PortName, Port> {
-    let path = state.join(SAVED);
-    if std::fs::metadata(&path).is_ok_and(|meta| meta.len() > SAVED_MAX) {
-        return BTreeMap::new();
-    }
-    let bytes = std::fs::read(&path).unwrap_or_default();
+    let bytes = store::read_bounded(&state.join(SAVED), SAVED_MAX).unwrap_or_default();
     serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 fn save(state: &Path, ports: &BTreeMap<PortName, Port>) -> anyhow::Result<()> {
-    std::fs::create_dir_all(state)?;
     Ok(write_if_changed(state, SAVED, &serde_json::to_vec_pretty(ports)?)?)
 }
 
 fn write_if_changed(folder: &Path, name: &str, body: &[u8]) -> Result<(), store::SaveError> {
-    let same = std::fs::read(folder.join(name)).is_ok_and(|old| old == body);
-    let missing = |e: io::Error| tracing::warn!("cannot make {}: {e}", folder.display());
-    if !folder.exists() {
-        let _ = std::fs::create_dir_all(folder).map_err(missing);
+    if store::read_bounded(&folder.join(name), SAVED_MAX).is_ok_and(|old| old == body) {
+        return Ok(());
     }
-    if same { Ok(()) } else { store::save(folder, name, body) }
+    // If that fails, saving fails too, and names the folder.
+    let _ = std::fs::create_dir_all(folder);
+    store::save(folder, name, body)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use device::onboard::{self, Effect, Event, Facts, State};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::reported::{Identity, Onboarding, OnboardingStep};
 use model::topic::{Controller, Identities, OnboardingState, Only, Ports};
-use model::{Diagnose, Diagnosis, Problem, Who, chain};
+use model::{Bytes, Diagnose, Diagnosis, Problem, Who, chain};
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep_until};
 
@@ -57,13 +57,20 @@ impl Diagnose for KeyTrouble {
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let roots = ctx.roots();
-    let mut identities = Writer::<Identities>::open(&roots)?;
     let mut states = Writer::<OnboardingState>::open(&roots)?;
-    let saved = identities.table().get(&Only).cloned();
-    identities.finish()?;
     ctx.ready();
+    let opened = until_it_works(&ctx, &mut states, || Writer::<Identities>::open(&roots));
+    let Some(mut identities) = opened.await? else {
+        return Ok(()); // asked to end
+    };
+    let saved = identities.table().get(&Only).cloned();
+    if let Err(why) = identities.finish() {
+        tracing::error!("{}", chain(&why)); // publishing says it again
+    }
 
-    let Some((link, onboarder)) = prepare(&ctx, &mut states, saved.is_some()).await? else {
+    let known = saved.is_some();
+    let prepared = until_it_works(&ctx, &mut states, || prepare(&ctx.paths, known));
+    let Some((link, onboarder)) = prepared.await? else {
         return Ok(()); // asked to end
     };
     let facts = Facts {
@@ -80,16 +87,32 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let (answers, mut answered) = mpsc::unbounded_channel();
     let mut state = State::new(&facts, saved);
     let mut alarm: Option<Instant> = None;
+    let mut unsaved: Option<Identity> = None;
     let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
     let mut up = is_up();
     answers.send(Event::Network { up })?;
     loop {
-        states.publish(Table::<OnboardingState>::from([(Only, state.report(&facts))]))?;
-        let rings = alarm.unwrap_or_else(|| Instant::now() + LOOK_AGAIN);
+        let mut told = state.report(&facts);
+        // A disk that is full now may have room later: this service waits, it does not end.
+        if let Some(identity) = &unsaved {
+            match identities.publish(Table::<Identities>::from([(Only, identity.clone())])) {
+                Ok(()) => unsaved = None,
+                Err(why) => {
+                    tracing::error!("who we are is not saved: {}", chain(&why));
+                    let mut why = why.problem(host::clock::now());
+                    why.diagnosis.retry_in = Some(LOOK_AGAIN);
+                    told.problem.get_or_insert(why);
+                }
+            }
+        }
+        states.publish(Table::<OnboardingState>::from([(Only, told)]))?;
+        let look = Instant::now() + LOOK_AGAIN;
+        let rings = alarm.unwrap_or(look);
         let event = tokio::select! {
             () = ctx.stopped() => return Ok(()),
             Some(event) = answered.recv() => event,
             () = sleep_until(rings), if alarm.is_some() => { alarm = None; Event::Alarm }
+            () = sleep_until(look), if unsaved.is_some() => continue,
             changed = watch.changed() => {
                 changed?;
                 let came_up = is_up() && !up;
@@ -111,15 +134,11 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
                 Effect::Alarm(wait) => alarm = Some(Instant::now() + wait),
                 Effect::Remember(identity) => {
                     tracing::info!(id = %identity.id, server = identity.server, "onboarded");
-                    identities.publish(Table::<Identities>::from([(Only, identity)]))?;
+                    unsaved = Some(identity);
                 }
-                call => {
-                    let (calls, answers) = (calls.clone(), answers.clone());
-                    tokio::spawn(async move {
-                        // A closed queue means that we are ending.
-                        let _ = answers.send(calls.make(call).await);
-                    });
-                }
+                Effect::FetchCerts => calls.start(Call::Certs, &answers),
+                Effect::Register => calls.start(Call::Register, &answers),
+                Effect::AskUuid => calls.start(Call::Uuid, &answers),
             }
         }
     }
@@ -141,49 +160,69 @@ struct Calls {
     facts: Facts,
 }
 
+/// A call that is to be made.
+#[derive(Debug, Clone, Copy)]
+enum Call {
+    Certs,
+    Register,
+    Uuid,
+}
+
 impl Calls {
-    async fn make(&self, call: Effect) -> Event {
-        let problem = |e: CallError| e.problem(host::clock::now());
+    /// Makes a call beside the loop; its answer comes back as an event.
+    fn start(self: &Arc<Self>, call: Call, answers: &mpsc::UnboundedSender<Event>) {
+        let (calls, answers) = (self.clone(), answers.clone());
+        tokio::spawn(async move {
+            let event = match call {
+                Call::Certs => calls.certs().await,
+                Call::Register => calls.register().await,
+                Call::Uuid => calls.uuid().await,
+            };
+            // A closed queue means that we are ending.
+            let _ = answers.send(event);
+        });
+    }
+
+    async fn certs(&self) -> Event {
+        let fetched = self.link.certs(host::clock::now()).await;
+        let mut known = self.certs.lock().await;
+        Event::Certs(fetched.map(|(certs, _)| *known = Some(certs)).map_err(problem))
+    }
+
+    async fn register(&self) -> Event {
         let (serial, soft_serial) = (&self.facts.serial, &self.facts.soft_serial);
-        match call {
-            Effect::FetchCerts => {
-                let fetched = self.link.certs(host::clock::now()).await;
-                let mut known = self.certs.lock().await;
-                Event::Certs(fetched.map(|(certs, _)| *known = Some(certs)).map_err(problem))
-            }
-            Effect::Register => {
-                let told = match &self.onboarder {
-                    Some(onboarder) => self.link.register(onboarder, serial, soft_serial).await,
-                    None => Ok(()),
-                };
-                Event::Registered(told.map_err(problem))
-            }
-            _ => {
-                let known = self.certs.lock().await;
-                let Some(certs) = known.as_ref() else {
-                    let why = Diagnosis::of(Who::Developer, "report this");
-                    let text = "asked for an id before the certificates";
-                    return Event::Uuid(Err(Problem::new(text, why, host::clock::now())));
-                };
-                let told = self.link.uuid(certs.signer(), serial, soft_serial).await;
-                Event::Uuid(told.map_err(problem))
-            }
-        }
+        let told = match &self.onboarder {
+            Some(onboarder) => self.link.register(onboarder, serial, soft_serial).await,
+            None => Ok(()),
+        };
+        Event::Registered(told.map_err(problem))
+    }
+
+    async fn uuid(&self) -> Event {
+        let known = self.certs.lock().await;
+        let Some(certs) = known.as_ref() else {
+            let why = Diagnosis::of(Who::Developer, "report this");
+            let text = "asked for an id before the certificates";
+            return Event::Uuid(Err(Problem::new(text, why, host::clock::now())));
+        };
+        let (serial, soft_serial) = (&self.facts.serial, &self.facts.soft_serial);
+        Event::Uuid(self.link.uuid(certs.signer(), serial, soft_serial).await.map_err(problem))
     }
 }
 
-/// Waits until there is a key and everything that names the controller. `None`: asked to end.
-async fn prepare(
+fn problem(e: CallError) -> Problem {
+    e.problem(host::clock::now())
+}
+
+/// Tries until it works, and tells what stands in the way. `None`: asked to end.
+async fn until_it_works<T, E: Diagnose + 'static>(
     ctx: &Context,
     states: &mut Writer<OnboardingState>,
-    known: bool,
-) -> anyhow::Result<Option<(Link, Option<Onboarder>)>> {
+    work: impl Fn() -> Result<T, E>,
+) -> anyhow::Result<Option<T>> {
     loop {
-        let got = device_key(&ctx.paths, known)
-            .and_then(|(key, certificate)| Ok(Link::new(&ctx.paths, key, certificate)?))
-            .and_then(|link| Ok((link, Onboarder::open(&ctx.paths)?)));
-        let trouble = match got {
-            Ok(all) => return Ok(Some(all)),
+        let trouble = match work() {
+            Ok(done) => return Ok(Some(done)),
             Err(trouble) => trouble,
         };
         tracing::error!("{}", chain(&trouble));
@@ -200,6 +239,13 @@ async fn prepare(
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
+}
+
+/// The key and everything that names the controller.
+fn prepare(paths: &Paths, known: bool) -> Result<(Link, Option<Onboarder>), KeyTrouble> {
+    let (key, certificate) = device_key(paths, known)?;
+    let link = Link::new(paths, key, certificate)?;
+    Ok((link, Onboarder::open(paths)?))
 }
 
 /// The device's key and certificate; made at the first start and never again.
@@ -251,10 +297,10 @@ fn serial(paths: &Paths) -> String {
     if found.is_empty() { read_line(Path::new("/sys/class/dmi/id/product_serial")) } else { found }
 }
 
-/// The first line of a small file, trimmed, at most 256 characters; empty if there is none.
+/// The first line of a file of at most 64 KiB, trimmed, at most 256 characters; else empty.
 fn read_line(path: &Path) -> String {
-    let text = std::fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text[..text.len().min(1024)]).into_owned();
+    let text = store::read_bounded(path, Bytes::kib(64)).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let line = text.lines().next().unwrap_or_default().trim();
     line.chars().filter(|c| !c.is_control()).take(256).collect()
 }

@@ -1,6 +1,6 @@
 //! The only place that asks what time it is.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use model::UnixMillis;
 
@@ -11,9 +11,21 @@ pub fn now() -> UnixMillis {
     UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// How long the kernel runs already. Zero if it does not say.
-pub fn since_boot() -> std::time::Duration {
+/// How long the kernel runs already (`/proc/uptime`, to 10 ms). Zero if it does not say.
+pub fn since_boot() -> Duration {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds = text.split_whitespace().next().and_then(|s| s.parse::<f64>().ok());
-    std::time::Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default()
+    Duration::try_from_secs_f64(seconds.unwrap_or_default()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernel_says_how_long_it_runs() {
+        let before = since_boot();
+        std::thread::sleep(Duration::from_millis(30));
+        assert!(before > Duration::ZERO && since_boot() > before);
+    }
 }

@@ -8,8 +8,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::Bytes;
 use model::topic::{Key, Topic};
+use model::{Bytes, Diagnose, Diagnosis, Who};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
@@ -67,6 +67,30 @@ pub enum TopicError {
         /// Why.
         source: store::SaveError,
     },
+    /// A row has no JSON.
+    #[error("cannot make JSON of row {key} of topic {topic}")]
+    Row {
+        /// Which topic.
+        topic: &'static str,
+        /// Which row.
+        key: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+}
+
+impl Diagnose for TopicError {
+    fn diagnose(&self) -> Diagnosis {
+        let cause = match self {
+            Self::Row { .. } => return Diagnosis::of(Who::Developer, "report this"),
+            Self::Dir { source, .. } => source,
+            Self::Write { source, .. } => source.io(),
+        };
+        if cause.kind() == io::ErrorKind::StorageFull {
+            return Diagnosis::of(Who::Operator, "free space on the node's disk, or give it more");
+        }
+        Diagnosis::of(Who::Hardware, "check the node's disk")
+    }
 }
 
 /// The right to write a topic: made once, by its owner.
@@ -114,7 +138,11 @@ impl<T: Topic> Writer<T> {
         if self.written.get(&key) == Some(&value) {
             return Ok(());
         }
-        let body = serde_json::to_vec_pretty(&value).unwrap_or_default();
+        let body = serde_json::to_vec_pretty(&value).map_err(|source| TopicError::Row {
+            topic: T::NAME,
+            key: key.file_name(),
+            source,
+        })?;
         let name = format!("{}.json", key.file_name());
         store::save(&self.dir, &name, &body).map_err(|source| TopicError::Write {
             topic: T::NAME,
@@ -207,16 +235,35 @@ fn read_row<T: Topic>(path: &Path) -> Option<T::Value> {
     let told = |why: &dyn std::fmt::Display| {
         tracing::warn!(topic = T::NAME, row = %path.display(), "row left out: {why}");
     };
-    match fs::metadata(path) {
-        Ok(meta) if meta.len() > ROW_MAX.0 => {
-            told(&format_args!("{} is more than {ROW_MAX}", Bytes(meta.len())));
+    let body = match store::read_bounded(path, ROW_MAX) {
+        Ok(body) => body,
+        // The writer took it back between two looks.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+        Err(e) => {
+            told(&e);
             return None;
         }
-        Ok(_) => {}
-        Err(_) => return None, // the writer took it back between two looks
-    }
-    let body = fs::read(path).ok()?;
+    };
     serde_json::from_slice(&body).inspect_err(|e| told(e)).ok()
+}
+
+/// Why changes of topics cannot be waited for.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The kernel gives us no watch.
+    #[error("cannot start to watch topics")]
+    Start(#[source] io::Error),
+    /// A topic's folder cannot be watched.
+    #[error("cannot watch {path}")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Waiting failed.
+    #[error("cannot wait for changes of topics")]
+    Wait(#[source] io::Error),
 }
 
 /// Wakes up when any of some topics changes. It does not say which: read what you need.
@@ -227,23 +274,28 @@ pub struct Watch {
 
 impl Watch {
     /// Watches these folders, making those that are not there yet where that is allowed.
-    pub fn new(dirs: &[&Path]) -> io::Result<Watch> {
-        let fd = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC)?;
+    pub fn new(dirs: &[&Path]) -> Result<Watch, WatchError> {
+        let start =
+            || inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC);
+        let fd = start().map_err(|e| WatchError::Start(e.into()))?;
         for dir in dirs {
-            if !dir.exists() {
-                fs::create_dir_all(dir)?;
-            }
+            let made = if dir.exists() { Ok(()) } else { fs::create_dir_all(dir) };
             let what = inotify::WatchFlags::MOVED_TO | inotify::WatchFlags::DELETE;
-            inotify::add_watch(&fd, *dir, what)?;
+            made.and_then(|()| Ok(inotify::add_watch(&fd, *dir, what)?))
+                .map_err(|source| WatchError::Folder { path: dir.to_path_buf(), source })?;
         }
         // SAFETY: `fd` is an OwnedFd: it stays open as long as the AsyncFd that holds it.
         #[expect(unsafe_code, reason = "tokio's registration asks for it")]
-        let events = unsafe { AsyncFd::register(fd) }?;
+        let events = unsafe { AsyncFd::register(fd) }.map_err(|e| WatchError::Start(e.into()))?;
         Ok(Watch { events })
     }
 
     /// Waits for a change. Changes since the last call count; several are one.
-    pub async fn changed(&self) -> io::Result<()> {
+    pub async fn changed(&self) -> Result<(), WatchError> {
+        self.emptied().await.map_err(WatchError::Wait)
+    }
+
+    async fn emptied(&self) -> io::Result<()> {
         let mut ready = self.events.readable().await?;
         let mut buffer = [0_u8; 4096];
         let fd = self.events.get_ref();
@@ -289,6 +341,45 @@ mod tests {
         assert!(reader.is_complete());
         writer.publish(Table::<DesiredPower>::new()).unwrap();
         assert!(reader.read().is_empty());
+    }
+
+    #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+    struct Stubborn;
+
+    impl serde::Serialize for Stubborn {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("it will not"))
+        }
+    }
+
+    #[derive(Debug)]
+    enum Strange {}
+
+    impl Topic for Strange {
+        type Key = Only;
+        type Value = Stubborn;
+        const NAME: &'static str = "strange";
+        const OWNER: model::services::Service = model::services::Service::Debug;
+    }
+
+    #[test]
+    fn a_row_without_json_is_an_error_and_not_an_empty_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = Writer::<Strange>::open(&roots(&dir)).unwrap();
+        let table = || Table::<Strange>::from([(Only, Stubborn)]);
+        for _ in 0..2 {
+            assert!(matches!(writer.publish(table()), Err(TopicError::Row { .. })));
+        }
+        assert!(writer.table().is_empty() && !writer.dir.join("only.json").exists());
+    }
+
+    #[test]
+    fn a_watch_names_the_folder_that_it_cannot_have() {
+        let dir = tempfile::tempdir().unwrap();
+        store::save(dir.path(), "file", b"").unwrap();
+        let path = dir.path().join("file/below");
+        let why = Watch::new(&[&path]).unwrap_err();
+        assert!(why.to_string().contains("file/below"), "{why}");
     }
 
     #[test]

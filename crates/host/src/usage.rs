@@ -47,16 +47,6 @@ pub fn disk(path: &Path) -> io::Result<(Bytes, Bytes)> {
     Ok((Bytes(stat.f_blocks * stat.f_frsize), Bytes(used * stat.f_frsize)))
 }
 
-/// Milliseconds since the kernel started (`/proc/uptime`).
-pub fn uptime_ms() -> io::Result<u64> {
-    let text = fs::read_to_string("/proc/uptime")?;
-    let (seconds, rest) = text.split_once('.').unwrap_or((&text, "0"));
-    let seconds: Option<u64> = seconds.parse().ok();
-    let hundredths: Option<u64> = rest.get(..2).and_then(|h| h.parse().ok());
-    let both = seconds.zip(hundredths);
-    both.map(|(s, h)| s * 1000 + h * 10).ok_or_else(|| io::Error::other("uptime is no number"))
-}
-
 /// `<name> <number> kB` of a table of the kernel.
 fn field(text: &str, name: &str) -> Option<Bytes> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -69,10 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_machine_has_memory_time_and_a_disk() {
+    fn this_machine_has_memory_and_a_disk() {
         let (total, available) = memory().unwrap();
         assert!(total > available && available > Bytes(0));
-        assert!(uptime_ms().unwrap() > 0);
         let (size, used) = disk(Path::new("/")).unwrap();
         assert!(size > used);
         assert!(pss(std::process::id()).unwrap() > Bytes::kib(100));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use api::convert::info::{self, AppFacts, DeviceFacts, Gone, Machine};
 use device::config::queue::{Message, Outcome, Queue};
-use host::topics::{Reader, Roots, Table, Watch};
+use host::topics::{Reader, Roots, Table, Watch, WatchError};
 use model::desired::{Device, ObjectKind, Refused};
 use model::reported::{AppUse, Boot, BootReason, ControllerStatus, PortStatus};
 use model::topic::{
@@ -159,7 +159,7 @@ impl Topics {
         }
     }
 
-    fn watch(&self) -> std::io::Result<Watch> {
+    fn watch(&self) -> Result<Watch, WatchError> {
         Watch::new(&[
             self.apps.dir(),
             self.networks.dir(),
