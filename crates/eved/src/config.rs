@@ -130,6 +130,14 @@ struct InForce {
     reached: bool,
 }
 
+/// A call to the controller.
+enum Call {
+    Certs,
+    Config { hash: String, token: Option<Vec<u8>> },
+    Nonce,
+    Quote { version: String },
+}
+
 /// What came of a call. The bodies that go with the event travel beside it.
 enum Came {
     Certs(Result<(api::certs::ControllerCerts, Vec<u8>), CallError>),
@@ -207,13 +215,15 @@ impl<'a> Session<'a> {
                     Effect::Alarm(kind, wait) => {
                         self.alarms.insert(kind, Instant::now() + wait);
                     }
-                    call => {
+                    Effect::FetchCerts => self.ask(Call::Certs, &told),
+                    Effect::AskConfig { hash, token } => {
+                        self.ask(Call::Config { hash, token }, &told);
+                    }
+                    Effect::AskNonce => self.ask(Call::Nonce, &told),
+                    // Without a TPM there is nothing to sign it with.
+                    Effect::SendQuote { nonce: _ } => {
                         let version = version.get(&Only).map(|b| b.version).unwrap_or_default();
-                        let told = told.clone();
-                        let asked = self.ask(call, version);
-                        tokio::spawn(async move {
-                            let _ = told.send(asked.await); // closed: the session is over
-                        });
+                        self.ask(Call::Quote { version }, &told);
                     }
                 }
             }
@@ -239,25 +249,29 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Starts one call.
-    fn ask(&self, call: Effect, version: String) -> impl Future<Output = Came> + Send + use<> {
-        let (id, link) = (self.id, self.link.clone());
+    /// Starts one call; what comes of it is told.
+    fn ask(&self, call: Call, told: &mpsc::UnboundedSender<Came>) {
+        let (id, link, told) = (self.id, self.link.clone(), told.clone());
         let signers = self.signers.clone();
-        async move {
-            match (call, signers) {
-                (Effect::AskConfig { hash, token }, Some(signers)) => {
+        tokio::spawn(async move {
+            let came = match (call, signers) {
+                (Call::Config { hash, token }, Some(signers)) => {
                     Came::Config(fetch(&link, id, &signers, hash, token).await)
                 }
-                (Effect::AskNonce, Some(signers)) => {
+                (Call::Nonce, Some(signers)) => {
                     Came::Event(Event::Nonce(nonce(&link, id, &signers).await.map_err(problem)))
                 }
-                (Effect::SendQuote { .. }, Some(signers)) => {
-                    let token = quote(&link, id, &signers, version).await;
-                    Came::Event(Event::Quote(token))
+                (Call::Quote { version }, Some(signers)) => {
+                    Came::Event(Event::Quote(quote(&link, id, &signers, version).await))
                 }
-                _ => Came::Certs(link.certs(host::clock::now()).await),
-            }
-        }
+                // No answer is believed without certificates, so they come first.
+                (Call::Certs, _)
+                | (Call::Config { .. } | Call::Nonce | Call::Quote { .. }, None) => {
+                    Came::Certs(link.certs(host::clock::now()).await)
+                }
+            };
+            let _ = told.send(came); // closed: the session is over
+        });
     }
 
     /// Takes what came of a call into our books, and tells it to the mind.
