@@ -22,7 +22,7 @@ use model::reported::LogStatus;
 use model::topic::{Boots, DesiredApps, DesiredProperties, Identities, LogState, Only};
 use model::{Bytes, Diagnose, Problem, UnixMillis, chain};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::log::files::Files;
 use crate::log::pipes::{Said, Speaker};
@@ -32,6 +32,8 @@ use crate::service::Context;
 const TICK: Duration = Duration::from_secs(2);
 /// What an entry takes beside its text.
 const ENTRY_OVERHEAD: u64 = 120;
+/// So long we read on when we are asked to end.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// So many lines may wait between the readers and us; then the pipes hold them.
 const LINES_WAITING: usize = 512;
 
@@ -52,7 +54,8 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     };
     let mut status = Writer::<LogState>::open(&roots)?;
     let (said, mut lines) = mpsc::channel(LINES_WAITING);
-    let listener = tokio::spawn(pipes::listen(ctx.paths.run.join("log"), files.clone(), said));
+    let listening =
+        tokio::spawn(pipes::listen(ctx.paths.run.join("log"), files.clone(), said, ctx.stopping()));
     let (told, sending) = watch::channel(upload::Sending::default());
     let sender = tokio::spawn(upload::run(ctx.clone(), files.clone(), told));
     ctx.ready();
@@ -70,13 +73,18 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
         keeper.keep_quota();
         status.publish(Table::<LogState>::from([(Only, keeper.report(&sending.borrow()))]))?;
     }
-    // Others end before us: what they said last is still in the pipes.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    listener.abort();
+    // Others end before us: what they said last is still in the pipes. The readers end when those are
+    // empty, which an app that never falls silent may put off.
     sender.abort();
-    while let Ok(one) = lines.try_recv() {
-        keeper.take(one);
+    let rest = async {
+        while let Some(one) = lines.recv().await {
+            keeper.take(one);
+        }
+    };
+    if timeout(LAST_LINES, rest).await.is_err() {
+        tracing::warn!("the pipes do not become empty in {LAST_LINES:?}");
     }
+    listening.abort();
     keeper.flush(true);
     Ok(())
 }
@@ -212,7 +220,7 @@ impl Keeper {
 fn console() -> Option<OsFile> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let line = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    if !line.split_whitespace().any(|word| word == "eve.debug" || word.starts_with("eve.debug=")) {
+    if !model::boot::debug(&line) {
         return None;
     }
     let flags = rustix::fs::OFlags::NONBLOCK | rustix::fs::OFlags::NOCTTY;

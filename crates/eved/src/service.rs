@@ -81,10 +81,19 @@ impl Context {
 
     /// Returns once the service is asked to end. May be awaited any number of times.
     pub(crate) async fn stopped(&self) {
-        let mut stop = self.stop.clone();
-        // An error means that the sender is gone, and with it the process's main task.
-        let _ = stop.wait_for(|stop| *stop).await;
+        stopped(&mut self.stopping()).await;
     }
+
+    /// For a task of the service: to be given to [`stopped`].
+    pub(crate) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stop.clone()
+    }
+}
+
+/// Returns once the service is asked to end, and at once from then on.
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // An error means that the sender is gone, and with it the process's main task.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[cfg(test)]
@@ -285,14 +294,16 @@ mod tests {
         context.ready();
         pid_1.set_nonblocking(true).unwrap();
         let mut heard = [0; 64];
-        let mut ready = false;
-        for _ in 0..100 {
-            while let Ok(length) = pid_1.recv(&mut heard) {
-                ready |= &heard[..length] == b"READY=1";
+        let until_ready = async {
+            loop {
+                match pid_1.recv(&mut heard) {
+                    Ok(length) if &heard[..length] == b"READY=1" => return,
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await, // empty for now
+                }
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        assert!(ready);
+        };
+        tokio::time::timeout(Duration::from_secs(5), until_ready).await.expect("it is told");
     }
 
     #[test]

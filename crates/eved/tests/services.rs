@@ -153,20 +153,56 @@ async fn a_tampered_saved_config_is_left_aside() {
         eventually("the app", || node.table::<DesiredApps>().into_values().next()).await;
     }
     fleet.stop().await;
+    // Whether a boot without the controller runs the saved config, given the time it needs for that.
+    let runs_saved = async || {
+        node.reboot();
+        let _services = node.start(&[Service::Config]);
+        eventually("a failure to reach the controller", || {
+            node.get::<Controller>(&Only).filter(|c| c.problem.is_some())
+        })
+        .await;
+        let saved = eventually("the saved config", || {
+            node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Saved)
+        });
+        let wait = device::config::PATIENCE + Duration::from_secs(2);
+        tokio::time::timeout(wait, saved).await.is_ok()
+    };
+    assert!(runs_saved().await, "as it was saved it is used");
+    assert_eq!(node.table::<DesiredApps>().len(), 1);
+
     let saved = node.persist().join("checkpoint/lastconfig");
     let mut bytes = std::fs::read(&saved).unwrap();
     let at = bytes.windows(5).position(|w| w == b"hello").unwrap();
     bytes[at] ^= 1;
     store::save(saved.parent().unwrap(), "lastconfig", &bytes).unwrap();
-    node.reboot();
-    let _services = node.start(&[Service::Config]);
-    eventually("a failure to reach the controller", || {
-        node.get::<Controller>(&Only).filter(|c| c.problem.is_some())
-    })
-    .await;
-    tokio::time::sleep(device::config::PATIENCE + Duration::from_secs(2)).await;
+    assert!(!runs_saved().await);
     assert_eq!(node.get::<Controller>(&Only).unwrap().config, ConfigSource::None);
     assert!(node.table::<DesiredApps>().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_the_disk_does_not_take_is_told_and_saved_later() {
+    let fleet = Fleet::start().await;
+    fleet.operator().apply(&device(FAST), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    let in_the_way = node.persist().join("status/identity/.only.json.new");
+    std::fs::create_dir_all(&in_the_way).unwrap(); // the new file cannot be made
+    let _services = node.start(&[Service::Onboard]);
+    let told = eventually("the trouble", || {
+        node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)?.problem
+    })
+    .await;
+    assert!(told.text.contains("identity"), "{}", told.text);
+    assert!(told.diagnosis.retry_in.is_some());
+    assert_eq!(node.get::<Identities>(&Only), None);
+
+    // Nobody starts it again here: who saves it now is who could not before.
+    std::fs::remove_dir(&in_the_way).unwrap();
+    node.has_a_port(); // whatever wakes it up makes it try again
+    eventually("the identity", || node.get::<Identities>(&Only)).await;
+    let problem = || node.get::<OnboardingState>(&Only)?.problem;
+    eventually("no trouble", || problem().is_none().then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

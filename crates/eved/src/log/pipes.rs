@@ -1,6 +1,7 @@
 //! Reading lines: from the pipes of services and apps, and from the kernel.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,11 @@ use model::{AppId, UnixMillis};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::files::Files;
+use crate::service::stopped;
 
 /// A longer line is cut into pieces.
 const LINE_MAX: usize = 8192;
@@ -42,22 +45,21 @@ pub(super) struct Said {
     pub(super) lost_before: u64,
 }
 
-/// Listens to everyone until it is aborted.
-pub(super) async fn listen(dir: PathBuf, files: Arc<Files>, to: Sender<Said>) {
-    let kernel = tokio::spawn(kernel(files, to.clone()));
-    let mut pipes: BTreeMap<PathBuf, JoinHandle<()>> = BTreeMap::new();
+/// Listens to everyone until it is asked to stop, and then until nothing is left to hear.
+pub(super) async fn listen(
+    dir: PathBuf,
+    files: Arc<Files>,
+    to: Sender<Said>,
+    mut stop: watch::Receiver<bool>,
+) {
     // Aborted with us, whatever the reason.
-    let _kernel = AbortOnDrop(kernel);
+    let mut kernel = AbortOnDrop(tokio::spawn(kernel(files, to.clone(), stop.clone())));
+    let mut pipes: BTreeMap<PathBuf, AbortOnDrop> = BTreeMap::new();
     loop {
+        let last = *stop.borrow();
         let found = std::fs::read_dir(&dir).into_iter().flatten().flatten();
         let paths: Vec<PathBuf> = found.map(|e| e.path()).collect();
-        pipes.retain(|path, task| {
-            let stays = paths.contains(path) && !task.is_finished();
-            if !stays {
-                task.abort();
-            }
-            stays
-        });
+        pipes.retain(|path, task| paths.contains(path) && !task.0.is_finished());
         for path in paths {
             let Some(speaker) = speaker(&path) else { continue };
             if pipes.contains_key(&path) {
@@ -66,12 +68,22 @@ pub(super) async fn listen(dir: PathBuf, files: Arc<Files>, to: Sender<Said>) {
             // For writing too: so it does not end when the last writer does.
             match pipe::OpenOptions::new().read_write(true).open_receiver(&path) {
                 Ok(pipe) => {
-                    pipes.insert(path, tokio::spawn(read_pipe(pipe, speaker, to.clone())));
+                    let task = tokio::spawn(read_pipe(pipe, speaker, to.clone(), stop.clone()));
+                    pipes.insert(path, AbortOnDrop(task));
                 }
                 Err(e) => tracing::warn!("cannot read {}: {e}", path.display()),
             }
         }
-        tokio::time::sleep(LOOK).await;
+        if last {
+            break;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stopped(&mut stop) => {} // one more look: a pipe may have come since the last
+        }
+    }
+    for task in pipes.values_mut().chain([&mut kernel]) {
+        let _ = (&mut task.0).await; // one that panicked has ended too
     }
 }
 
@@ -92,20 +104,42 @@ fn speaker(path: &Path) -> Option<Speaker> {
     }
 }
 
-async fn read_pipe(mut pipe: pipe::Receiver, speaker: Speaker, to: Sender<Said>) {
+/// Reads until it is asked to stop and the pipe is empty.
+async fn read_pipe(
+    mut pipe: pipe::Receiver,
+    speaker: Speaker,
+    to: Sender<Said>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut lines = Lines::default();
     let mut throttle = Throttle::default();
     let mut buffer = [0; 4096];
-    loop {
-        let got = match pipe.read(&mut buffer).await {
-            Ok(0) => return,
-            Ok(got) => got,
-            Err(e) => {
-                tracing::warn!("cannot read the pipe of {speaker:?}: {e}");
-                return;
+    let mut open = true;
+    while open {
+        let read = tokio::select! {
+            read = pipe.read(&mut buffer) => read,
+            () = stopped(&mut stop) => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let read = match read {
+            // We were asked to stop. The kernel knows better than the runtime if there is more.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                rustix::io::read(&pipe, &mut buffer).map_err(io::Error::from)
+            }
+            read => read,
+        };
+        let came = match read {
+            Ok(got) if got > 0 => lines.push(&buffer[..got]),
+            ended => {
+                if let Err(e) = ended.as_ref()
+                    && e.kind() != io::ErrorKind::WouldBlock
+                {
+                    tracing::warn!("cannot read the pipe of {speaker:?}: {e}");
+                }
+                open = false;
+                lines.rest()
             }
         };
-        for bytes in lines.push(&buffer[..got]) {
+        for bytes in came {
             let at = host::clock::now();
             if !throttle.pass(at) {
                 continue;
@@ -148,10 +182,16 @@ impl Lines {
         }
         whole
     }
+
+    /// The line that nobody will finish, if there is one.
+    fn rest(&mut self) -> Vec<Vec<u8>> {
+        let rest = std::mem::take(&mut self.rest);
+        if rest.is_empty() { Vec::new() } else { vec![rest] }
+    }
 }
 
 /// The kernel's records, from where we were in this boot.
-async fn kernel(files: Arc<Files>, to: Sender<Said>) {
+async fn kernel(files: Arc<Files>, to: Sender<Said>, mut stop: watch::Receiver<bool>) {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let boot = boot.trim().to_owned();
     let mut kmsg = match Kmsg::open() {
@@ -163,7 +203,12 @@ async fn kernel(files: Arc<Files>, to: Sender<Said>) {
     let mut saved = tokio::time::Instant::now();
     let mut lost = 0;
     loop {
-        let record = match kmsg.next().await {
+        let next = tokio::select! {
+            biased; // what is there is taken before we stop
+            next = kmsg.next() => next,
+            () = stopped(&mut stop) => break,
+        };
+        let record = match next {
             Ok(Record::Text(record)) => record,
             Ok(Record::Lost) => {
                 lost += 1;
@@ -186,14 +231,19 @@ async fn kernel(files: Arc<Files>, to: Sender<Said>) {
                 return;
             }
         }
-        if saved.elapsed() >= KEEP_PLACE
-            && let Some(last) = last
-        {
+        if saved.elapsed() >= KEEP_PLACE {
             saved = tokio::time::Instant::now();
-            if let Err(e) = files.save_kernel_place(&boot, last) {
-                tracing::warn!("{}", model::chain(&e));
-            }
+            keep_place(&files, &boot, last);
         }
+    }
+    keep_place(&files, &boot, last);
+}
+
+fn keep_place(files: &Files, boot: &str, last: Option<u64>) {
+    if let Some(last) = last
+        && let Err(e) = files.save_kernel_place(boot, last)
+    {
+        tracing::warn!("{}", model::chain(&e));
     }
 }
 
@@ -240,15 +290,31 @@ mod tests {
         let mut pipe = host::crun::output_pipe(&path, rustix::process::getuid().as_raw()).unwrap();
         std::io::Write::write_all(&mut pipe, b"hello\nworld\n").unwrap();
         let (to, mut said) = tokio::sync::mpsc::channel(100);
-        let _listening = AbortOnDrop(tokio::spawn(listen(logs, files, to)));
-        let mut heard = Vec::new();
-        while heard.len() < 2 {
+        let (stop, stopping) = watch::channel(false);
+        let _listening = AbortOnDrop(tokio::spawn(listen(logs, files, to, stopping)));
+        assert_eq!(next_of_an_app(&mut said).await.as_deref(), Some("hello"));
+        assert_eq!(next_of_an_app(&mut said).await.as_deref(), Some("world"));
+
+        // Asked to stop, it takes what is in the pipe at that moment, and ends.
+        let much: String = (0..500).map(|n| format!("line {n}\n")).collect();
+        std::io::Write::write_all(&mut pipe, (much + "unfinished").as_bytes()).unwrap();
+        stop.send_replace(true);
+        for n in 0..500 {
+            assert_eq!(next_of_an_app(&mut said).await, Some(format!("line {n}")));
+        }
+        assert_eq!(next_of_an_app(&mut said).await.as_deref(), Some("unfinished"));
+        assert_eq!(next_of_an_app(&mut said).await, None);
+    }
+
+    /// What an app said next; `None` after the end.
+    async fn next_of_an_app(said: &mut tokio::sync::mpsc::Receiver<Said>) -> Option<String> {
+        loop {
             let wait = Duration::from_secs(10);
-            let one = tokio::time::timeout(wait, said.recv()).await.unwrap().unwrap();
+            let one =
+                tokio::time::timeout(wait, said.recv()).await.expect("someone speaks or ends")?;
             if matches!(one.speaker, Speaker::App(_)) {
-                heard.push(one.line.text);
+                return Some(one.line.text);
             }
         }
-        assert_eq!(heard, ["hello", "world"]);
     }
 }
