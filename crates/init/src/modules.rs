@@ -256,7 +256,7 @@ impl Index {
     /// A module with all it needs, in the order of loading.
     fn chain(&self, module: &str) -> Option<Vec<String>> {
         let (path, needs) = self.entries().find(|(path, _)| is_named(path, module))?;
-        // depmod writes what is needed last-needed first.
+        // modules.dep lists what is needed last first.
         let needs = needs.split_whitespace().rev().map(str::to_owned);
         Some(needs.chain([path.to_owned()]).collect())
     }

@@ -2,8 +2,13 @@
 //!
 //! Three sources say which ports there are, in this order: the controller's config; the ports that
 //! last worked, while there is no config yet; and as last resort every Ethernet interface with DHCP.
-//! A config under which no management port gets an address is set aside for a while, so that no
-//! config can cut a node off for good.
+//! A config under which no management port has both a link and an address for [`PATIENCE`] is set
+//! aside for [`SET_ASIDE`]: every Ethernet interface then tries DHCP, and the config is tried again
+//! after that.
+//!
+//! Link and address are all that is looked at. A config that gives a management port an address which
+//! leads nowhere (a wrong static address, gateway or name server) stays in force, and is even kept as
+//! the ports that last worked: such a node must be reached by other means.
 
 pub mod dhcp;
 
@@ -295,7 +300,8 @@ fn is_domain(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.chars().all(plain)
 }
 
-/// Whether a management port can be used.
+/// Whether a management port has a link and an address. Whether the controller answers through it is
+/// not asked.
 pub fn connected<'a>(ports: impl IntoIterator<Item = &'a PortStatus>) -> bool {
     ports.into_iter().any(|p| p.port.management && p.link && !p.addresses.is_empty())
 }

@@ -153,7 +153,7 @@ fn without_a_config_every_ethernet_interface_tries_dhcp() {
 }
 
 #[test]
-fn a_config_that_cuts_the_node_off_is_set_aside_and_tried_again() {
+fn a_config_that_leaves_no_port_an_address_is_set_aside_and_tried_again() {
     let desired = by_name(&[port("eth0", 0, fixed("192.0.2.9/24", "192.0.2.1"))]);
     let saved = BTreeMap::new();
     let mut trial = Trial::default();
