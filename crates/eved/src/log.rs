@@ -14,6 +14,7 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use api::newlogs::{About, DeviceLog, Entry, FILE_TARGET};
 use device::log::line::{Level, Line};
 use device::log::{Batch, Source};
@@ -39,7 +40,9 @@ const LINES_WAITING: usize = 512;
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let roots = ctx.roots();
-    let files = Arc::new(Files::open(ctx.paths.persist.join("newlog"))?);
+    let folder = ctx.paths.persist.join("newlog");
+    let opened = Files::open(folder.clone());
+    let files = Arc::new(opened.with_context(|| format!("cannot use {}", folder.display()))?);
     let mut keeper = Keeper {
         files: files.clone(),
         batches: BTreeMap::new(),

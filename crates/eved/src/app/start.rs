@@ -9,13 +9,15 @@ use host::crun::{Crun, CrunError, Known, mount_overlay, output_pipe, read_inside
 use model::desired::App;
 use model::reported::{AppNetworkStatus, VolumeKind};
 use model::services::Service;
-use model::{AppId, Diagnose, Diagnosis, UnixMillis, Who};
+use model::{AppId, Bytes, Diagnose, Diagnosis, UnixMillis, Who};
 use serde::{Deserialize, Serialize};
 
 /// An image's passwd or group is read up to here.
 const ACCOUNTS_MAX: u64 = 1 << 20;
 /// In the bundle: what the container was started with.
 const STARTED: &str = "started.json";
+/// Not much more than the app's row in the topic, which has 1 MiB at most.
+const STARTED_MAX: Bytes = Bytes::mib(2);
 
 /// Where containers are made.
 #[derive(Debug, Clone)]
@@ -172,7 +174,7 @@ impl Place {
 
     /// What a container was started with; `None` if it never came so far.
     pub(crate) fn started(&self, id: AppId) -> Option<Started> {
-        let text = fs::read(self.bundle(id).join(STARTED)).ok()?;
+        let text = store::read_bounded(&self.bundle(id).join(STARTED), STARTED_MAX).ok()?;
         serde_json::from_slice(&text).ok()
     }
 
