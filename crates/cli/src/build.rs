@@ -28,8 +28,8 @@ pub(crate) struct Args {
     /// The processor: amd64, arm64, riscv64
     #[arg(long, env = "ZARCH", default_value = "amd64", value_parser = arch)]
     arch: Arch,
-    /// The hypervisor
-    #[arg(long, env = "HV", default_value = "kvm")]
+    /// The hypervisor that the image is for, as /etc/eve-hv-type will say
+    #[arg(long, env = "HV", default_value = "kvm", value_parser = ["kvm"])]
     hv: String,
     /// The platform
     #[arg(long, env = "PLATFORM", default_value = "generic")]

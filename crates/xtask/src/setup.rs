@@ -10,7 +10,6 @@ const FOR_THE_DEMO: &[(&str, &str)] = &[
     ("qemu-utils", "disk images"),
     ("ovmf", "the node's firmware"),
     ("squashfs-tools", "the root file system"),
-    ("kmod", "module dependencies"),
     ("gcc", "links Rust programs, compiles the cryptography"),
     ("libc6-dev", "links the node's static programs"),
     ("gpgv", "checks the signature of Debian's index"),

@@ -114,7 +114,7 @@ fn kernel_version(rootfs: &Rootfs) -> Result<Option<String>, InitrdError> {
     }
 }
 
-/// What depmod knows about a kernel's modules (modules.dep(5)).
+/// The tables of a kernel's modules (modules.dep(5)), as `pkg/kernel` wrote them.
 #[derive(Debug, Default)]
 struct Tables {
     /// By name: the module's file and the files that it needs, each below the version's folder.
