@@ -4,8 +4,7 @@ use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
-/// Every program we start. The image's test: each of [`Tool::ON_NODE`] must be in the root file
-/// system.
+/// Every program we start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
     /// Applies packet filter rules (nftables).
@@ -18,8 +17,6 @@ pub enum Tool {
     E2fsck,
     /// Makes squashfs images (squashfs-tools), until our own writer is in.
     Mksquashfs,
-    /// Module dependencies (kmod).
-    Depmod,
     /// Virtual machines, x86.
     QemuX86,
     /// Disk images (qemu-utils).
@@ -41,9 +38,6 @@ pub enum Tool {
 }
 
 impl Tool {
-    /// The tools a node needs.
-    pub const ON_NODE: &'static [Tool] = &[Tool::Nft, Tool::Crun, Tool::Mke2fs, Tool::E2fsck];
-
     /// The program's name, found through `PATH`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -52,7 +46,6 @@ impl Tool {
             Tool::Mke2fs => "mke2fs",
             Tool::E2fsck => "e2fsck",
             Tool::Mksquashfs => "mksquashfs",
-            Tool::Depmod => "depmod",
             Tool::QemuX86 => "qemu-system-x86_64",
             Tool::QemuImg => "qemu-img",
             Tool::Swtpm => "swtpm",
@@ -72,7 +65,6 @@ impl Tool {
             Tool::Crun => "crun",
             Tool::Mke2fs | Tool::E2fsck => "e2fsprogs",
             Tool::Mksquashfs => "squashfs-tools",
-            Tool::Depmod => "kmod",
             Tool::QemuX86 => "qemu-system-x86",
             Tool::QemuImg => "qemu-utils",
             Tool::Swtpm => "swtpm",

@@ -78,12 +78,6 @@ impl Qmp {
         self.execute("system_reset", &json!({})).map(drop)
     }
 
-    /// Plugs the cable of a network card in or pulls it out.
-    pub fn set_cable(&mut self, card: u8, plugged: bool) -> Result<(), QemuError> {
-        let arguments = json!({ "name": format!("nic{card}"), "up": plugged });
-        self.execute("set_link", &arguments).map(drop)
-    }
-
     /// Stops the guest and writes its memory and devices to `path`. Disks stay as they are: copy
     /// them before anything runs on. The guest stays stopped.
     pub fn save_memory(&mut self, path: &Path) -> Result<(), QemuError> {
@@ -183,11 +177,11 @@ mod tests {
 
     #[test]
     fn a_refusal_names_the_command_and_the_reason() {
-        const REFUSAL: &str = "{\"error\":{\"class\":\"X\",\"desc\":\"no such card\"}}\n";
+        const REFUSAL: &str = "{\"error\":{\"class\":\"X\",\"desc\":\"no button\"}}\n";
         let (_dir, path) = monitor(&[HELLO, "{\"return\":{}}\n", REFUSAL]);
         let mut qmp = Qmp::connect(&path, Duration::from_secs(5)).unwrap();
-        let error = qmp.set_cable(3, false).unwrap_err();
-        assert_eq!(error.to_string(), "QEMU refuses `set_link`: no such card");
+        let error = qmp.press_power_button().unwrap_err();
+        assert_eq!(error.to_string(), "QEMU refuses `system_powerdown`: no button");
     }
 
     #[test]
