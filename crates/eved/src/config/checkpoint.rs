@@ -147,12 +147,27 @@ mod tests {
     const T0: UnixMillis = UnixMillis(1_767_323_045_000);
     const OWN: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 
-    /// A file among the golden vectors (`EVE_API_VECTORS`).
-    fn vector(name: &str) -> Vec<u8> {
+    /// A folder of golden vectors beside the checkout, or `$EVE_API_VECTORS`. Who has only the
+    /// repository has none: a test that needs it then says so and ends.
+    fn golden() -> Option<PathBuf> {
+        const DEFAULT: &str = "../shared/vectors/eve-api";
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let folder = std::env::var_os("EVE_API_VECTORS")
-            .map_or_else(|| "../shared/vectors/eve-api".into(), PathBuf::from);
-        let path = root.join(folder).join(name);
+        let named = std::env::var_os("EVE_API_VECTORS");
+        let folder = root.join(named.as_ref().map_or_else(|| DEFAULT.into(), PathBuf::from));
+        if folder.is_dir() {
+            return Some(folder);
+        }
+        let missing = folder.display();
+        assert!(named.is_none(), "$EVE_API_VECTORS names {missing}, where is no folder");
+        println!(
+            "skipped: there is no {DEFAULT} beside the checkout, and $EVE_API_VECTORS is not set"
+        );
+        None
+    }
+
+    /// A file among the golden vectors.
+    fn vector(name: &str) -> Vec<u8> {
+        let path = golden().expect("the test asks `golden` first").join(name);
         std::fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
     }
 
@@ -196,6 +211,9 @@ mod tests {
 
     #[test]
     fn a_saved_config_outlives_new_certificates_however_often_they_change() {
+        if golden().is_none() {
+            return;
+        }
         let (_dir, link, checkpoint) = node();
         let (first, first_body) = certs(&link, "resp-certs");
         let (second, second_body) = certs(&link, "resp-certs-rotated");
@@ -216,6 +234,9 @@ mod tests {
 
     #[test]
     fn a_saved_config_of_another_node_or_of_nobody_we_believe_is_left_aside() {
+        if golden().is_none() {
+            return;
+        }
         let (_dir, link, checkpoint) = node();
         let config = vector("config/container-app.ConfigResponse.AuthContainer.pb");
         checkpoint.save_config(&config, None).unwrap();
