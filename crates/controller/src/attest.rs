@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use api::pb::attest::{ZAttestQuote, ZAttestResponseCode};
+use api::convert::attest::{Quote, Refusal};
 use model::UnixMillis;
 use uuid::Uuid;
 
@@ -44,17 +44,17 @@ impl Nonces {
     }
 }
 
-/// What to say to a quote. `nonce` is what the node was given, if that is still good.
-pub(crate) fn judge(quote: &ZAttestQuote, nonce: Option<&[u8]>) -> ZAttestResponseCode {
-    let Some(nonce) = nonce else { return ZAttestResponseCode::NonceMismatch };
-    let data = quote.attest_data.as_slice();
-    let signed = !quote.signature.is_empty() || !quote.pcr_values.is_empty();
+/// Whether to believe a quote. `nonce` is what the node was given, if that is still good.
+pub(crate) fn judge(quote: &Quote, nonce: Option<&[u8]>) -> Result<(), Refusal> {
+    let nonce = nonce.ok_or(Refusal::NonceMismatch)?;
+    let data = quote.data.as_slice();
+    let signed = !quote.signature.is_empty() || !quote.registers.is_empty();
     match (signed, qualifying_data(data)) {
         // A node without a TPM has nothing to sign with; it may repeat the nonce.
-        (false, _) if data.is_empty() || data == nonce => ZAttestResponseCode::Success,
-        (false, _) => ZAttestResponseCode::NonceMismatch,
-        (true, Some(extra)) if extra != nonce => ZAttestResponseCode::NonceMismatch,
-        (true, _) => ZAttestResponseCode::QuoteFailed,
+        (false, _) if data.is_empty() || data == nonce => Ok(()),
+        (false, _) => Err(Refusal::NonceMismatch),
+        (true, Some(extra)) if extra != nonce => Err(Refusal::NonceMismatch),
+        (true, _) => Err(Refusal::QuoteFailed),
     }
 }
 
@@ -76,12 +76,12 @@ mod tests {
 
     #[test]
     fn a_quote_without_platform_registers_needs_an_outstanding_nonce() {
-        let quote = |data: &[u8]| ZAttestQuote { attest_data: data.to_vec(), ..Default::default() };
+        let quote = |data: &[u8]| Quote { data: data.to_vec(), ..Quote::default() };
         for (data, nonce, code) in [
-            (&b""[..], Some(&b"n"[..]), ZAttestResponseCode::Success),
-            (b"n", Some(b"n"), ZAttestResponseCode::Success),
-            (b"m", Some(b"n"), ZAttestResponseCode::NonceMismatch),
-            (b"", None, ZAttestResponseCode::NonceMismatch),
+            (&b""[..], Some(&b"n"[..]), Ok(())),
+            (b"n", Some(b"n"), Ok(())),
+            (b"m", Some(b"n"), Err(Refusal::NonceMismatch)),
+            (b"", None, Err(Refusal::NonceMismatch)),
         ] {
             assert_eq!(judge(&quote(data), nonce), code, "{data:?} {nonce:?}");
         }
@@ -89,14 +89,14 @@ mod tests {
 
     #[test]
     fn a_quote_that_we_cannot_check_is_not_believed() {
-        let mut attest_data = b"\xff\x54\x43\x47\x80\x18\x00\x01s\x00\x05nonce".to_vec();
+        let mut data = b"\xff\x54\x43\x47\x80\x18\x00\x01s\x00\x05nonce".to_vec();
         let quote =
-            |attest_data| ZAttestQuote { attest_data, signature: vec![1], ..Default::default() };
-        let judged = |data: &[u8], nonce: &[u8]| judge(&quote(data.to_vec()), Some(nonce));
-        assert_eq!(judged(&attest_data, b"nonce"), ZAttestResponseCode::QuoteFailed);
-        assert_eq!(judged(&attest_data, b"other"), ZAttestResponseCode::NonceMismatch);
-        attest_data.truncate(10);
-        assert_eq!(judged(&attest_data, b"nonce"), ZAttestResponseCode::QuoteFailed);
+            |data: &[u8]| Quote { data: data.to_vec(), signature: vec![1], ..Quote::default() };
+        let judged = |data: &[u8], nonce: &[u8]| judge(&quote(data), Some(nonce));
+        assert_eq!(judged(&data, b"nonce"), Err(Refusal::QuoteFailed));
+        assert_eq!(judged(&data, b"other"), Err(Refusal::NonceMismatch));
+        data.truncate(10);
+        assert_eq!(judged(&data, b"nonce"), Err(Refusal::QuoteFailed));
     }
 
     #[test]

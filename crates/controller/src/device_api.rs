@@ -7,14 +7,10 @@
 
 use std::sync::Arc;
 
+use api::convert::attest::{Answer as AttestAnswer, Request as AttestRequest};
 use api::convert::config::Request as ConfigRequest;
+use api::limits;
 use api::onboarding::{Named, Registration};
-use api::pb::attest::{
-    AttestStorageKeysResp, AttestStorageKeysResponseCode, ZAttestNonceResp, ZAttestQuoteResp,
-    ZAttestReq, ZAttestReqType, ZAttestRespType, ZAttestResponse, ZAttestResponseCode,
-};
-use api::pb::certs::ZCertType;
-use api::{limits, wire};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -26,7 +22,7 @@ use model::DeviceId;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::access::NoRandomness;
+use crate::access::{NoRandomness, random_hex};
 use crate::attest::judge;
 use crate::body;
 use crate::db::{DbError, LogBundle};
@@ -240,64 +236,33 @@ async fn attest(
     request: Request,
 ) -> Answer {
     let message = from_named(&fleet, &id, request, limits::ATTEST).await?;
-    let asked: ZAttestReq =
-        wire::decode(&message.payload, limits::ATTEST).map_err(|e| unusable(&e))?;
+    let asked = AttestRequest::from_payload(&message.payload).map_err(|e| unusable(&e))?;
     let id = message.id;
-    let mut answer = ZAttestResponse::default();
-    match asked.req_type() {
-        ZAttestReqType::AttestReqCert => {
-            for cert in &asked.certs {
+    let answer = match asked {
+        AttestRequest::Certificates(certificates) => {
+            for c in certificates {
                 // Keys of a TPM do not change; those in a file may.
-                let mutable = cert.attributes.as_ref().is_some_and(|a| a.is_mutable);
-                let kept = [
-                    ZCertType::CertTypeDeviceOnboarding,
-                    ZCertType::CertTypeDeviceRestrictedSigning,
-                    ZCertType::CertTypeDeviceEndorsementRsa,
-                    ZCertType::CertTypeDeviceEcdhExchange,
-                ];
-                if !kept.iter().any(|k| i32::from(*k) == cert.r#type) {
-                    return Err(refuse(
-                        StatusCode::UNPROCESSABLE_ENTITY,
-                        format!("no device has a certificate of type {}", cert.r#type),
-                    ));
-                }
-                fleet
-                    .db
-                    .keep_device_cert(id, cert.r#type, &cert.cert_hash, &cert.cert, mutable)
-                    .await?;
+                let kind = c.purpose.number();
+                fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, c.mutable).await?;
             }
-            answer.resp_type = ZAttestRespType::AttestRespCert.into();
+            AttestAnswer::Certificates
         }
-        ZAttestReqType::AttestReqNonce => {
-            answer.resp_type = ZAttestRespType::AttestRespNonce.into();
-            let nonce = fleet.attest.fresh(id, fleet.now())?.to_vec();
-            answer.nonce = Some(ZAttestNonceResp { nonce });
-        }
-        ZAttestReqType::AttestReqQuote => {
+        AttestRequest::Nonce => AttestAnswer::Nonce(fleet.attest.fresh(id, fleet.now())?.to_vec()),
+        AttestRequest::Quote(quote) => {
             let nonce = fleet.attest.take(id, fleet.now());
-            let code = judge(&asked.quote.unwrap_or_default(), nonce.as_ref().map(|n| &n[..]));
-            let mut response = ZAttestQuoteResp::default();
-            response.set_response(code);
-            if code == ZAttestResponseCode::Success {
-                let token = crate::access::random_hex()?.into_bytes();
-                fleet.set_integrity_token(id, Some(&token)).await?;
-                response.integrity_token = token;
-            }
-            answer.resp_type = ZAttestRespType::AttestRespQuoteResp.into();
-            answer.quote_resp = Some(response);
+            AttestAnswer::Quote(match judge(&quote, nonce.as_ref().map(|n| &n[..])) {
+                Ok(()) => {
+                    let token = random_hex()?.into_bytes();
+                    fleet.set_integrity_token(id, Some(&token)).await?;
+                    Ok(token)
+                }
+                Err(refusal) => Err(refusal),
+            })
         }
-        ZAttestReqType::StoreKeys => {
-            // A node without a TPM has no sealed key to store, and we keep none for others yet.
-            answer.resp_type = ZAttestRespType::StoreKeys.into();
-            let mut response = AttestStorageKeysResp::default();
-            response.set_response(AttestStorageKeysResponseCode::ItokenMismatch);
-            answer.storage_keys_resp = Some(response);
-        }
-        ZAttestReqType::AttestReqNone => {
-            return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "reqType is missing"));
-        }
-    }
-    Ok(proto(StatusCode::CREATED, fleet.sign(&wire::encode(&answer))?))
+        // A node without a TPM has no sealed key to store, and we keep none for others yet.
+        AttestRequest::StoreKeys => AttestAnswer::KeysRefused,
+    };
+    Ok(proto(StatusCode::CREATED, fleet.sign(&answer.to_payload())?))
 }
 
 async fn info(State(fleet): State<Arc<Fleet>>, Path(id): Path<String>, request: Request) -> Answer {

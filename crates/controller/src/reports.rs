@@ -203,56 +203,14 @@ async fn of_device(
     known: &Known,
     stored: &StoredObject,
 ) -> Result<view::Device, DbError> {
-    let key = &stored.object.key;
     let id = stored.object.uid;
-    let row = known.device(id);
-    let seen = fleet.last_seen(id);
-    let spec = match &stored.object.spec {
-        Spec::Device(spec) => Some(spec),
-        _ => None,
-    };
-    let registered = row.and_then(|r| r.registered);
-    let state = match (registered, seen) {
-        (None, _) => view::DeviceState::Expected,
-        (Some(_), None) => view::DeviceState::Registered,
-        (_, Some(at)) if fleet.now().since(at) <= patience(spec) => view::DeviceState::Online,
-        _ => view::DeviceState::Silent,
-    };
-    let mut device = view::Device {
-        id: DeviceId::new(id),
-        name: key.name.clone(),
-        state,
-        seen,
-        registered,
-        serial: row.map(|r| r.serial.clone()).unwrap_or_default(),
-        soft_serial: row.map(|r| r.soft_serial.clone()).unwrap_or_default(),
-        version: String::new(),
-        slot: String::new(),
-        config_in_force: None,
-        hardware: String::new(),
-        boot: None,
-        ports: Vec::new(),
-        usage: None,
-        apps: Vec::new(),
-        networks: Vec::new(),
-        pending: Vec::new(),
-        problems: Vec::new(),
-    };
-    let flaws = known.flaws.iter().filter(|f| f.key == *key);
-    device.problems.extend(flaws.map(|f| format!("{}: {}", f.field, f.text)));
+    let mut device = expected(fleet, known, stored);
     let mut reports = Reports::default();
     for row in fleet.db.infos(id).await? {
         match report(&row) {
             Some(Report::Device(said)) => say_device(&mut device, &said),
-            Some(Report::App(app)) => {
-                reports.apps.insert(app.id.clone(), app);
-            }
-            Some(Report::NetworkInstance(network)) => {
-                reports.networks.insert(network.id.clone(), network);
-            }
-            Some(Report::Volume(volume)) => reports.volumes.push(volume),
-            Some(Report::Content(content)) => reports.contents.push(content),
-            Some(Report::Gone { .. } | Report::Other { .. }) | None => {}
+            Some(other) => reports.take(other),
+            None => {}
         }
     }
     if let Some(told) = fleet.compiled(known, id) {
@@ -275,6 +233,46 @@ async fn of_device(
     Ok(device)
 }
 
+/// What we know of a node before it says anything of itself.
+fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device {
+    let key = &stored.object.key;
+    let id = stored.object.uid;
+    let row = known.device(id);
+    let seen = fleet.last_seen(id);
+    let spec = match &stored.object.spec {
+        Spec::Device(spec) => Some(spec),
+        _ => None,
+    };
+    let registered = row.and_then(|r| r.registered);
+    let state = match (registered, seen) {
+        (None, _) => view::DeviceState::Expected,
+        (Some(_), None) => view::DeviceState::Registered,
+        (_, Some(at)) if fleet.now().since(at) <= patience(spec) => view::DeviceState::Online,
+        _ => view::DeviceState::Silent,
+    };
+    let flaws = known.flaws.iter().filter(|f| f.key == *key);
+    view::Device {
+        id: DeviceId::new(id),
+        name: key.name.clone(),
+        state,
+        seen,
+        registered,
+        serial: row.map(|r| r.serial.clone()).unwrap_or_default(),
+        soft_serial: row.map(|r| r.soft_serial.clone()).unwrap_or_default(),
+        version: String::new(),
+        slot: String::new(),
+        config_in_force: None,
+        hardware: String::new(),
+        boot: None,
+        ports: Vec::new(),
+        usage: None,
+        apps: Vec::new(),
+        networks: Vec::new(),
+        pending: Vec::new(),
+        problems: flaws.map(|f| format!("{}: {}", f.field, f.text)).collect(),
+    }
+}
+
 /// What a node says, by id.
 #[derive(Default)]
 struct Reports {
@@ -282,6 +280,22 @@ struct Reports {
     networks: BTreeMap<String, NetworkInstanceView>,
     volumes: Vec<VolumeView>,
     contents: Vec<ContentView>,
+}
+
+impl Reports {
+    fn take(&mut self, report: Report) {
+        match report {
+            Report::App(app) => {
+                self.apps.insert(app.id.clone(), app);
+            }
+            Report::NetworkInstance(network) => {
+                self.networks.insert(network.id.clone(), network);
+            }
+            Report::Volume(volume) => self.volumes.push(volume),
+            Report::Content(content) => self.contents.push(content),
+            Report::Device(_) | Report::Gone { .. } | Report::Other { .. } => {}
+        }
+    }
 }
 
 fn report(row: &InfoRow) -> Option<Report> {

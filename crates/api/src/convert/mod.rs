@@ -1,11 +1,12 @@
 //! Where the wire ends: [`config`] makes `model::desired` of what a controller sends and the
 //! reverse, [`info`] and [`metrics`] make messages of `model::reported`, [`view`] reads them back
-//! for the controller.
+//! for the controller, and [`attest`] knows both directions of attestation.
 //!
 //! One file knows one object on both sides. What a node cannot understand is refused by the name
 //! of the wire's field, object by object; the rest goes on.
 
 mod app;
+pub mod attest;
 pub mod config;
 mod content;
 pub mod info;

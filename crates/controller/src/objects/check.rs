@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::convert::items::check_item;
 use ipnet::Ipv4Net;
 use model::Bytes;
 use model::desired::{PortName, Protocol};
@@ -126,6 +127,11 @@ impl Found<'_> {
                     self.say(key, field("address"), "a management port needs an address");
                 }
                 AddressSpec::None | AddressSpec::Dhcp => {}
+            }
+        }
+        for (name, value) in &spec.settings {
+            if let Err(text) = check_item(name, value) {
+                self.say(key, format!("spec.settings.{name}"), text);
             }
         }
         if !spec.ports.is_empty() && !spec.ports.iter().any(|p| p.management) {

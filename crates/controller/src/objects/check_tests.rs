@@ -207,3 +207,23 @@ spec: {device: e, image: x, ports: ['81:81'], network: [{name: lab, address: 10.
         "#]],
     );
 }
+
+#[test]
+fn a_setting_that_no_node_knows_or_takes_is_named() {
+    flaws(
+        "
+kind: Device
+name: d
+spec:
+  soft_serial: s
+  settings:
+    timer.config.interval: 10
+    timer.metric.interval: soon
+    timer.confg.interval: 10
+",
+        expect![[r#"
+            Device d: spec.settings.timer.confg.interval: unknown key
+            Device d: spec.settings.timer.metric.interval: "soon" is not 5 to 3600
+        "#]],
+    );
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::{Bytes, UnixMillis};
 
 use crate::db::{Event, LogRow};
-use crate::view::{App, AppOnDevice, Device, DeviceState};
+use crate::view::{App, AppOnDevice, Device, DeviceState, NetworkOnDevice, Pending, Usage};
 use crate::words;
 
 /// A text inside HTML.
@@ -244,7 +244,22 @@ pub(super) fn device(device: &Device, now: UnixMillis) -> String {
             problems(&device.problems)
         );
     }
-    page.put("<div class=\"pair\"><section class=\"card\"><h2>Node</h2><dl>");
+    page.put("<div class=\"pair\">");
+    facts(&mut page, device, now);
+    memory(&mut page, device.usage.as_ref());
+    page.put("</div>");
+    timeline(&mut page, device.boot.as_ref().map_or(&[], |b| &b.timeline));
+    page.put("<section class=\"card\"><h2>Apps</h2>");
+    apps_table(&mut page, device.apps.iter(), now, false);
+    page.put("</section>");
+    networks_table(&mut page, &device.networks);
+    pending_table(&mut page, &device.pending);
+    page.0
+}
+
+/// What a node is and where it stands.
+fn facts(page: &mut Page, device: &Device, now: UnixMillis) {
+    page.put("<section class=\"card\"><h2>Node</h2><dl>");
     let boot = device.boot.clone().unwrap_or_default();
     for (name, value) in [
         ("Last seen", ago(now, device.seen)),
@@ -273,8 +288,12 @@ pub(super) fn device(device: &Device, now: UnixMillis) -> String {
         put!(page, "<dt>Port {}<dd><span class=\"mono\">{}</span>", E(&port.name), E(dash(&state)));
         page.put(problems(port.problem.as_slice()));
     }
-    page.put("</dl></section><section class=\"card\"><h2>Memory</h2>");
-    match &device.usage {
+    page.put("</dl></section>");
+}
+
+fn memory(page: &mut Page, usage: Option<&Usage>) {
+    page.put("<section class=\"card\"><h2>Memory</h2>");
+    match usage {
         None => page.put("<p class=\"empty\">The node has not said yet.</p>"),
         Some(usage) => {
             put!(
@@ -296,54 +315,64 @@ pub(super) fn device(device: &Device, now: UnixMillis) -> String {
             page.put("</div>");
         }
     }
-    page.put("</section></div>");
-    if !boot.timeline.is_empty() {
-        page.put("<section class=\"card\"><h2>This boot</h2><ul class=\"line\">");
-        for (what, ms) in &boot.timeline {
-            let at = Duration::from_millis(*ms).as_secs_f64();
-            put!(page, "<li><b>{at:.1} s</b><span>{}</span></li>", E(what));
-        }
-        page.put("</ul></section>");
-    }
-    page.put("<section class=\"card\"><h2>Apps</h2>");
-    apps_table(&mut page, device.apps.iter(), now, false);
     page.put("</section>");
-    if !device.networks.is_empty() {
-        page.put(
-            "<section class=\"card\"><h2>Networks</h2><table>\
-             <tr><th>Name<th>State<th>Gateway<th>Leases</tr>",
+}
+
+/// What happened when since the node's kernel started.
+fn timeline(page: &mut Page, timeline: &[(String, u64)]) {
+    if timeline.is_empty() {
+        return;
+    }
+    page.put("<section class=\"card\"><h2>This boot</h2><ul class=\"line\">");
+    for (what, ms) in timeline {
+        let at = Duration::from_millis(*ms).as_secs_f64();
+        put!(page, "<li><b>{at:.1} s</b><span>{}</span></li>", E(what));
+    }
+    page.put("</ul></section>");
+}
+
+fn networks_table(page: &mut Page, networks: &[NetworkOnDevice]) {
+    if networks.is_empty() {
+        return;
+    }
+    page.put(
+        "<section class=\"card\"><h2>Networks</h2><table>\
+         <tr><th>Name<th>State<th>Gateway<th>Leases</tr>",
+    );
+    for network in networks {
+        let leases: Vec<&str> = network.leases.iter().map(|(_, a)| a.as_str()).collect();
+        let gateway = network.gateway.map(|g| g.to_string()).unwrap_or_default();
+        put!(
+            page,
+            "<tr><td>{}{}<td>{}<td class=\"mono\">{}<td class=\"mono\">{}</tr>",
+            E(&network.network),
+            problems(&network.problems),
+            state(&network.state),
+            E(dash(&gateway)),
+            E(dash(&leases.join(" "))),
         );
-        for network in &device.networks {
-            let leases: Vec<&str> = network.leases.iter().map(|(_, a)| a.as_str()).collect();
-            let gateway = network.gateway.map(|g| g.to_string()).unwrap_or_default();
-            put!(
-                page,
-                "<tr><td>{}{}<td>{}<td class=\"mono\">{}<td class=\"mono\">{}</tr>",
-                E(&network.network),
-                problems(&network.problems),
-                state(&network.state),
-                E(dash(&gateway)),
-                E(dash(&leases.join(" "))),
-            );
-        }
-        page.put("</table></section>");
     }
-    if !device.pending.is_empty() {
-        page.put("<section class=\"card\"><h2>On the way</h2><table>");
-        for pending in &device.pending {
-            put!(
-                page,
-                "<tr><td>{} {}{}<td>{}<td class=\"tight\"><meter max=\"100\" value=\"{}\"></meter></tr>",
-                E(&pending.kind),
-                E(&pending.name),
-                problems(pending.problem.as_slice()),
-                state(&pending.state),
-                pending.progress.min(100)
-            );
-        }
-        page.put("</table></section>");
+    page.put("</table></section>");
+}
+
+/// What is not there yet.
+fn pending_table(page: &mut Page, pending: &[Pending]) {
+    if pending.is_empty() {
+        return;
     }
-    page.0
+    page.put("<section class=\"card\"><h2>On the way</h2><table>");
+    for pending in pending {
+        put!(
+            page,
+            "<tr><td>{} {}{}<td>{}<td class=\"tight\"><meter max=\"100\" value=\"{}\"></meter></tr>",
+            E(&pending.kind),
+            E(&pending.name),
+            problems(pending.problem.as_slice()),
+            state(&pending.state),
+            pending.progress.min(100)
+        );
+    }
+    page.put("</table></section>");
 }
 
 /// The newest lines of a log.

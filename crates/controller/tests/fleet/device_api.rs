@@ -1,8 +1,8 @@
 //! The device API, from a node's side of a real connection.
 
 use crate::common::{Home, Node, device, now, wait_ms};
-use api::pb::attest::{ZAttestQuote, ZAttestReq, ZAttestReqType, ZAttestResponse};
-use api::{Sender, envelope, limits, wire};
+use api::convert::attest::{Answer, Quote, Refusal, Request};
+use api::{Sender, envelope, limits};
 use hyper::StatusCode;
 use model::desired::{Action, Origin};
 use model::{Bytes, DeviceId};
@@ -99,16 +99,10 @@ async fn an_oversized_body_is_refused_by_its_size() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-async fn attest(node: &Node, id: DeviceId, request: ZAttestReq) -> ZAttestResponse {
-    let (status, body) = node.post(&format!("id/{id}/attest"), &wire::encode(&request)).await;
+async fn attest(node: &Node, id: DeviceId, request: Request) -> Answer {
+    let (status, body) = node.post(&format!("id/{id}/attest"), &request.to_payload()).await;
     assert_eq!(status, StatusCode::CREATED);
-    wire::decode(&node.opened(&body).await, limits::ATTEST).unwrap()
-}
-
-fn ask(kind: ZAttestReqType, quote: Option<ZAttestQuote>) -> ZAttestReq {
-    let mut request = ZAttestReq { quote, ..ZAttestReq::default() };
-    request.set_req_type(kind);
-    request
+    Answer::from_payload(&node.opened(&body).await).unwrap()
 }
 
 #[tokio::test]
@@ -120,16 +114,15 @@ async fn a_node_without_tpm_attests_with_a_nonce_that_counts_once() {
     let id = node.onboard().await;
     assert_eq!(node.config(id, "", b"").await, Err(StatusCode::FORBIDDEN), "attest first");
 
-    attest(&node, id, ask(ZAttestReqType::AttestReqCert, None)).await;
-    let nonce = attest(&node, id, ask(ZAttestReqType::AttestReqNonce, None)).await.nonce.unwrap();
-    assert_eq!(nonce.nonce.len(), 16);
-    let quote = || ask(ZAttestReqType::AttestReqQuote, Some(ZAttestQuote::default()));
-    let answer = attest(&node, id, quote()).await.quote_resp.unwrap();
-    assert_eq!(answer.response, 1);
-    let again = attest(&node, id, quote()).await.quote_resp.unwrap();
-    assert_eq!((again.response, again.integrity_token.len()), (2, 0), "the nonce was used up");
+    let none = attest(&node, id, Request::Certificates(Vec::new())).await;
+    assert_eq!(none, Answer::Certificates);
+    let Answer::Nonce(nonce) = attest(&node, id, Request::Nonce).await else { panic!("no nonce") };
+    assert_eq!(nonce.len(), 16);
+    let quote = || Request::Quote(Quote::default());
+    let Answer::Quote(Ok(token)) = attest(&node, id, quote()).await else { panic!("no token") };
+    let again = attest(&node, id, quote()).await;
+    assert_eq!(again, Answer::Quote(Err(Refusal::NonceMismatch)), "the nonce was used up");
 
-    let token = answer.integrity_token;
     assert!(node.config(id, "", &token).await.unwrap().is_some());
     assert_eq!(node.config(id, "", b"wrong").await, Err(StatusCode::FORBIDDEN));
 }

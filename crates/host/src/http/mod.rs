@@ -5,7 +5,7 @@
 //! from TLS to none, and knows no cookies and no proxies. No error shows an address' query: it may be
 //! what opens the door (presigned downloads).
 
-mod resolve;
+pub mod resolve;
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -159,13 +159,17 @@ async fn ask(server: SocketAddr, name: &Name, kind: RecordType) -> io::Result<Ve
     }
 }
 
-enum Answer {
+/// What a server says.
+#[derive(Debug)]
+pub enum Answer {
+    /// It does not fit into a datagram: ask by TCP.
     Truncated,
+    /// All addresses, or what went wrong on its side.
     Whole(io::Result<Vec<IpAddr>>),
 }
 
-/// `None` if this is not an answer to `question`.
-fn read_answer(bytes: &[u8], question: &Message) -> Option<Answer> {
+/// Reads what came from a server. `None` if this is not an answer to `question`.
+pub fn read_answer(bytes: &[u8], question: &Message) -> Option<Answer> {
     let answer = Message::from_vec(bytes).ok()?;
     if answer.metadata.id != question.metadata.id
         || answer.metadata.message_type != MessageType::Response

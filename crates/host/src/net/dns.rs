@@ -78,9 +78,12 @@ pub struct DnsServer {
     tcp: TcpListener,
 }
 
+/// How a question came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub enum Way {
+    /// In a datagram; so goes the answer.
     Udp,
+    /// On a connection; so goes the answer.
     Tcp,
 }
 
@@ -154,8 +157,8 @@ async fn converse<P: Policy>(mut stream: TcpStream, policy: &P) -> io::Result<()
     }
 }
 
-/// The answer to a question. `None`: it is none.
-async fn respond<P: Policy>(bytes: &[u8], way: Way, policy: &P) -> Option<Vec<u8>> {
+/// The answer to a question, as bytes of DNS both. `None`: it is none.
+pub async fn respond<P: Policy>(bytes: &[u8], way: Way, policy: &P) -> Option<Vec<u8>> {
     let question = Message::from_vec(bytes).ok()?;
     if question.metadata.message_type != MessageType::Query {
         return None;
