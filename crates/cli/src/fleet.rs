@@ -70,8 +70,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         to: To,
         /// Files with documents; `-` reads standard input
-        #[arg(required = true, value_name = "FILE")]
+        #[arg(required_unless_present = "more", value_name = "FILE")]
         files: Vec<PathBuf>,
+        /// One more file, for fingers that are used to it
+        #[arg(short = 'f', long = "filename", value_name = "FILE")]
+        more: Vec<PathBuf>,
         /// Also if they refer to objects that do not exist; nodes then report those
         #[arg(long)]
         allow_missing: bool,
@@ -215,7 +218,10 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         Command::Device { to, command } => device(&to, command).await,
         Command::App { to, command } => app(&to, command).await,
         Command::Network { to, command } => network(&to, command).await,
-        Command::Apply { to, files, allow_missing } => apply(&to, &files, allow_missing).await,
+        Command::Apply { to, mut files, more, allow_missing } => {
+            files.extend(more);
+            apply(&to, &files, allow_missing).await
+        }
         Command::Delete { to, kind, name, force } => {
             to.client()?.delete(&kind, &name, force).await.or_advise()?;
             out::line(format_args!("{kind} {name} deleted"));

@@ -159,9 +159,15 @@ pub(crate) fn status(args: StatusArgs) -> anyhow::Result<()> {
     }
 }
 
-/// Prints what there is; an error if the page does not answer.
+/// Prints what there is; an error if nothing runs, or the page does not answer.
 fn show(state: &State, folder: &Folder, json: bool) -> anyhow::Result<()> {
     let summary = summary::look(state, folder);
+    if !json && !state.runs() {
+        return Err(out::advised(
+            format!("nothing runs of what was started in {}", folder.path().display()),
+            "start the same node again with `eve up`",
+        ));
+    }
     if json {
         out::json(&summary)?;
     } else {

@@ -5,6 +5,7 @@ mod common;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -171,6 +172,10 @@ async fn an_app_runs_is_adopted_restarted_and_stopped_with_the_node() {
     let first = stage.running().await;
     assert_eq!((first.starts, first.mounted.len(), first.problem), (1, 1, None));
     assert!(stage.node.path("writable/upper/written").exists());
+    // The log's service may come, or come back, when the container has long had the pipe.
+    let log = model::services::Service::Log.spec().uid;
+    let pipe = fs::metadata(stage.node.path("run/eve/log").join(format!("app.{id}"))).unwrap();
+    assert_eq!((pipe.gid(), pipe.mode() & 0o060), (log, 0o060));
 
     // The service dies; the app does not notice, and is not started a second time.
     drop(services);

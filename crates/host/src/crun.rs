@@ -279,8 +279,7 @@ pub fn unmount(target: &Path) -> Result<(), CrunError> {
 /// `reader`. It is opened for reading too, so that writing never fails because nobody reads now.
 pub fn output_pipe(path: &Path, reader: u32) -> io::Result<File> {
     if !path.exists() {
-        // It gets its name when the reader may open it. By group: crun gives what a container
-        // writes to to the container's user.
+        // It gets its name when the reader may open it.
         let new =
             path.with_file_name(format!(".{}", path.file_name().unwrap_or_default().display()));
         let _ = fs::remove_file(&new); // of a start that was cut short
@@ -290,6 +289,12 @@ pub fn output_pipe(path: &Path, reader: u32) -> io::Result<File> {
         fs::rename(&new, path)?;
     }
     OpenOptions::new().read(true).write(true).open(path)
+}
+
+/// Lets the reader open the pipe after [`Crun::create`], which gives it to the container's user and
+/// group (so that an app may open `/dev/stdout`): the user stays, the group is the reader's.
+pub fn share_pipe(path: &Path, reader: u32) -> io::Result<()> {
+    std::os::unix::fs::chown(path, None, Some(reader))
 }
 
 /// Reads a file of a container's root, following links inside that root only. `None`: there is

@@ -28,6 +28,15 @@ const REPORT_LIMIT: Duration = Duration::from_secs(20);
 /// Brings everything up, from the state of an earlier run if there is one. What was started is in
 /// the folder's state at any time, whatever becomes of this.
 pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyhow::Result<State> {
+    // Whatever would fail late is looked at first: a build takes minutes, and what runs may serve.
+    if args.port == args.controller_port {
+        return Err(out::advised(
+            format!("port {} cannot be both the page's and the controller's", args.port),
+            "give --port and --controller-port different numbers",
+        ));
+    }
+    places::repository()?; // apps/hello is built from it
+    let firmware = Firmware::find().or_advise()?;
     if let Some(state) = before.as_ref().filter(|s| s.runs()) {
         eprintln!("An earlier `eve up` left something running.");
         super::stop(state, folder)?;
@@ -39,8 +48,6 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
         before
     };
 
-    // Whatever would fail late is looked at first: a build takes minutes.
-    let firmware = Firmware::find().or_advise()?;
     check_free(args.port, "--port")?;
     check_free(args.controller_port, "--controller-port")?;
     let step = Step::start("checking for KVM");
@@ -49,7 +56,13 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
 
     let images = image::get(args.image.as_deref(), args.debug)?;
     let image_stamp = node::stamp(&images.disk)?;
+    let had_a_node = before.is_some() && folder.disk().exists();
     let same = before.filter(|b| b.image_stamp == image_stamp && folder.disk().exists());
+    if had_a_node && same.is_none() {
+        eprintln!(
+            "The image is another than last time: a new node starts, the old one's disk goes."
+        );
+    }
     let renewed = same.is_none();
     if renewed {
         let step = Step::start("making the node's disk");

@@ -19,9 +19,16 @@ const DISK: Bytes = Bytes::gib(4);
 /// The port of the node that leads to the app; apps/hello's object says so.
 pub(super) const PAGE_PORT: u16 = 8080;
 
-/// Tells an image from another at the same place: images are replaced whole.
+/// Tells an image from another at the same place: by the digest of its slot, if it lies where it was
+/// built, so that one that was built again from the same things is the same; else by the file, since
+/// images are replaced whole.
 pub(super) fn stamp(image: &Path) -> anyhow::Result<String> {
     let meta = fs::metadata(image).with_context(|| format!("no image {}", image.display()))?;
+    let facts = fs::read(image.with_file_name("image.json")).unwrap_or_default();
+    let facts: serde_json::Value = serde_json::from_slice(&facts).unwrap_or_default();
+    if let Some(digest) = facts["slot"]["digest"].as_str() {
+        return Ok(format!("{digest}.{}", meta.len()));
+    }
     Ok(format!("{}.{}.{}.{}", meta.dev(), meta.ino(), meta.len(), meta.mtime_nsec()))
 }
 

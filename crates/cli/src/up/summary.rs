@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use controller::view;
+use host::detached::Detached;
 use model::Bytes;
 use serde::Serialize;
 
@@ -48,7 +49,8 @@ pub(super) struct Summary {
 pub(super) fn look(state: &State, folder: &Folder) -> Summary {
     let fleet = Fleet::open(folder).ok().filter(|_| state.is_up());
     let page = node::page(state);
-    let answers = state.is_up() && page.get("/healthz", PAGE_LIMIT).is_ok_and(|p| p.status == 200);
+    let node_lives = state.node.as_ref().is_some_and(Detached::is_alive);
+    let answers = node_lives && page.get("/healthz", PAGE_LIMIT).is_ok_and(|p| p.status == 200);
     Summary {
         up: state.is_up(),
         page: format!("http://localhost:{}/", state.page_port),

@@ -5,7 +5,9 @@ use std::io;
 use std::path::PathBuf;
 
 use device::app::oci::{self, OciError};
-use host::crun::{Crun, CrunError, Known, mount_overlay, output_pipe, read_inside, unmount};
+use host::crun::{
+    Crun, CrunError, Known, mount_overlay, output_pipe, read_inside, share_pipe, unmount,
+};
 use model::desired::App;
 use model::reported::{AppNetworkStatus, VolumeKind};
 use model::services::Service;
@@ -143,6 +145,7 @@ impl Place {
         fs::create_dir_all(&self.logs).map_err(doing("create", &self.logs))?;
         let output = output_pipe(&pipe, Service::Log.spec().uid).map_err(doing("make", &pipe))?;
         self.crun.create(&id, &bundle, &output)?;
+        share_pipe(&pipe, Service::Log.spec().uid).map_err(doing("share", &pipe))?;
         self.crun.start(&id)?;
         match self.crun.look(&id)? {
             Known::Running { pid } => Ok((started, pid)),
