@@ -1,7 +1,7 @@
 //! The way from packages to disks, step by step.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -91,12 +91,15 @@ struct Run<'a> {
     packages: BTreeMap<String, Package>,
     options: pkg::Options,
     facts: Facts,
+    /// Keeps other builds out of the version's folder.
+    _alone: File,
 }
 
 impl<'a> Run<'a> {
     fn start(request: &'a Request, progress: &'a dyn Progress) -> Result<Run<'a>, ImageError> {
         let folder = request.out.join(request.arch.name()).join(&request.version);
         fs::create_dir_all(&folder).map_err(ImageError::file("create", &folder))?;
+        let alone = alone_in(&folder, progress)?;
         let options = pkg::Options {
             cache: request.cache.clone(),
             arch: request.arch,
@@ -116,6 +119,7 @@ impl<'a> Run<'a> {
                 slot: None,
                 steps: Vec::new(),
             },
+            _alone: alone,
         })
     }
 
@@ -288,6 +292,18 @@ impl<'a> Run<'a> {
         store::save(&self.facts.folder, FACTS, &to_json(&self.facts))?;
         Ok(self.facts)
     }
+}
+
+/// Waits until no other build writes to `folder`; none does as long as the result lives.
+fn alone_in(folder: &Path, progress: &dyn Progress) -> Result<File, ImageError> {
+    let lock = File::open(folder).map_err(ImageError::file("open", folder))?;
+    match lock.try_lock() {
+        Ok(()) => return Ok(lock),
+        Err(TryLockError::WouldBlock) => progress.step("waiting for another build of this version"),
+        Err(TryLockError::Error(e)) => return Err(ImageError::file("lock", folder)(e)),
+    }
+    lock.lock().map_err(ImageError::file("lock", folder))?;
+    Ok(lock)
 }
 
 fn digest_of(path: &Path) -> Result<Digest, ImageError> {
