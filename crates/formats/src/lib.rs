@@ -11,6 +11,7 @@ pub mod layout;
 pub mod qcow2;
 pub mod slot;
 pub mod squashfs;
+pub mod tree;
 pub mod uki;
 pub mod verity;
 
