@@ -4,6 +4,8 @@
 //! target.
 
 pub mod cpio;
+pub mod deb822;
+pub mod elf;
 pub mod fat;
 mod field;
 pub mod gpt;

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::Arc;
 
 use host::process::{Tool, ToolError};
 
 use super::Progress;
+use super::crates;
 use super::recipe::{Arch, CargoRule};
+use crate::audit::AuditError;
 
 /// Why a program could not be built.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +38,17 @@ pub enum CargoError {
         /// Why.
         source: io::Error,
     },
+    /// What a program is made of could not be put into it.
+    #[error("cannot say in {program} what it is made of")]
+    Audit {
+        /// Which.
+        program: String,
+        /// Why.
+        source: AuditError,
+    },
+    /// What programs are made of could not be kept.
+    #[error("cannot keep what programs are made of")]
+    Save(#[from] store::SaveError),
 }
 
 /// So many lines of a failed build are shown.
@@ -68,11 +81,7 @@ pub(super) fn build(
     command.arg(&target);
     command.args(packages.iter().flat_map(|p| ["-p", p]));
     command.args(bins.iter().flat_map(|b| ["--bin", b]));
-    // What the caller's shell says about builds must not change ours.
-    let foreign = std::env::vars_os().map(|(key, _)| key);
-    for key in foreign.filter(|key| key.to_str().is_some_and(changes_builds)) {
-        command.env_remove(key);
-    }
+    clean(&mut command);
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&places).join("\u{1f}"));
     command.env(format!("CFLAGS_{}", arch.target().replace('-', "_")), c_flags(&places));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -89,13 +98,26 @@ pub(super) fn build(
         let said = said.split_off(said.len().saturating_sub(KEEP)).join("\n");
         return Err(CargoError::Failed { packages: names, status, said });
     }
+    let crates = crates::of(repository, &target, arch.target(), &packages)?;
     let folder = target.join(arch.target()).join("device");
     let read = |rule: &CargoRule| {
         let path = folder.join(&rule.bin);
-        let bytes = fs::read(&path).map_err(|source| CargoError::Read { path, source })?;
+        let mut bytes = fs::read(&path).map_err(|source| CargoError::Read { path, source })?;
+        if let Some(list) = crates.get(&rule.package) {
+            let failed = |source| CargoError::Audit { program: rule.bin.clone(), source };
+            bytes = list.put_into(&bytes).map_err(failed)?;
+        }
         Ok((rule.clone(), bytes.into()))
     };
     rules.iter().map(read).collect()
+}
+
+/// What the caller's shell says about builds must not change ours.
+pub(super) fn clean(command: &mut Command) {
+    let foreign = std::env::vars_os().map(|(key, _)| key);
+    for key in foreign.filter(|key| key.to_str().is_some_and(changes_builds)) {
+        command.env_remove(key);
+    }
 }
 
 /// Variables that would change what comes out. Those about the network and the number of jobs do not.

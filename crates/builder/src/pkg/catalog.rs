@@ -14,7 +14,7 @@ use super::recipe::{Arch, Recipe, RecipeError};
 const FOLDERS: [&str; 2] = ["pkg", "apps"];
 
 /// Raised whenever the same inputs make other images: every package is then built anew.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Every recipe, by its folder relative to the repository: `pkg/crun`.
 #[derive(Debug, Default)]

@@ -1,5 +1,6 @@
 //! Reading Debian binary packages (deb(5)): an `ar` archive whose member `data.tar.*` holds the
-//! files. Maintainer scripts are not run and not even read.
+//! files, and `control.tar.*` what the package says of itself. Maintainer scripts are not run and not
+//! even read.
 
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -23,6 +24,12 @@ pub enum DebError {
     /// No `data.tar` of a known compression inside.
     #[error("{path} holds no data.tar, data.tar.xz, .zst or .gz")]
     NoData {
+        /// Which.
+        path: PathBuf,
+    },
+    /// It does not say what it is.
+    #[error("{path} holds no control file that names a package")]
+    NoControl {
         /// Which.
         path: PathBuf,
     },
@@ -50,25 +57,54 @@ pub enum DebError {
     },
 }
 
-/// Adds the files of a .deb to `tree`. `name` stands in errors about files of two packages.
-pub(super) fn unpack(path: &Path, name: &str, tree: &mut Tree) -> Result<(), DebError> {
+/// A control file of Debian's has 8 KB at most.
+const CONTROL_MAX: u64 = 1 << 20;
+
+/// Adds the files of a .deb to `tree`, and returns its control file. `name` is who brought them.
+pub(super) fn unpack(path: &Path, name: &str, tree: &mut Tree) -> Result<String, DebError> {
     let read = |source| DebError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
     let mut archive = ar::Archive::new(BufReader::new(file));
+    let mut control = None;
     while let Some(member) = archive.next_entry() {
         let member = member.map_err(read)?;
         let id = member.header().identifier().to_vec();
-        let Some(packing) = id.strip_prefix(b"data.tar") else { continue };
-        let data: Box<dyn Read + '_> = match packing {
-            b"" => Box::new(member),
-            b".xz" => Box::new(liblzma::read::XzDecoder::new(member)),
-            b".zst" => Box::new(zstd::Decoder::new(member).map_err(read)?),
-            b".gz" => Box::new(flate2::read::GzDecoder::new(member)),
-            _ => break,
-        };
-        return unpack_tar(data, path, name, tree);
+        if let Some(packing) = id.strip_prefix(b"control.tar") {
+            if let Some(plain) = plain(member, packing).map_err(read)? {
+                control = control_file(plain).map_err(read)?;
+            }
+        } else if let Some(packing) = id.strip_prefix(b"data.tar") {
+            let Some(plain) = plain(member, packing).map_err(read)? else { break };
+            unpack_tar(plain, path, name, tree)?;
+            return control.ok_or_else(|| DebError::NoControl { path: path.to_owned() });
+        }
     }
     Err(DebError::NoData { path: path.to_owned() })
+}
+
+/// A member's bytes unpacked, by the end of its name; `None` if that packing is unknown.
+fn plain<'a>(member: impl Read + 'a, packing: &[u8]) -> io::Result<Option<Box<dyn Read + 'a>>> {
+    Ok(Some(match packing {
+        b"" => Box::new(member),
+        b".xz" => Box::new(liblzma::read::XzDecoder::new(member)),
+        b".zst" => Box::new(zstd::Decoder::new(member)?),
+        b".gz" => Box::new(flate2::read::GzDecoder::new(member)),
+        _ => return Ok(None),
+    }))
+}
+
+/// The text of the file `control`.
+fn control_file(data: impl Read) -> io::Result<Option<String>> {
+    let mut archive = tar::Archive::new(data.take(64 * CONTROL_MAX));
+    for entry in archive.entries()? {
+        let entry = entry?;
+        if matches!(&*entry.path_bytes(), b"./control" | b"control") {
+            let mut bytes = Vec::new();
+            entry.take(CONTROL_MAX).read_to_end(&mut bytes)?;
+            return Ok(Some(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+    }
+    Ok(None)
 }
 
 fn unpack_tar(data: impl Read, path: &Path, name: &str, tree: &mut Tree) -> Result<(), DebError> {
@@ -127,8 +163,23 @@ fn unpack_tar(data: impl Read, path: &Path, name: &str, tree: &mut Tree) -> Resu
 pub(crate) mod tests {
     use super::*;
 
-    /// A .deb with these files, `./`-prefixed as dpkg writes them.
+    /// A .deb of the package `tool` with these files.
     pub(crate) fn deb(files: &[(&str, &str)]) -> Vec<u8> {
+        let control = "Package: tool\nVersion: 1\nArchitecture: amd64\nSource: tools (1.0)\n";
+        let (control, data) = (packed(&[("control", control)]), packed(files));
+        let mut ar = ar::Builder::new(Vec::new());
+        for (name, body) in [
+            ("debian-binary", &b"2.0\n"[..]),
+            ("control.tar.zst", &control),
+            ("data.tar.zst", &data),
+        ] {
+            ar.append(&ar::Header::new(name.into(), body.len() as u64), body).unwrap();
+        }
+        ar.into_inner().unwrap()
+    }
+
+    /// Files as an archive, `./`-prefixed as dpkg writes them.
+    fn packed(files: &[(&str, &str)]) -> Vec<u8> {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, body) in files {
             let mut header = tar::Header::new_gnu();
@@ -139,12 +190,7 @@ pub(crate) mod tests {
             header.set_mtime(1_700_000_000);
             tar.append_data(&mut header, format!("./{path}"), body.as_bytes()).unwrap();
         }
-        let data = zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap();
-        let mut ar = ar::Builder::new(Vec::new());
-        for (name, body) in [("debian-binary", &b"2.0\n"[..]), ("data.tar.zst", &data)] {
-            ar.append(&ar::Header::new(name.into(), body.len() as u64), body).unwrap();
-        }
-        ar.into_inner().unwrap()
+        zstd::encode_all(&tar.into_inner().unwrap()[..], 1).unwrap()
     }
 
     #[track_caller]
@@ -152,7 +198,10 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         store::save(dir.path(), "x.deb", bytes).unwrap();
         let mut tree = Tree::default();
-        unpack(&dir.path().join("x.deb"), "x", &mut tree).map(|()| tree)
+        unpack(&dir.path().join("x.deb"), "x", &mut tree).map(|control| {
+            assert!(control.starts_with("Package: tool\n"));
+            tree
+        })
     }
 
     #[test]

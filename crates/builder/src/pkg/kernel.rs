@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 
+use formats::elf::Elf;
+
+use super::record;
 use super::tree::{Kind, Node, Tree};
 
 /// The largest module, unpacked, that we accept (amdgpu has 25 MB).
@@ -86,6 +89,8 @@ struct Module {
     path: String,
     bytes: Arc<[u8]>,
     mtime: u64,
+    /// The .deb that brought it.
+    from: String,
     info: Info,
 }
 
@@ -94,10 +99,12 @@ struct Module {
 ///
 /// `modules`: a module's name, or a path below `kernel/` without `.ko`, both with `*`; after `!` what
 /// not to take. The last line that matches counts; what a kept module depends on is always kept.
+/// `ours` is who brings what is computed here.
 pub(super) fn package(
     debian: &Tree,
     modules: List<'_>,
     initrd: List<'_>,
+    ours: &str,
     epoch: u64,
 ) -> Result<Tree, KernelError> {
     let images: Vec<_> =
@@ -127,11 +134,11 @@ pub(super) fn package(
         inner.put(&path, node).map_err(|e| KernelError::Module { path, what: e.to_string() })
     };
     for module in kept.values() {
-        let node = Node::file(Arc::clone(&module.bytes), 0o644, "kernel");
+        let node = Node::file(Arc::clone(&module.bytes), 0o644, &*module.from);
         put(format!("{root}{}", module.path), Node { mtime: module.mtime, ..node })?;
     }
     for (name, text) in tables(&kept) {
-        put(format!("{root}{name}"), Node::file(text.into_bytes(), 0o644, "kernel"))?;
+        put(format!("{root}{name}"), Node::file(text.into_bytes(), 0o644, ours))?;
     }
     for name in ["modules.builtin", "modules.builtin.modinfo"] {
         if let Some(node) = debian.get(&format!("{root}{name}")) {
@@ -141,14 +148,21 @@ pub(super) fn package(
     for (path, node) in debian.iter().filter(|(p, _)| p.ends_with("/copyright")) {
         put(path.to_owned(), node.clone())?;
     }
+    let used: BTreeSet<&str> =
+        kept.values().map(|m| m.from.as_str()).chain([image.from.as_str()]).collect();
+    for (path, node) in debian.iter().filter(|(p, _)| p.starts_with(record::FOLDER)) {
+        if used.contains(node.from.as_str()) {
+            put(path.to_owned(), node.clone())?;
+        }
+    }
     let names: String = initrd.lines().map(|(_, name)| canonical(name) + "\n").collect();
-    put("usr/lib/eve/initrd-modules".to_owned(), Node::file(names.into_bytes(), 0o644, "kernel"))?;
+    put("usr/lib/eve/initrd-modules".to_owned(), Node::file(names.into_bytes(), 0o644, ours))?;
 
     let tar = inner
         .to_tar(epoch)
         .map_err(|e| KernelError::Module { path: "kernel.tar".to_owned(), what: e.to_string() })?;
     let mut out = Tree::default();
-    let nodes = [("kernel", image.clone()), ("kernel.tar", Node::file(tar, 0o644, "kernel"))];
+    let nodes = [("kernel", image.clone()), ("kernel.tar", Node::file(tar, 0o644, ours))];
     for (path, node) in nodes {
         out.put(path, Node { mode: 0o644, ..node })
             .map_err(|e| KernelError::Module { path: path.to_owned(), what: e.to_string() })?;
@@ -247,7 +261,8 @@ fn close(
         let soft = soft.filter(|word| !word.ends_with(':')).map(canonical);
         open.extend(info.depends.iter().cloned().chain(soft));
         let path = path.strip_suffix(".xz").unwrap_or(path).to_owned();
-        kept.insert(name, Module { path, bytes, mtime: node.mtime, info });
+        let from = node.from.clone();
+        kept.insert(name, Module { path, bytes, mtime: node.mtime, from, info });
     }
     Ok(kept)
 }
@@ -267,29 +282,9 @@ fn unpack(path: &str, node: &Node) -> Result<Arc<[u8]>, String> {
     }
 }
 
-/// Reads `.modinfo` of a 64-bit little-endian ELF file (elf(5)): `key=value`, each ended by a zero
-/// byte. `None` if there is none.
+/// Reads a module's `.modinfo`: `key=value`, each ended by a zero byte. `None` if there is none.
 fn info(elf: &[u8]) -> Option<Info> {
-    let number = |at: usize, len: usize| -> Option<usize> {
-        let raw = elf.get(at..at.checked_add(len)?)?;
-        raw.iter().rev().try_fold(0usize, |n, b| n.checked_mul(256).map(|n| n | usize::from(*b)))
-    };
-    if elf.get(..6)? != b"\x7fELF\x02\x01" {
-        return None;
-    }
-    let (table, size) = (number(0x28, 8)?, number(0x3a, 2)?);
-    let (count, names) = (number(0x3c, 2)?, number(0x3e, 2)?);
-    let section = |at: usize| {
-        let head = table.checked_add(at.checked_mul(size)?)?;
-        let start = number(head.checked_add(0x18)?, 8)?;
-        let bytes = elf.get(start..start.checked_add(number(head.checked_add(0x20)?, 8)?)?)?;
-        Some((number(head, 4)?, bytes))
-    };
-    let (_, names) = section(names)?;
-    let named = |at: usize| names.get(at..)?.split(|b| *b == 0).next();
-    let (_, text) = (0..count)
-        .filter_map(section)
-        .find(|(name, _)| named(*name) == Some(b".modinfo".as_slice()))?;
+    let text = Elf::parse(elf).ok()?.section(".modinfo").ok()??;
     let mut info = Info::default();
     for entry in text.split(|b| *b == 0) {
         let entry = String::from_utf8_lossy(entry);
@@ -420,7 +415,7 @@ mod tests {
     fn make(modules: &str, initrd: &str, table: &str) -> Result<(String, String), KernelError> {
         let list = |name, text| List { name, text };
         let tree =
-            package(&debian(), list("modules.list", modules), list("initrd.list", initrd), 0)?;
+            package(&debian(), list("modules.list", modules), list("initrd.list", initrd), "o", 0)?;
         let mut tar = tar::Archive::new(&tree.get("kernel.tar").unwrap().bytes().unwrap()[..]);
         let (mut names, mut text) = (Vec::new(), String::new());
         for entry in tar.entries().unwrap() {
@@ -486,7 +481,7 @@ mod tests {
         let path = "usr/lib/modules/6.12/kernel/net/defrag.ko";
         tree.put(path, Node::file(&b"not elf"[..], 0o644, "t")).unwrap();
         let list = |text| List { name: "l", text };
-        let error = package(&tree, list("nat"), list(""), 0).unwrap_err();
+        let error = package(&tree, list("nat"), list(""), "o", 0).unwrap_err();
         assert!(matches!(error, KernelError::Module { .. }), "{error}");
     }
 }

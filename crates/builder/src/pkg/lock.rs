@@ -51,6 +51,13 @@ pub struct Deb {
     pub filename: String,
 }
 
+impl Deb {
+    /// The name of the .deb: `libc6_2.41-12_amd64.deb`.
+    pub fn file(&self) -> &str {
+        self.filename.rsplit('/').next().unwrap_or(&self.filename)
+    }
+}
+
 /// Why a lock cannot be read.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("line {line}: {what}")]

@@ -8,6 +8,7 @@
 mod archive;
 mod binaries;
 mod catalog;
+mod crates;
 mod deb;
 mod error;
 mod fetch;
@@ -17,6 +18,7 @@ mod lock;
 mod make;
 mod mirror;
 mod recipe;
+pub mod record;
 mod release;
 #[cfg(test)]
 mod tests;
@@ -45,7 +47,7 @@ pub use lock::{Deb, Lock, LockError, Section};
 pub use make::MakeError;
 pub use recipe::{Arch, CargoRule, Recipe, RecipeError};
 pub use release::{ReleaseError, Trust};
-pub use tree::TreeError;
+pub use tree::{FROM, TreeError};
 
 use archive::Archive;
 
@@ -425,7 +427,9 @@ impl<'a> Build<'a> {
         let parts = make::Parts {
             recipe: &entry.recipe,
             files: &self.catalog.files(&name)?,
-            debs: self.debs(&name).map(|d| (d.name.clone(), self.archive.place(d))).collect(),
+            name: &name,
+            suite: &self.lock.suite,
+            debs: self.debs(&name).map(|d| (d, self.archive.place(d))).collect(),
             programs: &self.programs,
             epoch: self.options.epoch,
         };

@@ -332,7 +332,7 @@ const NEVER: [&str; 11] = [
 ];
 
 /// Whoever passes on Debian's programs passes on their licences.
-const ALWAYS: &str = "/usr/share/doc/*/copyright";
+pub(super) const ALWAYS: &str = "/usr/share/doc/*/copyright";
 
 impl Wanted {
     /// The rules of a recipe.

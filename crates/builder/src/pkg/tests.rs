@@ -4,6 +4,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use super::*;
+use crate::contents::Contents;
 
 /// A repository with one package, an archive, and a cache.
 struct Site {
@@ -104,11 +105,16 @@ fn an_image_holds_what_the_recipe_says_and_starts_as_it_says() {
         assert_eq!(image.config.config.entrypoint, ["/usr/bin/tool"]);
         let layer = fs::read(layout.blob_path(&image.manifest.layers[0].digest)).unwrap();
         let tar = zstd::decode_all(&layer[..]).unwrap();
-        let mut tar = tar::Archive::new(&tar[..]);
-        let paths =
-            tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string());
-        let paths: Vec<String> = paths.collect();
-        assert_eq!(paths, ["etc/", "etc/conf", "usr/", "usr/bin/", "usr/bin/tool"]);
+        let contents = Contents::of_tar(&tar[..], |_, _, _, _| Ok(())).unwrap();
+        let files = contents.iter().filter(|(m, _)| m.kind != crate::contents::Kind::Folder);
+        let files: Vec<(&str, &str)> =
+            files.map(|(m, o)| (m.path.as_str(), o.from.as_str())).collect();
+        let want = [
+            ("etc/conf", "pkg/tool/conf"),
+            ("usr/bin/tool", "tool_1.deb"),
+            ("var/lib/dpkg/status.d/tool", "tool_1.deb"),
+        ];
+        assert_eq!(files, want);
     }
 }
 

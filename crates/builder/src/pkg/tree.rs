@@ -12,6 +12,9 @@ use model::Bytes;
 /// One package may unpack to so much: four times what the largest one (the kernel) takes.
 pub(super) const TREE_MAX: Bytes = Bytes::gib(2);
 
+/// The pax record of a member that says who brought it: see [`Node::from`].
+pub const FROM: &str = "EVE.from";
+
 /// Files, folders and symbolic links by path.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Tree {
@@ -31,7 +34,9 @@ pub(super) struct Node {
     pub gid: u32,
     /// Seconds since 1970.
     pub mtime: u64,
-    /// Who brought it: a .deb or the recipe. For errors, not for the layer.
+    /// Who brought it: a .deb (`libc6_2.41-12_amd64.deb`), a file of the recipe
+    /// (`pkg/base/passwd`) or a program of ours (`cargo eved`). Empty: nobody in particular. The
+    /// layer says it too, in the record [`FROM`].
     pub from: String,
 }
 
@@ -187,6 +192,9 @@ impl Tree {
     pub(super) fn to_tar(&self, epoch: u64) -> io::Result<Vec<u8>> {
         let mut tar = tar::Builder::new(Vec::new());
         for (path, node) in &self.complete().nodes {
+            if !node.from.is_empty() {
+                tar.append_pax_extensions([(FROM, node.from.as_bytes())])?;
+            }
             let mut header = tar::Header::new_ustar();
             header.set_mode(node.mode);
             header.set_uid(u64::from(node.uid));
@@ -218,7 +226,7 @@ impl Tree {
         let mut nodes = self.nodes.clone();
         for path in self.nodes.keys() {
             for (at, _) in path.match_indices('/') {
-                nodes.entry(path[..at].to_owned()).or_insert_with(|| Node::dir(0o755, "parent"));
+                nodes.entry(path[..at].to_owned()).or_insert_with(|| Node::dir(0o755, ""));
             }
         }
         Tree { nodes }
