@@ -83,7 +83,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     let Facts { size, digest, images, .. } = &facts;
     step.done(format!("{size} of {} images, {digest}", images.len()));
-    facts.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    facts.warnings.iter().for_each(|w| say!("warning: {w}"));
     if args.json { out::json(&facts) } else { Ok(()) }
 }
 

@@ -1,11 +1,12 @@
 //! The `eve` command: one file a subcommand; each has `Args` and `run`.
 
+#[macro_use]
+mod out;
 mod build;
 mod compose;
 mod controller;
 mod fleet;
 mod image;
-mod out;
 mod pkg;
 mod places;
 mod run;

@@ -13,6 +13,15 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
+/// Prints a line for people to standard error. Who closed that does not want to know; the work goes
+/// on.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 /// Where a plain line of progress is worth printing again: not more often than this.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 
@@ -47,7 +56,7 @@ impl Step {
             bar
         });
         if bar.is_none() {
-            eprintln!("{name} ...");
+            say!("{name} ...");
         }
         let plain = Mutex::new(Plain { last: now, note: String::new() });
         Step { name, started: now, bar, plain, ended: false }
@@ -82,8 +91,8 @@ impl Step {
     /// A line above the progress, kept.
     pub(crate) fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| say!("{text}")),
+            None => say!("{text}"),
         }
     }
 
@@ -96,7 +105,7 @@ impl Step {
     fn plain_note(&self, text: String) {
         let Ok(mut plain) = self.plain.lock() else { return };
         if plain.note != text && plain.last.elapsed() >= PLAIN_EVERY {
-            eprintln!("  {}: {text} ({})", self.name, Seconds(self.started.elapsed()));
+            say!("  {}: {text} ({})", self.name, Seconds(self.started.elapsed()));
             plain.last = Instant::now();
         }
         plain.note = text;
@@ -107,7 +116,7 @@ impl Step {
             bar.finish_and_clear();
         }
         let comma = if facts.is_empty() { "" } else { ", " };
-        eprintln!("{}: {how} in {}{comma}{facts}", self.name, Seconds(self.started.elapsed()));
+        say!("{}: {how} in {}{comma}{facts}", self.name, Seconds(self.started.elapsed()));
     }
 }
 
@@ -226,7 +235,7 @@ pub(crate) fn advised(text: impl Into<String>, advice: impl Into<String>) -> any
 /// Prints an error: the chain on one line, then what can be done. The exit code is 2 for wrong
 /// use, else 1.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    eprint!("{}", explain(error));
+    say!("{}", explain(error).trim_end());
     let wrong_use = error.chain().any(|e| e.is::<WrongUse>());
     ExitCode::from(if wrong_use { 2 } else { 1 })
 }

@@ -114,8 +114,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         out::line(format!("qemu-system-x86_64 {}", shell_words(&machine.args())));
         return Ok(());
     }
-    eprintln!("booting {} with {accel}: {why}", image.display());
-    eprintln!("Ctrl-a x ends it");
+    say!("booting {} with {accel}: {why}", image.display());
+    say!("Ctrl-a x ends it");
     let mut guest = start(&machine, &dir.join("qemu.log")).or_advise()?;
     let ended = guest.wait().or_advise();
     drop(swtpm);

@@ -112,7 +112,7 @@ pub(crate) fn up(args: Args) -> anyhow::Result<()> {
                 "stop it first: eve down",
             ));
         }
-        eprintln!("It is up already; `eve down` stops it.");
+        say!("It is up already; `eve down` stops it.");
         return show(state, &folder, args.json);
     }
     let json = args.json;
@@ -125,7 +125,7 @@ pub(crate) fn up(args: Args) -> anyhow::Result<()> {
             stop(&state, &folder)?;
         }
     } else if outcome.is_err() && folder.load()?.is_some_and(|s| s.runs()) {
-        eprintln!("What was started still runs: `eve status` shows it, `eve down` stops it.");
+        say!("What was started still runs: `eve status` shows it, `eve down` stops it.");
     }
     outcome
 }
@@ -221,15 +221,15 @@ fn stop(state: &State, folder: &Folder) -> anyhow::Result<()> {
 fn tell_where(folder: &Folder) {
     let tail = node::tail(&folder.serial_log(), 25);
     if !tail.is_empty() {
-        eprintln!("\nthe end of the node's serial log:");
-        tail.iter().for_each(|line| eprintln!("  {line}"));
+        say!("\nthe end of the node's serial log:");
+        tail.iter().for_each(|line| say!("  {line}"));
     }
     let logs = [folder.serial_log(), folder.qemu_log(), folder.controller_log()];
     let logs: Vec<_> = logs.iter().filter(|log| log.exists()).collect();
     if !logs.is_empty() {
-        eprintln!("\nlogs:");
-        logs.iter().for_each(|log| eprintln!("  {}", log.display()));
-        eprintln!();
+        say!("\nlogs:");
+        logs.iter().for_each(|log| say!("  {}", log.display()));
+        say!();
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
     places::repository()?; // apps/hello is built from it
     let firmware = Firmware::find().or_advise()?;
     if let Some(state) = before.as_ref().filter(|s| s.runs()) {
-        eprintln!("An earlier `eve up` left something running.");
+        say!("An earlier `eve up` left something running.");
         super::stop(state, folder)?;
     }
     let before = if args.fresh {
@@ -59,7 +59,7 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
     let had_a_node = before.is_some() && folder.disk().exists();
     let same = before.filter(|b| b.image_stamp == image_stamp && folder.disk().exists());
     if had_a_node && same.is_none() {
-        eprintln!(
+        say!(
             "The image is another than last time: a new node starts, the old one's disk goes."
         );
     }

@@ -9,6 +9,7 @@ use host::topics::Reader;
 use model::topic::{DesiredProperties, Identities, Only};
 use model::{Diagnose, Problem, chain};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::files::Files;
 use crate::chance::jitter;
@@ -64,8 +65,21 @@ pub(super) async fn run(ctx: Context, files: Arc<Files>, told: watch::Sender<Sen
             s.sent += u64::from(outcome == Outcome::Delivered);
             s.problem = sent.err().map(|e| e.problem(host::clock::now()));
         });
+        rest(&state, waiting.len(), &properties).await;
+    }
+}
+
+/// Waits for the next file's turn. It comes sooner when the settings say so meanwhile: the first file
+/// of a boot goes before the first config comes.
+async fn rest(state: &State, waiting: usize, properties: &Reader<DesiredProperties>) {
+    let (started, chance) = (Instant::now(), jitter());
+    loop {
         let fast = properties.get(&Only).is_some_and(|p| p.log_fast_upload);
-        tokio::time::sleep(pause(&state, waiting.len(), fast, jitter())).await;
+        let left = pause(state, waiting, fast, chance).saturating_sub(started.elapsed());
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(LOOK_AGAIN)).await;
     }
 }
 
