@@ -132,22 +132,13 @@ fn add_partitions(disk: &Disk) -> Result<(), block::BlockError> {
 
 /// Sets or takes the mark; everything else of the table stays.
 fn mark(disk: &Disk, unfinished: bool) -> Result<(), block::BlockError> {
-    let table = disk.table()?;
-    let broken = |error: formats::gpt::AddError| block::BlockError::Io {
-        doing: "rewrite the partition table of",
-        path: disk.path().to_owned(),
-        source: std::io::Error::other(error),
-    };
-    let mut new = Gpt::new(table.disk(), table.size()).map_err(broken)?;
-    for (number, partition) in table.partitions() {
-        let mut partition = partition.clone();
-        if *number == Role::Persist.number() {
-            let others = partition.attributes.0 & !UNFINISHED;
-            partition.attributes = Attributes(others | if unfinished { UNFINISHED } else { 0 });
-        }
-        new.add(*number, partition).map_err(broken)?;
+    let mut table = disk.table()?;
+    let number = Role::Persist.number();
+    if let Some(have) = table.partitions().get(&number).map(|p| p.attributes) {
+        let mark = if unfinished { UNFINISHED } else { 0 };
+        table.set_attributes(number, Attributes(have.0 & !UNFINISHED | mark));
     }
-    disk.write_table(&new)
+    disk.write_table(&table)
 }
 
 /// Says why on the console and waits for the end of the node.

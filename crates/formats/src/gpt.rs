@@ -1,8 +1,9 @@
 //! The GUID partition table (UEFI specification 2.10, chapter 5): protective MBR, primary and
 //! backup table, and EVE's A/B bits.
 //!
-//! Only tables of 128 entries of 128 bytes on sectors of 512 bytes, as every tool makes them. No
-//! hybrid MBR, no other sector size.
+//! Only tables of 128 entries of 128 bytes on sectors of 512 bytes, as every tool makes them; no
+//! other sector size. What stands in sector 0 in front of the table belongs to it ([`Mbr`]) and is
+//! kept when a table is read and written back.
 
 use std::collections::BTreeMap;
 
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use crate::Extent;
 use crate::field::{le32, le64, put, take};
+use crate::mbr::Mbr;
 
 /// What [`Gpt::parse`] needs: protective MBR, header and entries at the start of the disk.
 pub const HEAD: Bytes = Sector512(2 + ENTRY_SECTORS).bytes();
@@ -36,6 +38,7 @@ const NAME_UNITS: usize = 36;
 pub struct Gpt {
     disk: Uuid,
     sectors: u64,
+    mbr: Mbr,
     partitions: BTreeMap<u32, Partition>,
 }
 
@@ -189,7 +192,7 @@ impl Gpt {
         if sectors < 2 * (ENTRY_SECTORS + 1) + 2 {
             return Err(AddError::Disk(size));
         }
-        Ok(Gpt { disk, sectors, partitions: BTreeMap::new() })
+        Ok(Gpt { disk, sectors, mbr: Mbr::protective(sectors), partitions: BTreeMap::new() })
     }
 
     /// Reads the primary table. `head` holds at least the first [`HEAD`] bytes of the disk, `size`
@@ -197,11 +200,13 @@ impl Gpt {
     /// has the new room free and moves its backup when it is written.
     pub fn parse(head: &[u8], size: Bytes) -> Result<Gpt, ParseError> {
         let head = bounded(head, HEAD)?;
-        Gpt::from_table(&head[SECTOR..2 * SECTOR], 1, &head[2 * SECTOR..], 2, size)
+        let table = Gpt::from_table(&head[SECTOR..2 * SECTOR], 1, &head[2 * SECTOR..], 2, size)?;
+        Ok(table.guarded_by(Mbr::parse(head)))
     }
 
     /// Reads the backup table from the last [`TAIL`] bytes of the disk: what is left when power
-    /// went while the primary was being written.
+    /// went while the primary was being written. What stood in sector 0 is not known from there:
+    /// see [`Gpt::guarded_by`].
     pub fn parse_backup(tail: &[u8], size: Bytes) -> Result<Gpt, ParseError> {
         let tail = bounded(tail, TAIL)?;
         let last = (size.0 / 512).saturating_sub(1);
@@ -263,6 +268,20 @@ impl Gpt {
         Ok(table)
     }
 
+    /// The same table behind this record, as it is on a disk of this size. `None` leaves the one
+    /// that it has; a new table has a protective one.
+    pub fn guarded_by(mut self, mbr: Option<Mbr>) -> Gpt {
+        if let Some(mbr) = mbr {
+            self.mbr = mbr.on(self.sectors);
+        }
+        self
+    }
+
+    /// The record in sector 0.
+    pub fn mbr(&self) -> &Mbr {
+        &self.mbr
+    }
+
     /// The disk's GUID.
     pub fn disk(&self) -> Uuid {
         self.disk
@@ -286,6 +305,13 @@ impl Gpt {
     /// The first and the last sector that partitions may use.
     pub fn usable(&self) -> (u64, u64) {
         (2 + ENTRY_SECTORS, self.sectors - ENTRY_SECTORS - 2)
+    }
+
+    /// Changes a partition's attribute bits; returns those it had, `None` if there is no such
+    /// partition.
+    pub fn set_attributes(&mut self, number: u32, attributes: Attributes) -> Option<Attributes> {
+        let partition = self.partitions.get_mut(&number)?;
+        Some(std::mem::replace(&mut partition.attributes, attributes))
     }
 
     /// Adds a partition where it says.
@@ -353,13 +379,13 @@ impl Gpt {
     }
 
     /// The table as bytes, in an order that survives a power cut between any two writes: the whole
-    /// backup, then the primary's entries, then protective MBR and primary header. Sync after each.
+    /// backup, then the primary's entries, then sector 0 and the primary header. Sync after each.
     pub fn to_extents(&self) -> Vec<Extent<'static>> {
         let entries = self.entries();
         let last = self.sectors - 1;
         let mut backup = entries.clone();
         backup.extend(self.header(&entries, last, 1, last - ENTRY_SECTORS));
-        let mut start = self.protective_mbr();
+        let mut start = self.mbr.bytes().to_vec();
         start.extend(self.header(&entries, 1, last, 2));
         let at = |lba: u64, bytes: Vec<u8>| Extent { at: lba * 512, bytes: bytes.into() };
         vec![at(last - ENTRY_SECTORS, backup), at(2, entries), at(0, start)]
@@ -400,18 +426,6 @@ impl Gpt {
         let sum = crc32fast::hash(&header[..HEADER_LENGTH as usize]);
         put(&mut header, 16, &sum.to_le_bytes());
         header
-    }
-
-    /// One entry of type 0xEE over the whole disk, so that old tools see it as taken.
-    fn protective_mbr(&self) -> Vec<u8> {
-        let mut mbr = vec![0; SECTOR];
-        let length = u32::try_from(self.sectors - 1).unwrap_or(u32::MAX);
-        // Cylinder, head, sector of the first sector, and "beyond counting" for the last.
-        put(&mut mbr, 446, &[0, 0x00, 0x02, 0x00, 0xEE, 0xFF, 0xFF, 0xFF]);
-        put(&mut mbr, 454, &1u32.to_le_bytes());
-        put(&mut mbr, 458, &length.to_le_bytes());
-        put(&mut mbr, 510, &[0x55, 0xAA]);
-        mbr
     }
 }
 

@@ -10,6 +10,7 @@ pub mod fat;
 mod field;
 pub mod gpt;
 pub mod layout;
+pub mod mbr;
 pub mod qcow2;
 pub mod slot;
 pub mod squashfs;

@@ -7,6 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use formats::gpt::{Gpt, HEAD, ParseError, TAIL};
+use formats::mbr::Mbr;
 use model::{Bytes, Sector512};
 use rustix::mount::{MountFlags, mount};
 
@@ -89,12 +90,14 @@ impl Disk {
             file.read_exact_at(&mut bytes, at).map_err(fail("read"))?;
             Ok(bytes)
         };
-        match Gpt::parse(&read(0, HEAD)?, size) {
+        let head = read(0, HEAD)?;
+        match Gpt::parse(&head, size) {
             Ok(table) => Ok(table),
             Err(source) => {
                 let end = size.0 / 512 * 512;
                 let tail = read(end.saturating_sub(TAIL.0), TAIL)?;
                 Gpt::parse_backup(&tail, size)
+                    .map(|table| table.guarded_by(Mbr::parse(&head)))
                     .map_err(|_| BlockError::Table { path: self.path.clone(), source })
             }
         }

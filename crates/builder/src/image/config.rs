@@ -4,19 +4,20 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use formats::fat::{self, Files, ReadError, Volume, WriteError};
+use formats::fat::{self, Files, ReadError, ReplaceError, Volume};
 use formats::gpt::{self, Gpt, ParseError};
 use formats::layout::Role;
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
-/// The label of the volume.
-pub(super) const LABEL: &str = "EVE";
+use super::known::{self, Unusable};
+
 /// The file of the default folder that explains it and stays out of the partition.
 pub(super) const EXPLANATION: &str = "README.md";
 
-const SERIAL: u32 = 0x4556_4544;
 /// No file of a CONFIG partition is larger.
 const FILE_MAX: u64 = 4 << 20;
+/// No CONFIG partition is larger, in any profile.
+const VOLUME_MAX: Bytes = Bytes::mib(32);
 const DEPTH_MAX: usize = 8;
 
 /// Why a CONFIG partition cannot be made or changed.
@@ -40,9 +41,25 @@ pub enum ConfigError {
         /// What is wrong with it, as a verb.
         what: String,
     },
-    /// The files do not make a volume.
-    #[error("cannot make the CONFIG partition")]
-    Volume(#[from] WriteError),
+    /// A file that is known, with something in it that no node could use.
+    #[error("a file would be of no use to a node")]
+    Unusable(#[from] Unusable),
+    /// The files do not go into the partition that is there.
+    #[error("cannot change the CONFIG partition of {path}")]
+    Replace {
+        /// The disk.
+        path: PathBuf,
+        /// Why not.
+        source: ReplaceError,
+    },
+    /// A file that was to be removed is not there.
+    #[error("the CONFIG partition of {path} has no file {name}")]
+    Missing {
+        /// The disk.
+        path: PathBuf,
+        /// The file.
+        name: String,
+    },
     /// The disk has no table.
     #[error("{path} has no partition table that can be used")]
     Table {
@@ -54,6 +71,14 @@ pub enum ConfigError {
     /// The table names no such partition.
     #[error("{0} has no CONFIG partition")]
     None(PathBuf),
+    /// The partition is larger than any that was ever made.
+    #[error("the CONFIG partition of {path} has {size}")]
+    Large {
+        /// The disk.
+        path: PathBuf,
+        /// How large it is.
+        size: Bytes,
+    },
     /// The partition holds something else.
     #[error("the CONFIG partition of {path} cannot be read")]
     Old {
@@ -74,15 +99,44 @@ impl Diagnose for ConfigError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
             ConfigError::File { .. } => "check that the path is right and may be used",
-            ConfigError::Unfit { .. } | ConfigError::Volume(_) => {
-                "take the file out of the folder given with --conf"
-            }
-            ConfigError::Table { .. } | ConfigError::None(_) | ConfigError::Old { .. } => {
-                "give a raw disk image that `eve build live` made"
-            }
+            ConfigError::Unfit { .. } => "take the file out of the folder given with --conf",
+            ConfigError::Unusable(_) => "correct the file",
+            ConfigError::Replace { .. } => "leave files out, or build the image anew with them",
+            ConfigError::Missing { .. } => "see what is there with --list",
+            ConfigError::Table { .. }
+            | ConfigError::None(_)
+            | ConfigError::Large { .. }
+            | ConfigError::Old { .. } => "give a raw disk image that `eve build live` made",
         };
         Diagnosis::of(Who::Operator, advice)
     }
+}
+
+/// The empty file that tells in a CONFIG partition of which day and version it is.
+pub(super) fn origin(version: &str, time: u64) -> String {
+    format!("origin.{}.{version}", day(time))
+}
+
+/// The day of a time in seconds since 1970, in UTC: `2026-11-22`.
+fn day(time: u64) -> String {
+    let leap = |y: u64| y.is_multiple_of(4) && (!y.is_multiple_of(100) || y.is_multiple_of(400));
+    // A later time is a mistake, and would be counted up to.
+    const LAST: u64 = 253_402_300_799; // of the year 9999
+    let (mut year, mut days) = (1970_u64, time.min(LAST) / 86_400);
+    while days >= if leap(year) { 366 } else { 365 } {
+        days -= if leap(year) { 366 } else { 365 };
+        year += 1;
+    }
+    let lengths = [31, if leap(year) { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 1;
+    for length in lengths {
+        if days < length {
+            break;
+        }
+        days -= length;
+        month += 1;
+    }
+    format!("{year}-{month:02}-{:02}", days + 1)
 }
 
 /// The files of a folder and all below, by path, but for its [`EXPLANATION`].
@@ -93,47 +147,69 @@ pub fn read_folder(folder: &Path) -> Result<Files, ConfigError> {
     Ok(files)
 }
 
-/// A CONFIG volume with these files. All its times are `time`, in seconds since 1970.
-pub(super) fn volume(size: Bytes, time: u64) -> Volume {
-    Volume { size, label: LABEL.to_owned(), serial: SERIAL, time }
-}
-
 /// The files in the CONFIG partition of a finished raw disk.
 pub fn get_config(disk: &Path) -> Result<Files, ConfigError> {
     let mut file = File::open(disk).map_err(ConfigError::file("open", disk))?;
-    read_partition(&mut file, disk).map(|(_, _, files)| files)
+    let (_, bytes) = read_partition(&mut file, disk)?;
+    parse(&bytes, disk).map(|(_, files)| files)
 }
 
 /// Adds these files to the CONFIG partition of a finished raw disk, or replaces those that are
 /// there. Nothing else on the disk changes. The disk must not be in use.
 pub fn set_config(disk: &Path, files: &Files) -> Result<(), ConfigError> {
-    let write = ConfigError::file("write", disk);
+    edit_config(disk, files, &[])
+}
+
+/// Adds, replaces and removes files in the CONFIG partition of a finished raw disk, or of an
+/// installer's. Nothing else on the disk changes. The disk must not be in use.
+///
+/// A power cut leaves all of the old files or all of the new ones: the new volume is written and
+/// synced beside the old one inside the partition, then one sector leads to it (see
+/// [`fat::replace`]).
+pub fn edit_config(disk: &Path, set: &Files, remove: &[String]) -> Result<(), ConfigError> {
+    known::check(set)?;
     let mut file = File::options()
         .read(true)
         .write(true)
         .open(disk)
         .map_err(ConfigError::file("open", disk))?;
-    let (at, volume, mut all) = read_partition(&mut file, disk)?;
-    all.extend(files.iter().map(|(path, body)| (path.clone(), body.clone())));
-    let bytes = fat::render(&volume, &all)?;
-    file.seek(SeekFrom::Start(at.0)).map_err(&write)?;
-    file.write_all(&bytes).map_err(&write)?;
-    file.sync_all().map_err(&write)
+    let (at, bytes) = read_partition(&mut file, disk)?;
+    let (volume, mut all) = parse(&bytes, disk)?;
+    for name in remove {
+        let missing = || ConfigError::Missing { path: disk.to_owned(), name: name.clone() };
+        all.remove(name).ok_or_else(missing)?;
+    }
+    all.extend(set.iter().map(|(path, body)| (path.clone(), body.clone())));
+    let change = fat::replace(&bytes, &volume, &all)
+        .map_err(|source| ConfigError::Replace { path: disk.to_owned(), source })?;
+    for extent in [&change.body, &change.switch, &change.wipe] {
+        file.seek(SeekFrom::Start(at.0 + extent.at))
+            .and_then(|_| file.write_all(&extent.bytes))
+            .and_then(|()| file.sync_all())
+            .map_err(ConfigError::file("write", disk))?;
+    }
+    Ok(())
 }
 
-fn read_partition(file: &mut File, disk: &Path) -> Result<(Bytes, Volume, Files), ConfigError> {
+/// Where the partition lies, and its bytes.
+fn read_partition(file: &mut File, disk: &Path) -> Result<(Bytes, Vec<u8>), ConfigError> {
     let read = ConfigError::file("read", disk);
     let size = file.seek(SeekFrom::End(0)).map(Bytes).map_err(&read)?;
     let head = read_at(file, Bytes(0), gpt::HEAD).map_err(&read)?;
     let table = Gpt::parse(&head, size)
         .map_err(|source| ConfigError::Table { path: disk.to_owned(), source })?;
-    let found = table.by_name(Role::Config.name());
+    let found = [Role::Config, Role::InstallerConfig].into_iter().find_map(|r| r.find(&table));
     let (_, partition) = found.ok_or_else(|| ConfigError::None(disk.to_owned()))?;
-    let (at, length) = (partition.offset(), partition.length());
-    let bytes = read_at(file, at, length).map_err(&read)?;
-    let old = |source| ConfigError::Old { path: disk.to_owned(), source };
-    let (volume, files) = fat::read(&bytes).map_err(old)?;
-    Ok((at, volume, files))
+    let length = partition.length();
+    if length > VOLUME_MAX {
+        return Err(ConfigError::Large { path: disk.to_owned(), size: length });
+    }
+    let bytes = read_at(file, partition.offset(), length).map_err(&read)?;
+    Ok((partition.offset(), bytes))
+}
+
+fn parse(bytes: &[u8], disk: &Path) -> Result<(Volume, Files), ConfigError> {
+    fat::read(bytes).map_err(|source| ConfigError::Old { path: disk.to_owned(), source })
 }
 
 fn read_at(file: &mut File, at: Bytes, length: Bytes) -> io::Result<Vec<u8>> {

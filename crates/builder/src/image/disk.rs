@@ -1,62 +1,50 @@
-//! Live disks: raw and QCOW2. Free space stays a hole in the file.
+//! Raw disks: a partition table and what fills its partitions. What nothing fills is zero, and a
+//! hole in the file.
+//!
+//! A [`Disk`] is a value; [`write`] makes a file of it.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use formats::gpt::AddError;
-use formats::layout::{Profile, Role};
+use formats::gpt::Gpt;
+use formats::layout::{PlanError, Role};
 use formats::{Extent, fat, qcow2};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
-use super::Arch;
-use super::config::LABEL;
-
-const ESP_SERIAL: u32 = 0x4556_4553;
 const CHUNK: usize = 1 << 20;
+/// A piece of zeroes of this length is not written.
 const HOLE: usize = 4096;
 
-/// What goes onto a live disk.
+/// A disk that is to be written.
 #[derive(Debug)]
-pub(super) struct Parts<'a> {
-    /// Sizes of the partitions.
-    pub profile: Profile,
-    /// Says what the firmware looks for.
-    pub arch: Arch,
-    /// The slot image.
-    pub slot: &'a Path,
-    /// The unified kernel image that the firmware starts.
-    pub uki: &'a Path,
-    /// The files of the CONFIG partition.
-    pub config: &'a fat::Files,
-    /// All times in FAT volumes, in seconds since 1970.
-    pub time: u64,
+pub(super) struct Disk<'a> {
+    table: Gpt,
+    pieces: Vec<Piece<'a>>,
+}
+
+/// Bytes of a disk, and where they lie.
+#[derive(Debug)]
+struct Piece<'a> {
+    at: u64,
+    from: Content<'a>,
+}
+
+#[derive(Debug)]
+enum Content<'a> {
+    Bytes(Cow<'a, [u8]>),
+    /// A file, all of it.
+    File(&'a Path),
 }
 
 /// Why there is no disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
-    /// The slot image does not fit.
-    #[error("the slot image takes {need}, a slot of profile {profile} has {have}: {over} too much")]
-    TooBig {
-        /// The image.
-        need: Bytes,
-        /// The slot.
-        have: Bytes,
-        /// The difference.
-        over: Bytes,
-        /// The profile's name.
-        profile: &'static str,
-    },
-    /// The profile makes no table.
-    #[error("the profile {profile} makes no partition table")]
-    Table {
-        /// The profile's name.
-        profile: &'static str,
-        /// Why not.
-        source: AddError,
-    },
+    /// The profile makes no such disk.
+    #[error("cannot lay out the disk")]
+    Plan(#[from] PlanError),
     /// Files that do not fit.
     #[error("cannot make the partition {partition}")]
     Volume {
@@ -64,6 +52,16 @@ pub enum DiskError {
         partition: &'static str,
         /// Why not.
         source: fat::WriteError,
+    },
+    /// Something that is larger than its place.
+    #[error("{path} takes {need}, its place on the disk has {have}")]
+    Place {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        need: Bytes,
+        /// What there is.
+        have: Bytes,
     },
     /// Reading or writing failed.
     #[error("cannot {doing} {path}")]
@@ -86,14 +84,22 @@ impl DiskError {
 impl Diagnose for DiskError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
-            DiskError::TooBig { .. } => "leave packages out, or choose a profile with larger slots",
+            DiskError::Plan(PlanError::TooBig { .. }) => {
+                "leave packages out, or choose a profile with larger slots"
+            }
+            DiskError::Plan(PlanError::TooSmall { .. }) => {
+                "take a larger disk, or a profile with smaller partitions"
+            }
+            DiskError::Plan(PlanError::Table { .. }) => {
+                return Diagnosis::of(Who::Developer, "correct the profile");
+            }
             DiskError::Volume { source, .. } => match source {
                 fat::WriteError::Full { .. } | fat::WriteError::RootFull { .. } => {
                     "leave files out, or choose a larger profile"
                 }
                 _ => "give the file another name or place",
             },
-            DiskError::Table { .. } => return Diagnosis::of(Who::Developer, "correct the profile"),
+            DiskError::Place { .. } => "take a smaller file",
             DiskError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space, or write elsewhere with --out"
             }
@@ -103,34 +109,79 @@ impl Diagnose for DiskError {
     }
 }
 
-/// Writes a raw live disk to `path`. It appears there only when it is whole.
-pub(super) fn write_raw(parts: &Parts<'_>, path: &Path) -> Result<Bytes, DiskError> {
-    let profile = parts.profile;
-    let table =
-        profile.live().map_err(|source| DiskError::Table { profile: profile.name, source })?;
-    let about = std::fs::metadata(parts.slot).map_err(DiskError::file("read", parts.slot))?;
-    let (need, have) = (Bytes(about.len()), profile.slot);
-    if need > have {
-        let over = Bytes(need.0 - have.0);
-        return Err(DiskError::TooBig { need, have, over, profile: profile.name });
+impl<'a> Disk<'a> {
+    /// A disk with this table and nothing in it.
+    pub(super) fn new(table: Gpt) -> Disk<'a> {
+        let pieces = table.to_extents().into_iter().map(|e| Piece::of(Bytes(0), e)).collect();
+        Disk { table, pieces }
     }
-    let uki = std::fs::read(parts.uki).map_err(DiskError::file("read", parts.uki))?;
-    let esp_files = fat::Files::from([(format!("EFI/BOOT/{}", parts.arch.loader()), uki)]);
-    let esp = volume(Role::Esp, profile.esp, ESP_SERIAL, &esp_files, parts.time)?;
-    let config = super::config::volume(profile.config, parts.time);
-    let config = fat::write(&config, parts.config)
-        .map_err(|source| DiskError::Volume { partition: Role::Config.name(), source })?;
-    let offset =
-        |role: Role| table.partitions().get(&role.number()).map(|p| p.offset()).unwrap_or_default();
+
+    /// Its size.
+    pub(super) fn size(&self) -> Bytes {
+        self.table.size()
+    }
+
+    /// Makes a FAT volume of these files in the partition of this role, if the disk has one.
+    pub(super) fn volume(
+        &mut self,
+        role: Role,
+        files: &'a fat::Files,
+        time: u64,
+    ) -> Result<(), DiskError> {
+        let Some((at, length)) = self.place(role) else { return Ok(()) };
+        let Some(volume) = role.volume(length, time) else { return Ok(()) };
+        let extents = fat::write(&volume, files)
+            .map_err(|source| DiskError::Volume { partition: role.name(), source })?;
+        self.pieces.extend(extents.into_iter().map(|e| Piece::of(at, e)));
+        Ok(())
+    }
+
+    /// Puts a file at the start of the partition of this role, if the disk has one.
+    pub(super) fn image(&mut self, role: Role, path: &'a Path) -> Result<(), DiskError> {
+        match self.place(role) {
+            Some((at, length)) => self.file(at, length, path),
+            None => Ok(()),
+        }
+    }
+
+    /// Puts a file at `at`, where it may take `room`.
+    pub(super) fn file(&mut self, at: Bytes, room: Bytes, path: &'a Path) -> Result<(), DiskError> {
+        let about = std::fs::metadata(path).map_err(DiskError::file("read", path))?;
+        let need = Bytes(about.len());
+        if need > room {
+            return Err(DiskError::Place { path: path.to_owned(), need, have: room });
+        }
+        self.pieces.push(Piece { at: at.0, from: Content::File(path) });
+        Ok(())
+    }
+
+    fn place(&self, role: Role) -> Option<(Bytes, Bytes)> {
+        role.find(&self.table).map(|(_, p)| (p.offset(), p.length()))
+    }
+}
+
+impl<'a> Piece<'a> {
+    fn of(base: Bytes, extent: Extent<'a>) -> Piece<'a> {
+        Piece { at: base.0 + extent.at, from: Content::Bytes(extent.bytes) }
+    }
+}
+
+/// Writes a raw disk to `path`. It appears there only when it is whole.
+pub(super) fn write(disk: &Disk<'_>, path: &Path) -> Result<(), DiskError> {
     whole(path, |file| {
-        let write = DiskError::file("write", path);
-        file.set_len(table.size().0).map_err(&write)?;
-        write_extents(file, Bytes(0), &table.to_extents()).map_err(&write)?;
-        write_extents(file, offset(Role::Esp), &esp).map_err(&write)?;
-        write_extents(file, offset(Role::Config), &config).map_err(&write)?;
-        copy_sparse(parts.slot, file, offset(Role::ImgA), path)
-    })?;
-    Ok(table.size())
+        file.set_len(disk.size().0).map_err(DiskError::file("write", path))?;
+        disk.pieces.iter().try_for_each(|piece| put(piece, file, path))
+    })
+}
+
+fn put(piece: &Piece<'_>, to: &mut File, target: &Path) -> Result<(), DiskError> {
+    match &piece.from {
+        Content::Bytes(bytes) => to
+            .seek(SeekFrom::Start(piece.at))
+            .and_then(|_| to.write_all(bytes))
+            .map_err(DiskError::file("write", target)),
+        Content::File(path) => copy_sparse(path, to, piece.at, target),
+    }
 }
 
 /// Writes a raw disk as QCOW2 of `size`, or of its own if that is larger, to `path`. It appears
@@ -157,7 +208,11 @@ pub(super) fn write_volume(
     whole(path, |file| {
         let write = DiskError::file("write", path);
         file.set_len(volume.size.0).map_err(&write)?;
-        write_extents(file, Bytes(0), &extents).map_err(&write)
+        for extent in &extents {
+            file.seek(SeekFrom::Start(extent.at)).map_err(&write)?;
+            file.write_all(&extent.bytes).map_err(&write)?;
+        }
+        Ok(())
     })
 }
 
@@ -199,32 +254,12 @@ pub(super) fn own_name() -> String {
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-fn volume<'a>(
-    role: Role,
-    size: Bytes,
-    serial: u32,
-    files: &'a fat::Files,
-    time: u64,
-) -> Result<Vec<Extent<'a>>, DiskError> {
-    let volume = fat::Volume { size, label: LABEL.to_owned(), serial, time };
-    fat::write(&volume, files)
-        .map_err(|source| DiskError::Volume { partition: role.name(), source })
-}
-
-fn write_extents(file: &mut File, base: Bytes, extents: &[Extent<'_>]) -> io::Result<()> {
-    for extent in extents {
-        file.seek(SeekFrom::Start(base.0 + extent.at))?;
-        file.write_all(&extent.bytes)?;
-    }
-    Ok(())
-}
-
 /// Copies a file to `at` in `to`, which is zero there; zeroes are skipped.
-fn copy_sparse(from: &Path, to: &mut File, at: Bytes, target: &Path) -> Result<(), DiskError> {
+fn copy_sparse(from: &Path, to: &mut File, at: u64, target: &Path) -> Result<(), DiskError> {
     let (read, write) = (DiskError::file("read", from), DiskError::file("write", target));
     let mut source = File::open(from).map_err(&read)?;
     let mut buffer = vec![0; CHUNK];
-    let mut at = at.0;
+    let mut at = at;
     loop {
         let got = source.read(&mut buffer).map_err(&read)?;
         if got == 0 {

@@ -7,17 +7,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use formats::fat::Files;
+use formats::layout::{Purpose, Role, Want};
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
 use super::cache::{Done, Steps};
-use super::disk::{self, Parts};
+use super::disk::{self, Disk, DiskError};
 use super::rootfs::Rootfs;
 use super::slot::{self, SlotFacts};
 use super::squashfs::{Mksquashfs, Options, Writer};
 use super::{
-    Facts, FileFacts, Format, ImageError, Progress, Request, Source, StepFacts, config as conf,
-    source,
+    ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source, StepFacts,
+    config as conf, known, source,
 };
 use crate::pkg::{self, Package};
 
@@ -52,7 +53,7 @@ pub fn slot(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageEr
 pub fn config(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
     let mut run = Run::start(request, progress)?;
     let files = run.config_files()?;
-    run.put_config(&files, request.time.unwrap_or(0))?;
+    run.put_config(&files)?;
     run.finish()
 }
 
@@ -63,7 +64,7 @@ pub fn live(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageEr
     let slot = run.slot()?;
     let files = run.config_files()?;
     run.put_slot(&slot)?;
-    run.put_config(&files, slot.time)?;
+    run.put_config(&files)?;
     run.disk(&slot, &files)?;
     run.finish()
 }
@@ -207,39 +208,53 @@ impl<'a> Run<'a> {
         Ok(Slot { image, uki, facts, time, _held: made })
     }
 
+    /// What goes into CONFIG: folders in their order, then single files, and what says of when it is.
     fn config_files(&self) -> Result<Files, ImageError> {
         let mut files = Files::new();
         for folder in &self.request.conf {
             files.extend(conf::read_folder(folder)?);
         }
         files.extend(self.request.set.clone());
+        known::check(&files).map_err(ConfigError::from)?;
+        files.insert(conf::origin(&self.request.version, self.config_time()), Vec::new());
         Ok(files)
+    }
+
+    /// Time of the CONFIG volume. It does not come from the root file system: config.img is the same
+    /// whether it is built alone or with a disk.
+    fn config_time(&self) -> u64 {
+        self.request.time.unwrap_or(0)
     }
 
     fn put_slot(&mut self, slot: &Slot) -> Result<(), ImageError> {
         self.put(&slot.image, SLOT, Some(slot.facts.digest))
     }
 
-    fn put_config(&mut self, files: &Files, time: u64) -> Result<(), ImageError> {
-        let volume = conf::volume(self.request.profile.config, time);
-        disk::write_volume(&volume, files, &self.facts.folder.join("config.img"))?;
-        self.note("config.img", volume.size, None);
+    fn put_config(&mut self, files: &Files) -> Result<(), ImageError> {
+        let time = self.config_time();
+        let size = self.request.profile.config;
+        if let Some(volume) = Role::Config.volume(size, time) {
+            disk::write_volume(&volume, files, &self.facts.folder.join("config.img"))?;
+            self.note("config.img", size, None);
+        }
         Ok(())
     }
 
     fn disk(&mut self, slot: &Slot, config: &Files) -> Result<(), ImageError> {
         let started = self.begin("writing the live disk");
-        let parts = Parts {
-            profile: self.request.profile,
-            arch: self.request.arch,
-            slot: &slot.image,
-            uki: &slot.uki,
-            config,
-            time: slot.time,
-        };
+        let want = Want { image: slot.facts.size, ..Want::default() };
+        let table = self.request.profile.plan(Purpose::Live, &want).map_err(DiskError::from)?;
+        let uki = fs::read(&slot.uki).map_err(ImageError::file("read", &slot.uki))?;
+        let loader = format!("EFI/BOOT/{}", self.request.arch.loader());
+        let (esp, empty) = (Files::from([(loader, uki)]), Files::new());
+        let mut disk = Disk::new(table);
+        disk.volume(Role::Esp, &esp, slot.time)?;
+        disk.volume(Role::EspB, &empty, slot.time)?;
+        disk.volume(Role::Config, config, self.config_time())?;
+        disk.image(Role::ImgA, &slot.image)?;
         let raw = self.facts.folder.join("live.raw");
-        let size = disk::write_raw(&parts, &raw)?;
-        self.note("live.raw", size, None);
+        disk::write(&disk, &raw)?;
+        self.note("live.raw", disk.size(), None);
         self.end("live.raw", started, false);
         if self.request.formats.contains(&Format::Qcow2) {
             let started = self.begin("writing the live disk as QCOW2");

@@ -143,16 +143,29 @@ fn the_config_of_a_finished_disk_can_be_changed() {
     let disk = facts.folder.join("live.raw");
     let before = fs::read(&disk).unwrap();
     let names = |files: &formats::fat::Files| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(&image::get_config(&disk).unwrap()), ["DevicePortConfig/a.json", "server"]);
+    let origin = format!("origin.1970-01-01.{}", small::VERSION);
+    assert_eq!(
+        names(&image::get_config(&disk).unwrap()),
+        ["DevicePortConfig/a.json", &origin, "server"]
+    );
     let new =
         [("server".to_owned(), b"10.0.2.2:8443".to_vec()), ("soft_serial".into(), b"7".into())];
     image::set_config(&disk, &new.into()).unwrap();
     let files = image::get_config(&disk).unwrap();
-    assert_eq!(names(&files), ["DevicePortConfig/a.json", "server", "soft_serial"]);
+    assert_eq!(names(&files), ["DevicePortConfig/a.json", &origin, "server", "soft_serial"]);
     assert_eq!(files["server"], b"10.0.2.2:8443");
     let after = fs::read(&disk).unwrap();
     let (from, to) = (65 << 20, 70 << 20);
     assert!(before[..from] == after[..from] && before[to..] == after[to..]);
+    let remove = ["soft_serial".to_owned()];
+    image::edit_config(&disk, &Default::default(), &remove).unwrap();
+    let files = image::get_config(&disk).unwrap();
+    assert_eq!(names(&files), ["DevicePortConfig/a.json", &origin, "server"]);
+    let missing = image::edit_config(&disk, &Default::default(), &remove).unwrap_err();
+    assert!(missing.to_string().ends_with("has no file soft_serial"), "{missing}");
+    let bad = [("server".to_owned(), b"https://a.example".to_vec())];
+    let refused = image::set_config(&disk, &bad.into()).unwrap_err();
+    assert!(model::chain(&refused).contains("server in the CONFIG partition is not"), "{refused}");
     let slot = facts.folder.join("slot.img");
     let refused = image::set_config(&slot, &Default::default()).unwrap_err();
     assert!(refused.to_string().ends_with("has no partition table that can be used"));

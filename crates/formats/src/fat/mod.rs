@@ -3,11 +3,12 @@
 //!
 //! A volume is a value: its [`Volume`] description and its files. Writing it gives extents, so that
 //! free space stays a hole in a sparse disk; the same value gives the same bytes. To change a file
-//! in a finished volume, read it, change the value and write it back. There is no editing in place
-//! and no time other than the one the volume is given.
+//! in a finished volume, read it, change the value and [`replace`] what is there. There is no time
+//! other than the one the volume is given.
 
 mod name;
 mod read;
+mod replace;
 mod write;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use model::Bytes;
 
 pub use read::{ReadError, read};
+pub use replace::{ReplaceError, Replacement, replace};
 pub use write::{WriteError, render, write};
 
 /// Files by path: names joined by `/`, none in front. A path that ends in `/` is an empty folder;

@@ -69,6 +69,33 @@ pub fn read(bytes: &[u8]) -> Result<(Volume, Files), ReadError> {
     Ok((volume, files))
 }
 
+/// Which bytes of a volume are in use behind its boot sector.
+pub(super) struct Taken {
+    /// Where its tables start.
+    pub start: u64,
+    /// Where its last used cluster ends.
+    pub end: u64,
+    /// What the boot sector says of the volume's length.
+    pub size: u64,
+    /// Whether it is FAT32.
+    pub large: bool,
+}
+
+/// Reads a whole volume to see what it uses.
+pub(super) fn taken(bytes: &[u8]) -> Result<Taken, ReadError> {
+    let mut reader = Reader::open(bytes)?;
+    let root = reader.root()?;
+    reader.folder(&root, "", 0, &mut Files::new())?;
+    let data = reader.root_at + reader.root_sectors * SECTOR;
+    let used = reader.seen.last().map_or(0, |last| u64::from(*last) - 1);
+    Ok(Taken {
+        start: reader.table_at as u64,
+        end: data + used * reader.per_cluster * SECTOR,
+        size: reader.sectors * SECTOR,
+        large: reader.width == Width::Fat32,
+    })
+}
+
 struct Reader<'a> {
     bytes: &'a [u8],
     width: Width,

@@ -95,6 +95,65 @@ fn a_chain_that_runs_in_a_circle_is_refused() {
     assert_eq!(read(&bytes).map(|_| ()), circle);
 }
 
+fn apply(volume: &mut [u8], extent: &crate::Extent<'_>) {
+    let at = usize::try_from(extent.at).unwrap();
+    volume[at..at + extent.bytes.len()].copy_from_slice(&extent.bytes);
+}
+
+#[test]
+fn a_power_cut_at_any_sector_leaves_the_old_files_or_the_new() {
+    let about = volume(5);
+    let mut bytes = render(&about, &files(&[("server", 20), ("a/long name.pem", 3000)])).unwrap();
+    // Several changes one after the other: the content moves to and fro.
+    for round in 0..4 {
+        let (_, old) = read(&bytes).unwrap();
+        let mut new = old.clone();
+        new.insert("soft_serial".into(), body("serial", 10 + round));
+        new.insert(format!("more/{round}.json"), body("json", 700 * round));
+        new.remove("a/long name.pem");
+        let change = replace(&bytes, &about, &new).unwrap();
+        for (extent, switched) in
+            [(&change.body, false), (&change.switch, true), (&change.wipe, true)]
+        {
+            for cut in (0..extent.bytes.len()).step_by(512) {
+                let mut torn = bytes.clone();
+                apply(
+                    &mut torn,
+                    &crate::Extent { at: extent.at, bytes: extent.bytes[..cut].into() },
+                );
+                let whole = switched && (cut > 0 || extent.at > 0);
+                let (_, found) = read(&torn).unwrap();
+                assert!(found == if whole { new.clone() } else { old.clone() }, "{round} {cut}");
+            }
+            apply(&mut bytes, extent);
+        }
+        let (have, found) = read(&bytes).unwrap();
+        assert_eq!(have, about);
+        assert!(found == new);
+    }
+}
+
+#[test]
+fn nothing_of_the_old_content_stays() {
+    let old = files(&[("secret", 4000)]);
+    let mut bytes = render(&volume(5), &old).unwrap();
+    let change = replace(&bytes, &volume(5), &files(&[("server", 9)])).unwrap();
+    for extent in [&change.body, &change.switch, &change.wipe] {
+        apply(&mut bytes, extent);
+    }
+    let secret = &old["secret"][..64];
+    assert!(!bytes.windows(64).any(|w| w == secret));
+}
+
+#[test]
+fn content_that_does_not_fit_beside_the_old_one_is_refused() {
+    let bytes = render(&volume(5), &files(&[("a", 3 << 20)])).unwrap();
+    let refused = replace(&bytes, &volume(5), &files(&[("a", 3 << 20), ("b", 1)]));
+    assert!(matches!(refused, Err(ReplaceError::Room { .. })), "{refused:?}");
+    let large = render(&volume(64), &files(&[("a", 1)])).unwrap();
+    assert_eq!(replace(&large, &volume(64), &Files::new()), Err(ReplaceError::Large));
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
 

@@ -53,8 +53,17 @@ pub enum WriteError {
 
 /// The volume as extents in ascending order; all else is zero.
 pub fn write<'a>(volume: &Volume, files: &'a Files) -> Result<Vec<Extent<'a>>, WriteError> {
+    write_behind(volume, files, None)
+}
+
+/// The same with so many sectors in front of the tables; `None`: as few as there must be.
+pub(super) fn write_behind<'a>(
+    volume: &Volume,
+    files: &'a Files,
+    reserved: Option<u16>,
+) -> Result<Vec<Extent<'a>>, WriteError> {
     let label = label_of(&volume.label)?;
-    let shape = Shape::of(volume.size)?;
+    let shape = Shape::of(volume.size, reserved)?;
     let root = tree(files)?;
     let mut writer = Writer {
         stamp: stamp(volume.time),
@@ -78,6 +87,12 @@ pub fn render(volume: &Volume, files: &Files) -> Result<Vec<u8>, WriteError> {
     Ok(bytes)
 }
 
+/// Where a volume's clusters begin.
+pub(super) fn data_at(volume: &Volume, reserved: u16) -> Result<u64, WriteError> {
+    let shape = Shape::of(volume.size, Some(reserved))?;
+    Ok(shape.root_at() + u64::from(shape.root) * SECTOR)
+}
+
 /// Where the parts of a volume lie, in sectors.
 #[derive(Debug, Clone, Copy)]
 struct Shape {
@@ -93,7 +108,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(size: Bytes) -> Result<Shape, WriteError> {
+    fn of(size: Bytes, reserved: Option<u16>) -> Result<Shape, WriteError> {
         let bad = || WriteError::Size(size);
         let sectors = size.to_sectors().ok_or_else(bad)?.0;
         // The sizes of clusters are those that mkfs.fat gives to fixed disks.
@@ -105,7 +120,8 @@ impl Shape {
             s if s <= Bytes::gib(32) => (true, 32),
             _ => return Err(bad()),
         };
-        let (reserved, root) = if big { (32, 0) } else { (1, 32) };
+        let (least, root) = if big { (32, 0) } else { (1, 32) };
+        let reserved = reserved.unwrap_or(least).max(least);
         let fixed = u64::from(reserved) + u64::from(root);
         // The smallest table that can name every cluster which the table itself leaves room for.
         let mut table = 1;
@@ -125,7 +141,7 @@ impl Shape {
         Ok(Shape {
             width,
             sectors: narrow(sectors)?,
-            reserved,
+            reserved: reserved.into(),
             per_cluster,
             table: narrow(table)?,
             root,
@@ -385,8 +401,7 @@ fn boot_sector(shape: &Shape, serial: u32, label: Short) -> Vec<u8> {
     put(&mut boot, 3, b"EVE-OS  ");
     put(&mut boot, 11, &512u16.to_le_bytes());
     boot[13] = shape.per_cluster;
-    // `reserved` is 1 or 32, `root` 0 or 32: their lower bytes say it all.
-    boot[14] = shape.reserved.to_le_bytes()[0];
+    put(&mut boot, 14, &shape.reserved.to_le_bytes()[..2]);
     boot[16] = 2; // tables
     let root_entries = shape.root * 16;
     put(&mut boot, 17, &root_entries.to_le_bytes()[..2]);

@@ -2,4 +2,5 @@
 
 mod disk;
 mod program;
+mod table;
 mod tools;
