@@ -1,4 +1,4 @@
-//! `eve build`: root file systems, slot images, CONFIG volumes and live disks.
+//! `eve build`: root file systems, slot images, CONFIG volumes, live disks and installers.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use formats::fat::Files;
 use formats::layout::Profile;
 use model::Bytes;
 
+use crate::edit;
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::places;
 use crate::steps::Steps;
@@ -19,6 +20,7 @@ use crate::steps::Steps;
 /// inputs did not change are not done again.
 ///
 /// Example: eve build live --set soft_serial=12345
+/// Example: eve build config --in installer.raw --set server=controller.example --file bootstrap-config.pb
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, disable_version_flag = true)]
 pub(crate) struct Args {
@@ -64,6 +66,14 @@ pub(crate) struct Args {
     /// Size of the virtual disk in MiB; by default that of the profile
     #[arg(long, env = "MEDIA_SIZE", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 25))]
     media_size: Option<u64>,
+    /// Change the live.raw that is there into what a clean build would make, instead of making it anew
+    #[arg(long, env = "LIVE_UPDATE", value_parser = clap::builder::FalseyValueParser::new())]
+    update: bool,
+    #[command(flatten)]
+    edit: edit::Args,
+    /// Take this root file system (a tar in linuxkit layout) for the installer instead of images/
+    #[arg(long, value_name = "FILE.tar")]
+    installer_rootfs: Option<PathBuf>,
     /// Build from this root file system (a tar in linuxkit layout) instead of images/
     #[arg(long, value_name = "FILE.tar")]
     rootfs: Option<PathBuf>,
@@ -92,10 +102,23 @@ enum Target {
     Config,
     /// The live disk: live.raw, live.qcow2
     Live,
+    /// A disk that installs the node onto another: installer.raw
+    Installer,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let (target, json) = (args.target, args.json);
+    if args.edit.is_wanted() {
+        if target != Target::Config {
+            return Err(WrongUse("--in goes with `eve build config` only".to_owned()).into());
+        }
+        let mut files = Files::new();
+        for folder in &args.conf {
+            files.extend(image::read_folder(folder).or_advise()?);
+        }
+        files.extend(single_files(&args.file, &args.set)?);
+        return edit::run(&args.edit, &files, json);
+    }
     let request = request(args)?;
     let steps = Steps::default();
     let built = match target {
@@ -103,6 +126,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Target::Slot => image::slot(&request, &steps),
         Target::Config => image::config(&request, &steps),
         Target::Live => image::live(&request, &steps),
+        Target::Installer => image::installer(&request, &steps),
     };
     let facts = built.or_advise()?;
     steps.done();
@@ -148,10 +172,12 @@ fn request(args: Args) -> anyhow::Result<Request> {
             Some(path) => Source::Tar(path),
             None => Source::Compose { locked: args.locked },
         },
+        installer: args.installer_rootfs,
         stub: args.stub,
         conf,
         set: single_files(&args.file, &args.set)?,
         formats: args.format,
+        update: args.update,
         media: args.media_size.map(Bytes::mib),
         time: args.time,
         packing: if args.fast { Packing::Fast } else { Packing::Small },

@@ -5,11 +5,13 @@ mod out;
 mod build;
 mod compose;
 mod controller;
+mod edit;
 mod fleet;
 mod image;
 mod pkg;
 mod places;
 mod run;
+mod slot;
 mod steps;
 mod up;
 
@@ -25,12 +27,14 @@ struct Eve {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build images: rootfs, slot, config, live
+    /// Build images: rootfs, slot, config, live, installer
     Build(build::Args),
     /// Compose a root file system tar from linuxkit yml files
     Compose(compose::Args),
     /// Build and inspect packages, and their lock file
     Pkg(pkg::Args),
+    /// Show or set which slot of a disk image boots
+    Slot(slot::Args),
     /// Boot an image in QEMU
     Run(run::Args),
     /// Build, boot, onboard and deploy the sample app, all on this machine
@@ -58,6 +62,7 @@ fn main() -> std::process::ExitCode {
         Command::Compose(args) => compose::run(args),
         Command::Pkg(args) => pkg::run(args),
         Command::Run(args) => run::run(args),
+        Command::Slot(args) => slot::run(args),
         Command::Up(args) => up::up(args),
         Command::Down(args) => up::down(args),
         Command::Status(args) => up::status(args),

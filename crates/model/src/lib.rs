@@ -9,6 +9,7 @@ pub mod desired;
 pub mod diagnosis;
 mod digest;
 mod id;
+pub mod installer;
 pub mod reported;
 pub mod services;
 mod time;

@@ -1,7 +1,8 @@
 //! Raw disks: a partition table and what fills its partitions. What nothing fills is zero, and a
 //! hole in the file.
 //!
-//! A [`Disk`] is a value; [`write`] makes a file of it.
+//! A [`Disk`] is a value; [`write`] makes a file of it, [`update`](super::update::update) changes a
+//! file into just that.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -14,9 +15,9 @@ use formats::layout::{PlanError, Role};
 use formats::{Extent, fat, qcow2};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
-const CHUNK: usize = 1 << 20;
-/// A piece of zeroes of this length is not written.
-const HOLE: usize = 4096;
+pub(super) const CHUNK: usize = 1 << 20;
+/// Disks are compared, and zeroes left out, by so many bytes.
+pub(super) const HOLE: usize = 4096;
 
 /// A disk that is to be written.
 #[derive(Debug)]
@@ -27,15 +28,21 @@ pub(super) struct Disk<'a> {
 
 /// Bytes of a disk, and where they lie.
 #[derive(Debug)]
-struct Piece<'a> {
-    at: u64,
-    from: Content<'a>,
+pub(super) struct Piece<'a> {
+    /// Where, in bytes from the start of the disk.
+    pub at: u64,
+    /// How many.
+    pub length: u64,
+    /// What.
+    pub from: Content<'a>,
 }
 
+/// Where a piece's bytes are.
 #[derive(Debug)]
-enum Content<'a> {
+pub(super) enum Content<'a> {
+    /// Here.
     Bytes(Cow<'a, [u8]>),
-    /// A file, all of it.
+    /// In this file, from its start.
     File(&'a Path),
 }
 
@@ -62,6 +69,14 @@ pub enum DiskError {
         need: Bytes,
         /// What there is.
         have: Bytes,
+    },
+    /// A disk that must not be changed into another.
+    #[error("{path} {what}")]
+    Foreign {
+        /// The disk.
+        path: PathBuf,
+        /// What it is or has, as a verb.
+        what: String,
     },
     /// Reading or writing failed.
     #[error("cannot {doing} {path}")]
@@ -100,6 +115,9 @@ impl Diagnose for DiskError {
                 _ => "give the file another name or place",
             },
             DiskError::Place { .. } => "take a smaller file",
+            DiskError::Foreign { .. } => {
+                "build without --update: that makes a new disk in its place"
+            }
             DiskError::File { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "free some space, or write elsewhere with --out"
             }
@@ -114,6 +132,16 @@ impl<'a> Disk<'a> {
     pub(super) fn new(table: Gpt) -> Disk<'a> {
         let pieces = table.to_extents().into_iter().map(|e| Piece::of(Bytes(0), e)).collect();
         Disk { table, pieces }
+    }
+
+    /// Its table.
+    pub(super) fn table(&self) -> &Gpt {
+        &self.table
+    }
+
+    /// All that is not zero, in no order.
+    pub(super) fn pieces(&self) -> &[Piece<'a>] {
+        &self.pieces
     }
 
     /// Its size.
@@ -151,7 +179,7 @@ impl<'a> Disk<'a> {
         if need > room {
             return Err(DiskError::Place { path: path.to_owned(), need, have: room });
         }
-        self.pieces.push(Piece { at: at.0, from: Content::File(path) });
+        self.pieces.push(Piece { at: at.0, length: need.0, from: Content::File(path) });
         Ok(())
     }
 
@@ -162,7 +190,8 @@ impl<'a> Disk<'a> {
 
 impl<'a> Piece<'a> {
     fn of(base: Bytes, extent: Extent<'a>) -> Piece<'a> {
-        Piece { at: base.0 + extent.at, from: Content::Bytes(extent.bytes) }
+        let length = extent.bytes.len() as u64;
+        Piece { at: base.0 + extent.at, length, from: Content::Bytes(extent.bytes) }
     }
 }
 

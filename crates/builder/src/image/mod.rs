@@ -15,13 +15,17 @@ pub mod cache;
 mod config;
 mod disk;
 mod error;
+mod esp;
 mod initrd;
+mod installer;
 mod known;
 mod pipeline;
 mod rootfs;
 mod slot;
+mod slots;
 mod source;
 mod squashfs;
+mod update;
 mod version;
 
 use std::path::PathBuf;
@@ -36,9 +40,10 @@ pub use disk::DiskError;
 pub use error::ImageError;
 pub use initrd::InitrdError;
 pub use known::Unusable;
-pub use pipeline::{config, live, rootfs, slot};
+pub use pipeline::{config, installer, live, rootfs, slot};
 pub use rootfs::RootfsError;
 pub use slot::{BuildSlotError, SlotFacts};
+pub use slots::{SlotState, SlotsError, SlotMark, set_slots, slots};
 pub use squashfs::{Codec, Feed, Mksquashfs, Options, SquashfsError, Writer};
 pub use version::{State, ask, version};
 
@@ -65,14 +70,19 @@ pub struct Request {
     pub version: String,
     /// Where the root file system comes from.
     pub source: Source,
+    /// The root file system of an installer, a tar in linuxkit layout; what it installs is added.
+    /// `None`: that of `images/`.
+    pub installer: Option<PathBuf>,
     /// systemd's EFI stub. `None`: that of the package `uefi`.
     pub stub: Option<PathBuf>,
     /// Folders of files for the CONFIG partition; the last that has a file counts.
     pub conf: Vec<PathBuf>,
     /// Single files for it, which count more.
     pub set: Files,
-    /// What becomes of the live disk.
+    /// What becomes of the disk.
     pub formats: Vec<Format>,
+    /// Whether a live disk that is there is changed into what it would be if it were built anew.
+    pub update: bool,
     /// Size of a virtual disk. `None`: that of the profile.
     pub media: Option<Bytes>,
     /// All times that are not those of files, in seconds since 1970. `None`: the latest time of a

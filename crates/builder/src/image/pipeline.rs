@@ -6,19 +6,23 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use formats::fat::Files;
+use formats::fat::{self, Files};
+use formats::gpt::Gpt;
 use formats::layout::{Purpose, Role, Want};
+use model::installer::About;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::cache::{Done, Steps};
 use super::disk::{self, Disk, DiskError};
+use super::installer::Bits;
 use super::rootfs::Rootfs;
 use super::slot::{self, SlotFacts};
 use super::squashfs::{Mksquashfs, Options, Writer};
 use super::{
     ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source, StepFacts,
-    config as conf, known, source,
+    config as conf, esp, known, source, update,
 };
 use crate::pkg::{self, Package};
 
@@ -36,7 +40,7 @@ const BLOCK: Bytes = Bytes::kib(256);
 /// Builds the root file system: `rootfs.tar`.
 pub fn rootfs(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
     let mut run = Run::start(request, progress)?;
-    let tar = run.rootfs()?;
+    let tar = run.rootfs(System::Node)?;
     run.put(&tar.path, ROOTFS, Some(tar.digest))?;
     run.finish()
 }
@@ -69,12 +73,63 @@ pub fn live(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageEr
     run.finish()
 }
 
+/// Builds an installer of the node: `slot.img`, `config.img`, and `installer.raw`.
+pub fn installer(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
+    let mut run = Run::start(request, progress)?;
+    let slot = run.slot()?;
+    let files = run.config_files()?;
+    run.put_slot(&slot)?;
+    run.put_config(&files)?;
+    let system = run.installer_system(&slot, &files)?;
+    run.installer_disk(&system, &files)?;
+    run.finish()
+}
+
+/// An operating system that goes into a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum System {
+    /// What runs on a node.
+    Node,
+    /// What installs it.
+    Installer,
+}
+
+impl System {
+    /// Its part in messages and in names of steps.
+    const fn name(self) -> &'static str {
+        match self {
+            System::Node => "root file system",
+            System::Installer => "root file system of the installer",
+        }
+    }
+
+    /// The partition that it boots from.
+    const fn role(self) -> Role {
+        match self {
+            System::Node => Role::ImgA,
+            System::Installer => Role::Installer,
+        }
+    }
+}
+
 /// A root file system tar and what it hashes to.
 struct Tar {
     path: PathBuf,
     digest: Digest,
     /// Keeps it in the cache while we use it.
     _held: Option<Done>,
+}
+
+impl Tar {
+    /// What a step that makes a tar left.
+    fn of(made: Done) -> Result<Tar, ImageError> {
+        let path = made.folder.join(DIGEST);
+        let read = ImageError::file("read", &path);
+        let text = fs::read_to_string(&path).map_err(&read)?;
+        let digest = Digest::from_hex(&text);
+        let digest = digest.map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e)))?;
+        Ok(Tar { path: made.folder.join(ROOTFS), digest, _held: Some(made) })
+    }
 }
 
 struct Slot {
@@ -124,44 +179,78 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn rootfs(&mut self) -> Result<Tar, ImageError> {
-        match &self.request.source {
-            Source::Compose { locked } => {
-                let started = Instant::now(); // packages tell their steps themselves
-                self.options.locked = *locked;
-                let plan = source::prepare(self.request, &self.options, self.progress)?;
-                self.end("packages", started, plan.packages.values().all(|p| !p.fresh));
-                let started = self.begin("composing the root file system");
-                let made = self.steps.step("rootfs", &[VERSION, &plan.key], |folder| {
-                    let digest = plan.write(&folder.join(ROOTFS), self.progress)?;
-                    Ok::<_, ImageError>(store::save(folder, DIGEST, digest.hex().as_bytes())?)
-                })?;
-                self.end("rootfs", started, made.cached);
-                self.packages = plan.packages;
-                let path = made.folder.join(DIGEST);
-                let read = ImageError::file("read", &path);
-                let text = fs::read_to_string(&path).map_err(&read)?;
-                let digest = Digest::from_hex(&text);
-                let digest =
-                    digest.map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e)))?;
-                Ok(Tar { path: made.folder.join(ROOTFS), digest, _held: Some(made) })
-            }
-            Source::Tar(path) => {
-                let started = self.begin("reading the root file system");
-                let digest = digest_of(path)?;
-                self.end("read rootfs.tar", started, false);
-                Ok(Tar { path: path.clone(), digest, _held: None })
-            }
+    fn rootfs(&mut self, system: System) -> Result<Tar, ImageError> {
+        let given = match (system, &self.request.source) {
+            (System::Node, Source::Tar(path)) => Some(path),
+            _ => self.request.installer.as_ref().filter(|_| system == System::Installer),
+        };
+        if let Some(path) = given {
+            let started = self.begin(&format!("reading the {}", system.name()));
+            let digest = digest_of(path)?;
+            self.end("read rootfs.tar", started, false);
+            return Ok(Tar { path: path.clone(), digest, _held: None });
         }
+        let started = Instant::now(); // packages tell their steps themselves
+        self.options.locked = matches!(self.request.source, Source::Compose { locked: true });
+        let plan = source::prepare(self.request, system, &self.options, self.progress)?;
+        self.end("packages", started, plan.packages.values().all(|p| !p.fresh));
+        let started = self.begin(&format!("composing the {}", system.name()));
+        let made = self.steps.step("rootfs", &[VERSION, &plan.key], |folder| {
+            let digest = plan.write(&folder.join(ROOTFS), self.progress)?;
+            Ok::<_, ImageError>(store::save(folder, DIGEST, digest.hex().as_bytes())?)
+        })?;
+        self.end("rootfs", started, made.cached);
+        self.packages.extend(plan.packages);
+        Tar::of(made)
     }
 
+    /// The slot image of a node.
     fn slot(&mut self) -> Result<Slot, ImageError> {
-        let tar = self.rootfs()?;
+        let tar = self.rootfs(System::Node)?;
+        let slot = self.pack(System::Node, &tar)?;
+        self.facts.slot = Some(slot.facts.clone());
+        Ok(slot)
+    }
+
+    /// The slot image of the installer, with what it installs inside.
+    fn installer_system(&mut self, node: &Slot, config: &Files) -> Result<Slot, ImageError> {
+        let base = self.rootfs(System::Installer)?;
+        let started = self.begin("adding what is installed");
+        let uki = fs::read(&node.uki).map_err(ImageError::file("read", &node.uki))?;
+        let esp = esp::files(self.request.arch, uki);
+        let volume = Role::Config.volume(self.request.profile.config, self.config_time());
+        let config = match volume {
+            Some(volume) => fat::render(&volume, config)
+                .map_err(|source| DiskError::Volume { partition: Role::Config.name(), source })?,
+            None => Vec::new(),
+        };
+        let (size, digest) = (node.facts.size, node.facts.digest);
+        let bits = Bits {
+            slot: &node.image,
+            slot_about: About { size, digest },
+            config,
+            esp: &esp,
+            others: Files::new(),
+            time: node.time,
+        };
+        let key = bits.key(self.request);
+        let inputs = [VERSION, &base.digest.hex(), &key.hex()];
+        let made = self.steps.step("installer", &inputs, |folder| {
+            let digest = bits.append(self.request, &base.path, &folder.join(ROOTFS))?;
+            Ok::<_, ImageError>(store::save(folder, DIGEST, digest.hex().as_bytes())?)
+        })?;
+        self.end("installer", started, made.cached);
+        let tar = Tar::of(made)?;
+        self.pack(System::Installer, &tar)
+    }
+
+    /// Makes a slot image of a root file system.
+    fn pack(&mut self, system: System, tar: &Tar) -> Result<Slot, ImageError> {
         let rootfs = Rootfs::open(&tar.path)?;
         let time = self.request.time.unwrap_or_else(|| rootfs.latest());
         let options = Options { codec: self.request.packing.codec(), block: BLOCK, time };
 
-        let started = self.begin("packing the root file system");
+        let started = self.begin(&format!("packing the {}", system.name()));
         let writer = Mksquashfs;
         let (name, key) = (writer.name()?, options.key());
         let inputs = [VERSION, &name, &key, &tar.digest.hex()];
@@ -181,14 +270,15 @@ impl<'a> Run<'a> {
         let recipe = slot::Recipe {
             arch: self.request.arch,
             version: self.request.version.clone(),
-            slot: formats::layout::Role::ImgA.name(),
+            slot: system.role().name(),
             words,
             stub,
             time,
         };
         let key = format!(
-            "{} {} {} {:?} {time}",
+            "{} {} {} {} {:?} {time}",
             recipe.arch,
+            recipe.slot,
             recipe.version,
             Digest(Sha256::digest(&recipe.stub).into()).hex(),
             recipe.words
@@ -203,7 +293,6 @@ impl<'a> Run<'a> {
         })?;
         self.end("slot", started, made.cached);
         let facts = read_facts(&made.folder.join(FACTS))?;
-        self.facts.slot = Some(facts.clone());
         let (image, uki) = (made.folder.join(SLOT), made.folder.join(UKI));
         Ok(Slot { image, uki, facts, time, _held: made })
     }
@@ -242,18 +331,20 @@ impl<'a> Run<'a> {
 
     fn disk(&mut self, slot: &Slot, config: &Files) -> Result<(), ImageError> {
         let started = self.begin("writing the live disk");
-        let want = Want { image: slot.facts.size, ..Want::default() };
-        let table = self.request.profile.plan(Purpose::Live, &want).map_err(DiskError::from)?;
         let uki = fs::read(&slot.uki).map_err(ImageError::file("read", &slot.uki))?;
-        let loader = format!("EFI/BOOT/{}", self.request.arch.loader());
-        let (esp, empty) = (Files::from([(loader, uki)]), Files::new());
-        let mut disk = Disk::new(table);
+        let (esp, empty) = (esp::files(self.request.arch, uki), Files::new());
+        let mut disk = Disk::new(self.plan(Purpose::Live, slot)?);
         disk.volume(Role::Esp, &esp, slot.time)?;
         disk.volume(Role::EspB, &empty, slot.time)?;
         disk.volume(Role::Config, config, self.config_time())?;
         disk.image(Role::ImgA, &slot.image)?;
         let raw = self.facts.folder.join("live.raw");
-        disk::write(&disk, &raw)?;
+        if self.request.update && raw.exists() {
+            let written = update::update(&disk, &raw)?;
+            self.progress.line(&format!("live.raw: {written} changed"));
+        } else {
+            disk::write(&disk, &raw)?;
+        }
         self.note("live.raw", disk.size(), None);
         self.end("live.raw", started, false);
         if self.request.formats.contains(&Format::Qcow2) {
@@ -264,6 +355,30 @@ impl<'a> Run<'a> {
             self.end("live.qcow2", started, false);
         }
         self.point_current()
+    }
+
+    fn installer_disk(&mut self, system: &Slot, config: &Files) -> Result<(), ImageError> {
+        let started = self.begin("writing the installer");
+        let uki = fs::read(&system.uki).map_err(ImageError::file("read", &system.uki))?;
+        let (mut esp, empty) = (esp::files(self.request.arch, uki), Files::new());
+        esp.extend(esp::of_installer(system.facts.digest));
+        let mut disk = Disk::new(self.plan(Purpose::Installer, system)?);
+        disk.volume(Role::Esp, &esp, system.time)?;
+        disk.volume(Role::InstallerConfig, config, self.config_time())?;
+        disk.image(Role::Installer, &system.image)?;
+        disk.volume(Role::Inventory, &empty, system.time)?;
+        let raw = self.facts.folder.join("installer.raw");
+        disk::write(&disk, &raw)?;
+        self.note("installer.raw", disk.size(), None);
+        self.end("installer.raw", started, false);
+        self.point_current()
+    }
+
+    /// The table of a disk that this image goes onto.
+    fn plan(&self, purpose: Purpose, image: &Slot) -> Result<Gpt, ImageError> {
+        let seed = Uuid::new_v5(&Uuid::NAMESPACE_OID, &image.facts.digest.0);
+        let want = Want { image: image.facts.size, seed, ..Want::default() };
+        Ok(self.request.profile.plan(purpose, &want).map_err(DiskError::from)?)
     }
 
     /// Makes `current` point to this version, as one step.
@@ -342,7 +457,7 @@ impl Write for HashWriter<'_> {
     }
 }
 
-fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn to_json<T: serde::Serialize>(value: &T) -> Vec<u8> {
     // These types have string keys and no floats: nothing in them can fail to serialize.
     let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
     bytes.push(b'\n');

@@ -10,6 +10,7 @@ use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 use store::{Image, Layout, Platform, StoreError, flatten};
 
+use super::pipeline::System;
 use super::{Arch, ImageError, Progress, Request};
 use crate::compose::{self, Description};
 use crate::pkg::{self, Package};
@@ -21,8 +22,11 @@ pub(super) const STUB_PACKAGE: &str = "pkg/uefi";
 const STUB_MAX: Bytes = Bytes::mib(16);
 const PACKAGE_MAX: Bytes = Bytes::gib(1);
 
-/// The description of every image, and what debug images add; below the repository.
-const IMAGES: [&str; 2] = ["images/rootfs.yml", "images/debug.yml"];
+/// The description of a node's image, of an installer's, and what debug images add; below the
+/// repository.
+const NODE: &str = "images/rootfs.yml";
+const INSTALLER: &str = "images/installer.yml";
+const DEBUG: &str = "images/debug.yml";
 
 /// A description with its packages built.
 pub(super) struct Composition {
@@ -39,10 +43,15 @@ pub(super) struct Composition {
 /// a stub was given.
 pub(super) fn prepare(
     request: &Request,
+    system: System,
     options: &pkg::Options,
     progress: &dyn Progress,
 ) -> Result<Composition, ImageError> {
-    let named = if request.debug { &IMAGES[..] } else { &IMAGES[..1] };
+    let base = match system {
+        System::Node => NODE,
+        System::Installer => INSTALLER,
+    };
+    let named = [Some(base), request.debug.then_some(DEBUG)].into_iter().flatten();
     let mut texts = Vec::new();
     for name in named {
         let path = request.repository.join(name);

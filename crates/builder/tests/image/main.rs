@@ -3,6 +3,7 @@
 #[path = "../../../formats/tests/second_opinion/tools.rs"]
 mod tools;
 
+mod disks;
 mod judged;
 mod made;
 mod small;

@@ -1,0 +1,196 @@
+//! Disks of other profiles, installers, and finished disks that are changed.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use builder::image::{self, Format, Request, SlotMark};
+use formats::gpt::Gpt;
+use formats::layout::{Profile, Role};
+use model::Bytes;
+use model::installer::Manifest;
+
+use crate::small::{self, read};
+use crate::tools::tool;
+
+fn folder(dir: &Path) -> std::path::PathBuf {
+    dir.join("dist/amd64").join(small::VERSION)
+}
+
+fn raw(dir: &Path) -> Request {
+    Request { formats: vec![Format::Raw], ..small::request(dir) }
+}
+
+fn table(disk: &Path) -> Gpt {
+    let file = File::open(disk).unwrap();
+    let size = Bytes(file.metadata().unwrap().len());
+    let mut head = vec![0; usize::try_from(formats::gpt::HEAD.0).unwrap()];
+    file.read_exact_at(&mut head, 0).unwrap();
+    Gpt::parse(&head, size).unwrap()
+}
+
+/// Lists a FAT volume inside a disk with mtools.
+fn list(dir: &Path, disk: &str, role: Role) -> String {
+    let table = table(&dir.join(disk));
+    let at = role.find(&table).unwrap().1.offset().0;
+    tool("mdir", "mtools", dir, &["-/", "-b", "-a", "-i", &format!("{disk}@@{at}"), "::"])
+}
+
+#[test]
+fn a_live_disk_of_the_reference_profile_is_as_large_as_the_references_and_sparse() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let request = Request { profile: Profile::EVE_2026, ..raw(dir.path()) };
+    let facts = image::live(&request, &()).unwrap();
+    let about = fs::metadata(facts.folder.join("live.raw")).unwrap();
+    assert_eq!(about.len(), 15_048_114_176);
+    let taken = std::os::unix::fs::MetadataExt::blocks(&about) * 512;
+    assert!(taken < 32 << 20, "{taken} bytes");
+    let said = tool("sgdisk", "gdisk", &facts.folder, &["-v", "live.raw"]);
+    assert!(said.contains("No problems found"), "{said}");
+    assert!(list(&facts.folder, "live.raw", Role::Esp).contains("BOOTX64.EFI"));
+    let reserve = format!("live.raw@@{}", 4_196_352 * 512);
+    let label = tool("mlabel", "mtools", &facts.folder, &["-s", "-i", &reserve, "::"]);
+    assert!(label.contains("EVE"), "{label}");
+    assert!(list(&facts.folder, "live.raw", Role::Config).contains("server"));
+}
+
+#[test]
+fn an_installer_brings_what_it_installs_and_can_tell_whether_it_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    fs::copy(dir.path().join("rootfs.tar"), dir.path().join("installer.tar")).unwrap();
+    let installer = Some(dir.path().join("installer.tar"));
+    let request = Request { installer, ..raw(dir.path()) };
+    let facts = image::installer(&request, &()).unwrap();
+    let said = tool("sgdisk", "gdisk", &facts.folder, &["-v", "installer.raw"]);
+    assert!(said.contains("No problems found"), "{said}");
+    let esp = list(&facts.folder, "installer.raw", Role::Esp);
+    for name in ["EFI/BOOT/BOOTX64.EFI", "boot/.boot_repository", "boot/.uuid"] {
+        assert!(esp.contains(name), "{esp}");
+    }
+    assert!(list(&facts.folder, "installer.raw", Role::InstallerConfig).contains("server"));
+
+    let table = table(&facts.folder.join("installer.raw"));
+    let (_, partition) = Role::Installer.find(&table).unwrap();
+    let disk = File::open(facts.folder.join("installer.raw")).unwrap();
+    let mut system = vec![0; usize::try_from(partition.length().0).unwrap()];
+    disk.read_exact_at(&mut system, partition.offset().0).unwrap();
+    store::save(dir.path(), "system", &system).unwrap();
+    let args = ["-no-progress", "-d", "out", "system", "bits"];
+    tool("unsquashfs", "squashfs-tools", dir.path(), &args);
+    let bits = dir.path().join("out/bits");
+    let manifest: Manifest =
+        serde_json::from_slice(&fs::read(bits.join("install.json")).unwrap()).unwrap();
+    assert_eq!((manifest.profile.as_str(), manifest.version.as_str()), ("small", small::VERSION));
+    let names: Vec<_> = manifest.files.keys().map(String::as_str).collect();
+    assert_eq!(names, ["config.img", "esp/EFI/BOOT/BOOTX64.EFI", "slot.img"]);
+    for (name, about) in &manifest.files {
+        let body = fs::read(bits.join(name)).unwrap();
+        let digest = <sha2::Sha256 as sha2::Digest>::digest(&body);
+        assert_eq!((about.size.0, about.digest.0), (body.len() as u64, digest.into()), "{name}");
+    }
+    assert!(fs::read(bits.join("slot.img")).unwrap() == read(dir.path(), "slot.img"));
+    assert!(fs::read(bits.join("config.img")).unwrap() == read(dir.path(), "config.img"));
+
+    let first = facts.files.last().unwrap().name.clone();
+    assert_eq!(first, "installer.raw");
+    let before = read(dir.path(), "installer.raw");
+    let again = image::installer(&request, &()).unwrap();
+    assert!(again.steps.iter().filter(|s| s.cached).count() >= 4, "{:?}", again.steps);
+    assert!(before == read(dir.path(), "installer.raw"), "the cached build differs");
+}
+
+#[test]
+fn an_update_ends_where_a_clean_build_ends() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    small::inputs(one.path());
+    small::inputs(two.path());
+    let first = Request { time: Some(1_600_000_000), debug: true, ..raw(one.path()) };
+    image::live(&first, &()).unwrap();
+    image::live(&raw(two.path()), &()).unwrap();
+    let clean = read(two.path(), "live.raw");
+    assert!(read(one.path(), "live.raw") != clean, "the test builds two equal disks");
+
+    let update = Request { update: true, ..raw(one.path()) };
+    let disk = folder(one.path()).join("live.raw");
+    let inode = |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).unwrap());
+    let before = inode(&disk);
+    image::live(&update, &()).unwrap();
+    assert!(read(one.path(), "live.raw") == clean, "an update differs from a clean build");
+    assert_eq!(inode(&disk), before, "the disk was made anew");
+
+    // What a cut-off update may leave: parts of it old, its first table torn, too short.
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.write_all_at(&[7; 9000], 300).unwrap();
+    file.write_all_at(&[7; 100_000], 80 << 20).unwrap();
+    image::live(&update, &()).unwrap();
+    assert!(read(one.path(), "live.raw") == clean, "a cut-off update was not completed");
+}
+
+#[test]
+fn an_update_does_not_touch_what_is_not_a_fresh_disk_of_ours() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let update = Request { update: true, ..raw(dir.path()) };
+    image::live(&update, &()).unwrap();
+    let disk = folder(dir.path()).join("live.raw");
+
+    let booted = File::options().read(true).write(true).open(&disk).unwrap();
+    booted.set_len(2 << 30).unwrap();
+    let mut used = table(&disk);
+    used.add_in_largest_gap(9, Role::Persist.partition(), None).unwrap();
+    for extent in used.to_extents() {
+        booted.write_all_at(&extent.bytes, extent.at).unwrap();
+    }
+    refused(&update, "has been booted");
+
+    let foreign = Gpt::new(uuid::Uuid::from_u128(1), Bytes::gib(2)).unwrap();
+    for extent in foreign.to_extents() {
+        booted.write_all_at(&extent.bytes, extent.at).unwrap();
+    }
+    refused(&update, "has the partition table of another system");
+
+    store::save(disk.parent().unwrap(), "live.raw", &[0; 100_000]).unwrap();
+    refused(&update, "has no partition table");
+    assert_eq!(fs::metadata(&disk).unwrap().len(), 100_000);
+}
+
+#[track_caller]
+fn refused(request: &Request, why: &str) {
+    let error = image::live(request, &()).unwrap_err();
+    let text = model::chain(&error);
+    assert!(text.contains("live.raw") && text.contains(why), "{text}");
+}
+
+#[test]
+fn the_marks_of_slots_are_shown_and_set_and_one_slot_always_boots() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    image::live(&raw(dir.path()), &()).unwrap();
+    let disk = folder(dir.path()).join("live.raw");
+    let file = File::options().write(true).open(&disk).unwrap();
+    file.set_len(2 << 30).unwrap();
+    let mut grown = table(&disk);
+    grown.add_in_largest_gap(3, Role::ImgB.partition(), Some(Bytes::mib(512))).unwrap();
+    grown.to_extents().iter().for_each(|e| file.write_all_at(&e.bytes, e.at).unwrap());
+
+    let marks = || -> Vec<_> {
+        let slots = image::slots(&disk).unwrap();
+        slots.into_iter().map(|s| (s.name, s.mark.unwrap().name(), s.version)).collect()
+    };
+    let version = || Some(small::VERSION.to_owned());
+    let (a, b) = ("IMGA".to_owned(), "IMGB".to_owned());
+    assert_eq!(marks(), [(a.clone(), "active", version()), (b.clone(), "unused", None)]);
+    let none = image::set_slots(&disk, &[(a.clone(), SlotMark::Unused)]).unwrap_err();
+    assert!(none.to_string().ends_with("would boot"), "{none}");
+    let swap = [(a.clone(), SlotMark::Unused), (b.clone(), SlotMark::Updating)];
+    image::set_slots(&disk, &swap).unwrap();
+    assert_eq!(marks(), [(a, "unused", version()), (b, "updating", None)]);
+    let said = tool("sgdisk", "gdisk", disk.parent().unwrap(), &["-i", "3", "live.raw"]);
+    assert!(said.contains("Attribute flags: 0013000000000000"), "{said}");
+    let said = tool("sgdisk", "gdisk", disk.parent().unwrap(), &["-v", "live.raw"]);
+    assert!(said.contains("No problems found"), "{said}");
+    let missing = image::set_slots(&disk, &[("IMGC".to_owned(), SlotMark::Active)]).unwrap_err();
+    assert!(missing.to_string().ends_with("has no partition IMGC"), "{missing}");
+}
