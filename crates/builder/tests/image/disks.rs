@@ -49,7 +49,7 @@ fn a_live_disk_of_the_reference_profile_is_as_large_as_the_references_and_sparse
     let said = tool("sgdisk", "gdisk", &facts.folder, &["-v", "live.raw"]);
     assert!(said.contains("No problems found"), "{said}");
     assert!(list(&facts.folder, "live.raw", Role::Esp).contains("BOOTX64.EFI"));
-    let reserve = format!("live.raw@@{}", 4_196_352 * 512);
+    let reserve = format!("live.raw@@{}", 4_196_352_u64 * 512);
     let label = tool("mlabel", "mtools", &facts.folder, &["-s", "-i", &reserve, "::"]);
     assert!(label.contains("EVE"), "{label}");
     assert!(list(&facts.folder, "live.raw", Role::Config).contains("server"));
