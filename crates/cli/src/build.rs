@@ -45,7 +45,8 @@ pub(crate) struct Args {
     /// Pack fast instead of small
     #[arg(long)]
     fast: bool,
-    /// Formats of the live disk: raw, qcow2; raw is always made
+    /// Formats of the live disk: raw, qcow2, vdi, vmdk, vmdk-stream, vhdx, parallels, gcp; raw is
+    /// always made
     #[arg(long, value_delimiter = ',', default_value = "raw,qcow2", value_parser = format)]
     format: Vec<Format>,
     /// The version; by default that of the repository
@@ -228,12 +229,10 @@ fn profile(text: &str) -> Result<Profile, WrongUse> {
         .ok_or_else(|| WrongUse(format!("no such profile; there are {}", known.join(", "))))
 }
 
-fn format(text: &str) -> Result<Format, WrongUse> {
-    match text {
-        "raw" => Ok(Format::Raw),
-        "qcow2" => Ok(Format::Qcow2),
-        _ => Err(WrongUse("no such format; there are raw, qcow2".to_owned())),
-    }
+pub(crate) fn format(text: &str) -> Result<Format, WrongUse> {
+    let known: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
+    Format::by_name(text)
+        .ok_or_else(|| WrongUse(format!("no such format; there are {}", known.join(", "))))
 }
 
 /// A version is the name of a folder.

@@ -5,6 +5,7 @@ mod out;
 mod build;
 mod compose;
 mod controller;
+mod convert;
 mod edit;
 mod fleet;
 mod image;
@@ -31,6 +32,8 @@ enum Command {
     Build(build::Args),
     /// Compose a root file system tar from linuxkit yml files
     Compose(compose::Args),
+    /// Convert a disk image into another format
+    Convert(convert::Args),
     /// Build and inspect packages, and their lock file
     Pkg(pkg::Args),
     /// Show or set which slot of a disk image boots
@@ -60,6 +63,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match eve.command {
         Command::Build(args) => build::run(args),
         Command::Compose(args) => compose::run(args),
+        Command::Convert(args) => convert::run(args),
         Command::Pkg(args) => pkg::run(args),
         Command::Run(args) => run::run(args),
         Command::Slot(args) => slot::run(args),

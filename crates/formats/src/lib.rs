@@ -5,18 +5,27 @@
 
 pub mod cpio;
 pub mod deb822;
+pub mod disk;
 pub mod elf;
 pub mod fat;
 mod field;
+pub mod gcp;
 pub mod gpt;
+mod guess;
+pub mod gzip;
 pub mod layout;
 pub mod mbr;
+mod parallel;
+pub mod parallels;
 pub mod qcow2;
 pub mod slot;
 pub mod squashfs;
 pub mod tree;
 pub mod uki;
+pub mod vdi;
 pub mod verity;
+pub mod vhdx;
+pub mod vmdk;
 
 use std::borrow::Cow;
 

@@ -14,5 +14,6 @@ pub mod power;
 pub mod process;
 pub mod qemu;
 pub mod registry;
+pub mod sparse;
 pub mod topics;
 pub mod usage;

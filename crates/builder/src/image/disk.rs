@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use formats::gpt::Gpt;
 use formats::layout::{PlanError, Role};
-use formats::{Extent, fat, qcow2};
+use formats::{Extent, fat};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
 pub(super) const CHUNK: usize = 1 << 20;
@@ -213,19 +213,6 @@ fn put(piece: &Piece<'_>, to: &mut File, target: &Path) -> Result<(), DiskError>
     }
 }
 
-/// Writes a raw disk as QCOW2 of `size`, or of its own if that is larger, to `path`. It appears
-/// there only when it is whole.
-pub(super) fn write_qcow2(raw: &Path, size: Bytes, path: &Path) -> Result<Bytes, DiskError> {
-    let mut from = File::open(raw).map_err(DiskError::file("read", raw))?;
-    let own = from.metadata().map_err(DiskError::file("read", raw))?.len();
-    let size = Bytes(own.max(size.0));
-    whole(path, |file| {
-        let out = io::BufWriter::with_capacity(CHUNK, file);
-        qcow2::write(&mut from, size, out).map_err(DiskError::file("write", path))
-    })?;
-    Ok(size)
-}
-
 /// Writes a FAT volume as a file of its own to `path`. It appears there only when it is whole.
 pub(super) fn write_volume(
     volume: &fat::Volume,
@@ -254,20 +241,21 @@ pub(super) fn copy(from: &Path, path: &Path) -> Result<(), DiskError> {
 }
 
 /// Fills a new file beside `path` and moves it there when it is complete and on the disk.
-fn whole(
+pub(super) fn whole<E: From<DiskError>>(
     path: &Path,
-    fill: impl FnOnce(&mut File) -> Result<(), DiskError>,
-) -> Result<(), DiskError> {
+    fill: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let new = folder.join(format!(".{name}.{}.new", own_name()));
     let write = DiskError::file("write", path);
     let open = File::options().read(true).write(true).create(true).truncate(true).open(&new);
-    let outcome = open.map_err(&write).and_then(|mut file| {
+    let outcome = open.map_err(|e| E::from(write(e))).and_then(|mut file| {
         fill(&mut file)?;
         file.sync_all().map_err(&write)?;
         std::fs::rename(&new, path).map_err(&write)?;
-        File::open(folder).and_then(|f| f.sync_all()).map_err(&write)
+        File::open(folder).and_then(|f| f.sync_all()).map_err(&write)?;
+        Ok(())
     });
     if outcome.is_err() {
         // The first error is the one to tell.

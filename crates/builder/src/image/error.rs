@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use model::{Diagnose, Diagnosis, Who};
 
 use super::cache::CacheError;
-use super::{BuildSlotError, ConfigError, DiskError, RootfsError, SquashfsError};
+use super::{BuildSlotError, ConfigError, ConvertError, DiskError, RootfsError, SquashfsError};
 use crate::compose::ComposeError;
 use crate::pkg::PkgError;
 
@@ -50,6 +50,9 @@ pub enum ImageError {
     /// No disk.
     #[error("cannot make the disk")]
     Disk(#[from] DiskError),
+    /// No disk of another format.
+    #[error("cannot convert the disk")]
+    Convert(#[from] ConvertError),
     /// The cache of steps cannot be used.
     #[error("cannot use the build cache")]
     Cache(#[from] CacheError),
@@ -84,6 +87,7 @@ impl Diagnose for ImageError {
             ImageError::Slot(cause) => cause.diagnose(),
             ImageError::Config(cause) => cause.diagnose(),
             ImageError::Disk(cause) => cause.diagnose(),
+            ImageError::Convert(cause) => cause.diagnose(),
             ImageError::Cache(cause) => cause.diagnose(),
             ImageError::Package { .. } => Diagnosis::of(
                 Who::Operator,

@@ -13,6 +13,7 @@
 
 pub mod cache;
 mod config;
+pub mod convert;
 mod disk;
 mod error;
 mod esp;
@@ -36,8 +37,10 @@ use model::{Bytes, Digest};
 
 pub use crate::pkg::{Arch, Progress};
 pub use config::{ConfigError, edit_config, get_config, read_folder, set_config};
+pub use convert::ConvertError;
 pub use disk::DiskError;
 pub use error::ImageError;
+pub use formats::disk::Format;
 pub use initrd::InitrdError;
 pub use known::Unusable;
 pub use pipeline::{config, installer, live, rootfs, slot};
@@ -120,15 +123,6 @@ impl Packing {
             Packing::Small => Codec::Zstd(15),
         }
     }
-}
-
-/// Formats of disks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// The bytes as they are.
-    Raw,
-    /// QEMU's, of the size of a virtual disk.
-    Qcow2,
 }
 
 /// What was built.

@@ -22,7 +22,7 @@ use super::slot::{self, SlotFacts};
 use super::squashfs::{Mksquashfs, Options, Writer};
 use super::{
     ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source, StepFacts,
-    config as conf, esp, known, source, update,
+    config as conf, convert, esp, known, source, update,
 };
 use crate::pkg::{self, Package};
 
@@ -61,8 +61,8 @@ pub fn config(request: &Request, progress: &dyn Progress) -> Result<Facts, Image
     run.finish()
 }
 
-/// Builds everything up to the live disk: `slot.img`, `config.img`, `live.raw` and, if asked for,
-/// `live.qcow2`. Points `current` beside the version's folder to it.
+/// Builds everything up to the live disk: `slot.img`, `config.img`, `live.raw` and the
+/// formats that were asked for. Points `current` beside the version's folder to it.
 pub fn live(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
     let mut run = Run::start(request, progress)?;
     let slot = run.slot()?;
@@ -347,12 +347,12 @@ impl<'a> Run<'a> {
         }
         self.note("live.raw", disk.size(), None);
         self.end("live.raw", started, false);
-        if self.request.formats.contains(&Format::Qcow2) {
-            let started = self.begin("writing the live disk as QCOW2");
-            let media = self.request.media.unwrap_or(self.request.profile.media);
-            let size = disk::write_qcow2(&raw, media, &self.facts.folder.join("live.qcow2"))?;
-            self.note("live.qcow2", size, None);
-            self.end("live.qcow2", started, false);
+        let media = self.request.media.unwrap_or(self.request.profile.media);
+        for format in self.request.formats.iter().filter(|format| **format != Format::Raw) {
+            let started = self.begin(&format!("writing the live disk as {format}"));
+            let facts = convert::write_as(&raw, *format, media, slot.time, self.progress)?;
+            self.end(&facts.name, started, false);
+            self.facts.files.push(facts);
         }
         self.point_current()
     }

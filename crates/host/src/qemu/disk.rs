@@ -5,7 +5,6 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use model::Bytes;
-use rustix::io::Errno;
 
 use super::error::QemuError;
 use super::machine::DiskFormat;
@@ -41,28 +40,15 @@ pub fn copy_sparse(from: &Path, at: &Path) -> Result<(), QemuError> {
 fn copy_data(input: &mut File, output: &mut File) -> io::Result<()> {
     let size = input.metadata()?.len();
     output.set_len(size)?;
-    let mut at = 0;
-    // A file system without holes answers with one stretch of data: the whole file.
-    while let Some(start) = seek(input, rustix::fs::SeekFrom::Data(at))? {
-        let end = seek(input, rustix::fs::SeekFrom::Hole(start))?.unwrap_or(size);
-        input.seek(SeekFrom::Start(start))?;
-        output.seek(SeekFrom::Start(start))?;
-        let copied = io::copy(&mut input.take(end - start), output)?;
-        if copied < end - start {
+    for stretch in crate::sparse::stretches(input)? {
+        input.seek(SeekFrom::Start(stretch.start))?;
+        output.seek(SeekFrom::Start(stretch.start))?;
+        let length = stretch.end - stretch.start;
+        if io::copy(&mut input.take(length), output)? < length {
             return Err(io::ErrorKind::UnexpectedEof.into()); // it shrank under our hands
         }
-        at = end;
     }
     output.flush()
-}
-
-/// `None`: there is no such place behind that position.
-fn seek(file: &File, to: rustix::fs::SeekFrom) -> io::Result<Option<u64>> {
-    match rustix::fs::seek(file, to) {
-        Ok(at) => Ok(Some(at)),
-        Err(Errno::NXIO) => Ok(None),
-        Err(e) => Err(e.into()),
-    }
 }
 
 /// Makes a raw image at least `size` long; what is added is a hole.
