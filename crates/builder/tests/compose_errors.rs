@@ -41,7 +41,7 @@ impl Cache {
     fn compose(&self, yml: &str) -> Result<(Facts, Vec<u8>), ComposeError> {
         let none = |_: &str| Err("none".to_owned());
         let description = Description::parse(&[("x.yml", yml)], &none)?;
-        let options = Options { arch: "amd64".to_owned(), home: None };
+        let options = Options { arch: "amd64".to_owned(), ..Options::default() };
         let mut out = Vec::new();
         let facts = compose(&description, &self.layout, &options, &mut out)?;
         Ok((facts, out))
@@ -196,7 +196,7 @@ fn the_archive_is_refused_by_a_full_disk_and_not_by_memory() {
     cache.image("docker.io/a/s:1", "amd64", None, &[("x", &"text".repeat(100_000))]);
     let description =
         Description::parse(&[("x", "init: [a/s:1]")], &|_| Err(String::new())).unwrap();
-    let options = Options { arch: "amd64".to_owned(), home: None };
+    let options = Options { arch: "amd64".to_owned(), ..Options::default() };
     let error = compose(&description, &cache.layout, &options, &mut Full(100_000)).unwrap_err();
     let text = chain(&error);
     assert!(text.starts_with("init[0]: cannot put x into the archive: "), "{text}");

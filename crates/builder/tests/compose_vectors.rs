@@ -78,7 +78,7 @@ fn archives_equal_the_reference_byte_for_byte() {
         let text = fs::read_to_string(&yml).unwrap();
         let none = |path: &str| Err(format!("{path} is no package of a vector"));
         let description = Description::parse(&[(&name, &text)], &none).unwrap();
-        let options = Options { arch: "amd64".to_owned(), home: None };
+        let options = Options { arch: "amd64".to_owned(), ..Options::default() };
         let mut got = Vec::new();
         let facts = compose(&description, &layout, &options, &mut got).unwrap();
         assert_eq!(facts.size.0, got.len() as u64);

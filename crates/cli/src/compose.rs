@@ -67,6 +67,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let options = Options {
         arch: args.arch.clone(),
         home: std::env::var_os("HOME").filter(|h| !h.is_empty()).map(PathBuf::from),
+        kept: Some(places::cache().join("layers")),
+        ..Options::default()
     };
     let step = Step::start("composing the root file system");
     let facts = if to_stdout {

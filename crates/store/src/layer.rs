@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
@@ -22,6 +22,7 @@ pub struct LayerReader {
     layout: Layout,
     layer: Descriptor,
     plain: Box<dyn Plain>,
+    copy: Option<BufWriter<File>>,
     read: u64,
     limit: Bytes,
 }
@@ -62,7 +63,13 @@ impl LayerReader {
         } else {
             Box::new(stored)
         };
-        Ok(LayerReader { layout: layout.clone(), layer: layer.clone(), plain, read: 0, limit })
+        let (layout, layer) = (layout.clone(), layer.clone());
+        Ok(LayerReader { layout, layer, plain, copy: None, read: 0, limit })
+    }
+
+    /// Writes what is read from now on to a file as well. It is whole when the reader was finished.
+    pub(crate) fn copy_to(&mut self, file: File) {
+        self.copy = Some(BufWriter::with_capacity(1 << 18, file));
     }
 
     /// Plain bytes read so far.
@@ -74,11 +81,12 @@ impl LayerReader {
     pub fn finish(mut self) -> Result<(), StoreError> {
         // A damaged layer may decompress to the end of its archive and fail only here, or before.
         let rest = io::copy(&mut self, &mut io::sink());
+        let copied = self.copy.take().map_or(Ok(()), |mut copy| copy.flush());
         let got = self.plain.stored_digest().map_err(|source| self.member("its end", source))?;
         if got != self.layer.digest {
             return Err(self.layout.corrupt(&self.layer.digest, got));
         }
-        rest.map(drop).map_err(|source| self.member("its end", source))
+        rest.and(copied).map_err(|source| self.member("its end", source))
     }
 
     /// Why reading failed: a wrong digest is the cause of all that follows from it.
@@ -103,6 +111,9 @@ impl Read for LayerReader {
             let why = format!("it unpacks to more than {}", self.limit);
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
         }
+        if let Some(copy) = &mut self.copy {
+            copy.write_all(&out[..n])?;
+        }
         Ok(n)
     }
 }
@@ -115,15 +126,25 @@ pub(crate) fn each_member<E: From<StoreError>>(
     limit: Bytes,
     mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), E>,
 ) -> Result<Bytes, E> {
-    let mut archive = Reader::new(LayerReader::open(layout, layer, limit)?);
+    let reader = LayerReader::open(layout, layer, limit)?;
+    each_member_at(reader, |header, _, body| visit(header, body))
+}
+
+/// Like [`each_member`]; tells as well where in the plain archive a member's bytes begin.
+pub(crate) fn each_member_at<E: From<StoreError>>(
+    layer: LayerReader,
+    mut visit: impl FnMut(Header, Bytes, &mut dyn Read) -> Result<(), E>,
+) -> Result<Bytes, E> {
+    let mut archive = Reader::new(layer);
     let mut last = "its start".to_owned();
     loop {
         match archive.next() {
             Ok(None) => break,
             Ok(Some(header)) => {
                 last = header.display();
+                let at = archive.get_ref().read_so_far();
                 let mut body = Watched { archive: &mut archive, failed: None };
-                let visited = visit(header, &mut body);
+                let visited = visit(header, at, &mut body);
                 if let (Err(_), Some(source)) = (&visited, body.failed) {
                     return Err(archive.into_inner().why(&last, source).into());
                 }
@@ -169,28 +190,42 @@ pub fn flatten<E: From<StoreError>>(
     limit: Bytes,
     mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), E>,
 ) -> Result<(), E> {
-    // What is settled already; true: and everything below it.
-    let mut settled: HashMap<Vec<u8>, bool> = HashMap::new();
+    let mut flat = Flattener::default();
     let mut left = limit;
     for layer in manifest.layers.iter().rev() {
         let read = each_member(layout, layer, left, |mut header, body| -> Result<(), E> {
-            header.path = clean_path(&header.path);
-            check_path(layer.digest, &header)?;
-            let (dir, base) = split(&header.path);
-            let whiteout = base.strip_prefix(WHITEOUT);
-            let name = match whiteout {
-                Some(hidden) if header.kind != Kind::Dir => join(dir, hidden),
-                _ => header.path.clone(),
-            };
-            if settled.contains_key(&name) || inside_hidden(&settled, &name) {
-                return Ok(());
-            }
-            settled.insert(name, whiteout.is_some() || header.kind != Kind::Dir);
-            if whiteout.is_some() { Ok(()) } else { visit(header, body) }
+            if flat.admit(layer.digest, &mut header)? { visit(header, body) } else { Ok(()) }
         })?;
         left = Bytes(left.0.saturating_sub(read.0));
     }
     Ok(())
+}
+
+/// Says of an image's members, one after the other, which of them count: see [`flatten`].
+#[derive(Debug, Default)]
+pub struct Flattener {
+    /// What is settled already; true: and everything below it.
+    settled: HashMap<Vec<u8>, bool>,
+}
+
+impl Flattener {
+    /// Whether this member counts, its path cleaned. The topmost layer's members come first. Fails
+    /// if its path or target climbs above the root.
+    pub fn admit(&mut self, layer: Digest, header: &mut Header) -> Result<bool, StoreError> {
+        header.path = clean_path(&header.path);
+        check_path(layer, header)?;
+        let (dir, base) = split(&header.path);
+        let whiteout = base.strip_prefix(WHITEOUT);
+        let name = match whiteout {
+            Some(hidden) if header.kind != Kind::Dir => join(dir, hidden),
+            _ => header.path.clone(),
+        };
+        if self.settled.contains_key(&name) || inside_hidden(&self.settled, &name) {
+            return Ok(false);
+        }
+        self.settled.insert(name, whiteout.is_some() || header.kind != Kind::Dir);
+        Ok(whiteout.is_none())
+    }
 }
 
 /// Refuses what would lead out of the root when it is unpacked.

@@ -8,9 +8,11 @@
 mod builder;
 mod error;
 mod image;
+mod index;
 mod layer;
 mod layout;
 pub mod name;
+mod plain;
 mod read;
 mod refs;
 mod save;
@@ -25,8 +27,10 @@ pub use image::{
     Descriptor, Image, ImageConfig, Index, MANIFEST_MAX, Manifest, Platform, RootFs, RunConfig,
     media_type,
 };
-pub use layer::{LayerReader, flatten};
+pub use index::{ArchiveIndex, Place};
+pub use layer::{Flattener, LayerReader, flatten};
 pub use layout::{BlobWriter, Layout};
+pub use plain::{Body, Layers, PlainLayer};
 pub use read::read_bounded;
 pub use refs::{Ref, Resolved};
 pub use save::{Draft, SaveError, remove, save};

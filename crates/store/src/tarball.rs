@@ -40,7 +40,21 @@ pub enum Kind {
 }
 
 impl Kind {
-    fn flag(self) -> u8 {
+    /// What a type flag means.
+    pub(crate) fn of_flag(flag: u8) -> Kind {
+        match flag {
+            0 | b'0' => Kind::File,
+            b'1' => Kind::HardLink,
+            b'2' => Kind::Symlink,
+            b'3' => Kind::CharDevice,
+            b'4' => Kind::BlockDevice,
+            b'5' => Kind::Dir,
+            b'6' => Kind::Fifo,
+            other => Kind::Other(other),
+        }
+    }
+
+    pub(crate) fn flag(self) -> u8 {
         match self {
             Kind::File => b'0',
             Kind::HardLink => b'1',
@@ -155,6 +169,11 @@ impl<R: Read> Reader<R> {
     /// Starts at the first header.
     pub fn new(input: R) -> Reader<R> {
         Reader { input, left: 0, padding: 0 }
+    }
+
+    /// The input, which stands behind the header that was read last or in its bytes.
+    pub fn get_ref(&self) -> &R {
+        &self.input
     }
 
     /// The input, wherever it stands.
@@ -402,16 +421,7 @@ fn parse_header(block: &[u8; BLOCK]) -> io::Result<Header> {
     if number(&block[148..156]).ok() != Some(checksum(block)) {
         return Err(invalid("the checksum of a header is wrong"));
     }
-    let kind = match block[156] {
-        0 | b'0' => Kind::File,
-        b'1' => Kind::HardLink,
-        b'2' => Kind::Symlink,
-        b'3' => Kind::CharDevice,
-        b'4' => Kind::BlockDevice,
-        b'5' => Kind::Dir,
-        b'6' => Kind::Fifo,
-        other => Kind::Other(other),
-    };
+    let kind = Kind::of_flag(block[156]);
     let size = u64::try_from(number(&block[124..136])?)
         .map_err(|_| invalid("the size of a member is negative"))?;
     let mut header = Header {

@@ -1,34 +1,45 @@
 //! All parts in their order: kernel, root file system, volumes, containers, files.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Write};
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use model::{Bytes, Digest};
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
-use store::tarball::{Header, Kind, Time, Writer};
-use store::{Descriptor, Image, Index, Layout, MANIFEST_MAX, Manifest, Platform, StoreError};
+use store::tarball::{Header, Kind, Time};
+use store::{
+    Descriptor, Flattener, Image, Index, Layers, Layout, MANIFEST_MAX, Manifest, PlainLayer,
+    Platform, StoreError,
+};
 
 use super::container::{Ids, Volumes, settle, volume_dir, with_volumes};
 use super::oci::Mount;
+use super::plan::{Content, Contents, Member, Origin, Place, Plan};
 use super::read::label;
-use super::tree::{ApkDatabases, ImageFiles, KernelFiles, Members, Origin, RESOLV_LINK};
-use super::{ComposeError, Container, Description, Volume, files, gojson};
+use super::tree::{ImageFiles, KernelFiles, Part, RESOLV_LINK, apk_database, inner};
+use super::{ComposeError, Container, Description, Volume, files, gojson, kernel};
 
 /// The most that one image may unpack to.
-const IMAGE_MAX: Bytes = Bytes::gib(64);
+const IMAGE_MAX: Bytes = Bytes::gib(16);
 
 /// The label that says how a container of an image runs.
 const LABEL: &str = "org.mobyproject.config";
 
 /// What a composition depends on besides description and images.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     /// The processor the image is for, in Go's words: `amd64`.
     pub arch: String,
     /// What `~/` in a file's source stands for.
     pub home: Option<PathBuf>,
+    /// Where indexes and plain copies of layers are kept for the next time. Without it every layer
+    /// is read each time.
+    pub kept: Option<PathBuf>,
+    /// Take the kernel out of its compression (gzip, or an x86 bzImage of gzip).
+    pub decompress_kernel: bool,
+    /// Whether to add a `Dockerfile` that starts the image's init.
+    pub dockerfile: bool,
 }
 
 /// What was composed.
@@ -52,16 +63,34 @@ pub fn compose(
     options: &Options,
     out: &mut dyn Write,
 ) -> Result<Facts, ComposeError> {
-    let out = io::BufWriter::with_capacity(1 << 16, out);
-    let counted = Counted { out, hash: Sha256::new(), size: 0 };
+    let plan = plan(description, images, options)?;
+    let written = plan.write(out)?;
+    let (images, warnings) = (plan.images, plan.warnings);
+    Ok(Facts { digest: written.digest, size: written.size, images, warnings })
+}
+
+/// Finds out what the archive holds that `description` describes, with images from `images`.
+pub fn plan(
+    description: &Description,
+    images: &Layout,
+    options: &Options,
+) -> Result<Plan, ComposeError> {
     let mut assembly = Assembly {
-        layout: images,
         platform: Platform::linux(&options.arch),
+        decompress_kernel: options.decompress_kernel,
         images: HashMap::new(),
-        out: Writer::new(counted),
+        ready: HashMap::new(),
+        opened: HashMap::new(),
+        contents: Contents {
+            layout: images.clone(),
+            keeper: Layers::new(images.clone(), options.kept.clone(), IMAGE_MAX),
+            layers: Vec::new(),
+        },
+        out: Vec::new(),
         unpacked: HashMap::new(),
     };
     let ids = ids(description);
+    assembly.prepare(description);
     assembly.kernel(description)?;
     assembly.init(description)?;
     for (n, volume) in description.volumes.iter().enumerate() {
@@ -77,14 +106,16 @@ pub fn compose(
             assembly.container(section, n, container, &volumes, &ids)?;
         }
     }
-    files::write(description, &ids, options.home.as_deref(), &mut assembly.out)?;
-    let whole = |source| write_error("the archive", "its end", source);
-    let mut counted = assembly.out.finish().map_err(whole)?;
-    counted.flush().map_err(whole)?;
-    Ok(Facts {
-        digest: Digest(counted.hash.finalize().into()),
-        size: Bytes(counted.size),
-        images: assembly.images.into_iter().map(|(name, image)| (name, image.digest)).collect(),
+    let Assembly { images, mut contents, mut out, .. } = assembly;
+    out.extend(files::members(description, &ids, options.home.as_deref())?);
+    if options.dockerfile {
+        out.push(files::dockerfile());
+    }
+    contents.layers.iter_mut().for_each(PlainLayer::drop_index);
+    Ok(Plan {
+        members: out,
+        contents,
+        images: images.into_iter().map(|(name, image)| (name, image.digest)).collect(),
         warnings: description.warnings.clone(),
     })
 }
@@ -95,57 +126,107 @@ fn ids(d: &Description) -> Ids {
     (100..).zip(containers).map(|(id, container)| (container.name.clone(), id)).collect()
 }
 
-fn write_error(location: &str, member: &str, source: io::Error) -> ComposeError {
-    ComposeError::Write { location: location.to_owned(), member: member.to_owned(), source }
-}
-
-/// Where an error came from while an image was passed through.
-enum Passing {
-    Image(StoreError),
-    Member(String, io::Error),
-}
-
-impl From<StoreError> for Passing {
-    fn from(error: StoreError) -> Passing {
-        Passing::Image(error)
-    }
-}
-
-struct Assembly<'a, 'o> {
-    layout: &'a Layout,
+struct Assembly {
     platform: Platform,
+    decompress_kernel: bool,
     /// By full name.
     images: HashMap<String, Image>,
-    out: Writer<Counted<'o>>,
+    /// Layers that were opened before their turn, and what came of it.
+    ready: HashMap<Digest, Result<PlainLayer, StoreError>>,
+    /// Places of layers in `contents`.
+    opened: HashMap<Digest, usize>,
+    contents: Contents,
+    out: Vec<Member>,
     /// Where containers' images stand in the archive already, by full name.
     unpacked: HashMap<String, String>,
 }
 
-impl Assembly<'_, '_> {
+impl Assembly {
+    /// Opens the layers of all images, on all processors. What cannot be used is told when its turn
+    /// comes, so that it is always the same error that is told.
+    fn prepare(&mut self, d: &Description) {
+        let containers = d.onboot.iter().chain(&d.onshutdown).chain(&d.services);
+        let names = std::iter::once(&d.kernel.image)
+            .chain(&d.init)
+            .chain(d.volumes.iter().filter(|v| v.format != "oci").map(|v| &v.image))
+            .chain(containers.map(|c| &c.image));
+        let mut layers: Vec<Descriptor> = Vec::new();
+        for name in names.filter(|name| !name.is_empty()) {
+            let Ok(origin) = self.origin(String::new(), name) else { continue };
+            let Ok(image) = self.image(&origin) else { continue };
+            for layer in &image.manifest.layers {
+                if layers.iter().all(|have| have.digest != layer.digest) {
+                    layers.push(layer.clone());
+                }
+            }
+        }
+        let (queue, done) = (Mutex::new(layers.iter()), Mutex::new(HashMap::new()));
+        let work = || {
+            while let Some(layer) = next(&queue) {
+                let opened = self.contents.keeper.open(layer);
+                if let Ok(mut done) = done.lock() {
+                    done.insert(layer.digest, opened);
+                }
+            }
+        };
+        let workers = std::thread::available_parallelism().map_or(1, usize::from);
+        std::thread::scope(|scope| {
+            for _ in 1..workers.min(layers.len()) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        self.ready = done.into_inner().unwrap_or_default();
+    }
+
     fn kernel(&mut self, d: &Description) -> Result<(), ComposeError> {
         if d.kernel.image.is_empty() {
             return Ok(());
         }
         let origin = self.origin("kernel".to_owned(), &d.kernel.image)?;
-        let manifest = self.image(&origin)?.manifest.clone();
-        let mut files = KernelFiles::new(&mut self.out, &origin, &d.kernel);
-        pass(self.layout, &manifest, &origin, "", None, &mut files)?;
-        let location = origin.location.clone();
-        files.finish().map_err(|why| ComposeError::Nonsense { location, why })
+        let image = self.files(&origin, "", None)?;
+        let nonsense = |why| ComposeError::Nonsense { location: origin.location.clone(), why };
+        for part in KernelFiles::of(&d.kernel).take(image).map_err(nonsense)? {
+            match part {
+                Part::Member(member) => self.out.push(member),
+                Part::Kernel(member) if self.decompress_kernel => {
+                    let content = kernel::unpacked(&self.contents, &member.content);
+                    let content = content.map_err(nonsense)?;
+                    let header = Header { size: content.size, ..member.header };
+                    self.out.push(Member { header, content, ..member });
+                }
+                Part::Kernel(member) => self.out.push(member),
+                Part::Archive(member) => self.archive(&origin, &member)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The members of an archive in an image.
+    fn archive(&mut self, origin: &Origin, member: &Member) -> Result<(), ComposeError> {
+        let Place::Layer { layer, at } = member.content.place else { return Ok(()) };
+        let place =
+            store::Place { header: member.header.clone(), at, digest: member.content.digest };
+        let index = self.contents.keeper.inner(&self.contents.layers[layer], &place);
+        let index = index.map_err(|source| self.image_error(origin, source))?;
+        let members = inner(member, index).map_err(|why| {
+            let location = origin.location.clone();
+            ComposeError::Nonsense { location, why: format!("{}: {why}", member.header.display()) }
+        })?;
+        self.out.extend(members);
+        Ok(())
     }
 
     fn init(&mut self, d: &Description) -> Result<(), ComposeError> {
-        let mut origins = Vec::new();
+        let start = self.out.len();
         for (n, name) in d.init.iter().enumerate() {
             let origin = self.origin(format!("init[{n}]"), name)?;
-            let manifest = self.image(&origin)?.manifest.clone();
-            origins.push((origin, manifest));
+            let files = self.files(&origin, "", Some(RESOLV_LINK))?;
+            self.out.extend(files);
         }
-        let mut out = ApkDatabases::new(&mut self.out);
-        for (origin, manifest) in &origins {
-            pass(self.layout, manifest, origin, "", Some(RESOLV_LINK), &mut out)?;
-        }
-        out.finish().map_err(|e| write_error("init", "the package database", e))
+        let all = apk_database(&self.out[start..]);
+        self.out.extend(all);
+        Ok(())
     }
 
     fn volume(&mut self, n: usize, volume: &Volume) -> Result<(), ComposeError> {
@@ -153,20 +234,19 @@ impl Assembly<'_, '_> {
         let lower = volume_dir(&volume.name, "lower/");
         if volume.image.is_empty() {
             let origin = Origin { location: location.clone(), source: "empty".to_owned() };
-            origin.dirs(&mut self.out, &lower).map_err(|e| write_error(&location, &lower, e))?;
+            self.out.extend(Member::dirs(&lower, &Arc::new(origin)));
         } else {
             let origin = self.origin(location.clone(), &volume.image)?;
             if volume.format == "oci" {
                 self.layout_of(&origin, &lower, &volume.platforms)?;
             } else {
-                let manifest = self.image(&origin)?.manifest.clone();
-                pass(self.layout, &manifest, &origin, &lower, Some(RESOLV_LINK), &mut self.out)?;
+                let files = self.files(&origin, &lower, Some(RESOLV_LINK))?;
+                self.out.extend(files);
             }
         }
-        let origin = Origin { location: location.clone(), source: "linuxkit.volumes".to_owned() };
+        let origin = Arc::new(Origin { location, source: "linuxkit.volumes".to_owned() });
         for part in ["tmp/", "merged/"] {
-            let path = volume_dir(&volume.name, part);
-            origin.dir(&mut self.out, &path).map_err(|e| write_error(&location, &path, e))?;
+            self.out.push(Member::dir(&volume_dir(&volume.name, part), &origin));
         }
         Ok(())
     }
@@ -189,9 +269,7 @@ impl Assembly<'_, '_> {
             return Err(nonsense(format!("{:?} is no name for a folder", container.name)));
         }
         let origin = self.origin(location.clone(), &container.image)?;
-        let image = self.image(&origin)?;
-        let manifest = image.manifest.clone();
-        let own = image.config.config.clone();
+        let own = self.image(&origin)?.config.config.clone();
         let label = match own.labels.get(LABEL).filter(|text| !text.is_empty()) {
             Some(text) => label(&origin.source, text)?,
             None => Default::default(),
@@ -208,44 +286,43 @@ impl Assembly<'_, '_> {
         let elsewhere = self.unpacked.get(&origin.source).cloned();
         let root = elsewhere.clone().unwrap_or_else(|| own_root.clone());
         if elsewhere.is_none() {
-            let prefix = format!("{own_root}/");
-            pass(self.layout, &manifest, &origin, &prefix, None, &mut self.out)?;
+            let files = self.files(&origin, &format!("{own_root}/"), None)?;
+            self.out.extend(files);
             self.unpacked.insert(origin.source.clone(), own_root);
+        } else {
+            self.out.extend(Member::dirs(&format!("{dir}/"), &origin));
         }
         let mut mounts = root_mounts(&dir, &root, readonly);
         mounts.extend(runtime.mounts.take().unwrap_or_default());
         runtime.mounts = Some(mounts);
         let out = &mut self.out;
-        let mut bundle = || {
-            if elsewhere.is_some() {
-                origin.dirs(out, &format!("{dir}/"))?;
-            }
-            origin.file(out, &format!("{dir}/config.json"), &gojson::print(&spec, "    "))?;
-            if !readonly {
-                origin.dir(out, &format!("{dir}/tmp"))?;
-            }
-            if !readonly || elsewhere.is_some() {
-                origin.dir(out, &format!("{dir}/rootfs"))?;
-            }
-            origin.file(out, &format!("{dir}/runtime.json"), &gojson::print(&runtime, "    "))
-        };
-        bundle().map_err(|e| write_error(&location, &dir, e))
+        let file = |name: &str, text: &str| Member::file(&format!("{dir}/{name}"), &origin, text);
+        out.push(file("config.json", &gojson::print(&spec, "    ")));
+        if !readonly {
+            out.push(Member::dir(&format!("{dir}/tmp"), &origin));
+        }
+        if !readonly || elsewhere.is_some() {
+            out.push(Member::dir(&format!("{dir}/rootfs"), &origin));
+        }
+        out.push(file("runtime.json", &gojson::print(&runtime, "    ")));
+        Ok(())
     }
 
     /// The image as an OCI layout below `prefix`: all platforms, or those asked for.
     fn layout_of(
         &mut self,
-        origin: &Origin,
+        origin: &Arc<Origin>,
         prefix: &str,
         platforms: &[String],
     ) -> Result<(), ComposeError> {
         let image = |source| self.image_error(origin, source);
+        let layout = &self.contents.layout;
         let target = self.target(&origin.source).map_err(image)?;
         if !store::media_type::is_index(&target.media_type) {
             let why = format!("{} has no index: format oci needs one", origin.source);
             return Err(ComposeError::Nonsense { location: origin.location.clone(), why });
         }
-        let read = |d: &Descriptor| self.layout.read(&d.digest, MANIFEST_MAX);
+        let read = |d: &Descriptor| layout.read(&d.digest, MANIFEST_MAX);
         let bytes = read(&target).map_err(image)?;
         let index = Index::parse(&bytes, &target.digest.to_string()).map_err(image)?;
         let mut blobs = Vec::new();
@@ -260,53 +337,44 @@ impl Assembly<'_, '_> {
             blobs.push(entry.digest);
         }
         blobs.push(target.digest);
-        for digest in &blobs {
-            self.layout.check(digest).map_err(image)?;
-        }
-        let layout = self.layout;
-        let out = &mut self.out;
-        let mut put = |path: &str, kind, mode, size: u64, body: &mut dyn Read| {
-            let mut header = origin.header(&format!("{prefix}{path}"), kind, mode);
-            header.mtime = Time::default();
-            header.size = size;
-            let failed = |e| write_error(&origin.location, path, e);
-            out.add(&header, body).map_err(failed)
+        let mut members: Vec<Member> = Member::dirs(prefix, origin).collect();
+        let mut put = |path: &str, kind, mode, content| {
+            let header = Header::new(format!("{prefix}{path}"), kind, mode, Time::default());
+            members.push(Member::new(header, origin, content));
         };
         const VERSION: &str = "{\n\t\t\"imageLayoutVersion\": \"1.0.0\"\n\t}";
-        let text = |text: &str| text.len() as u64;
-        put("oci-layout", Kind::File, 0o644, text(VERSION), &mut VERSION.as_bytes())?;
-        put("blobs/", Kind::Dir, 0o755, 0, &mut io::empty())?;
-        put("blobs/sha256/", Kind::Dir, 0o755, 0, &mut io::empty())?;
+        put("oci-layout", Kind::File, 0o644, Content::text(VERSION));
+        put("blobs/", Kind::Dir, 0o755, Content::none());
+        put("blobs/sha256/", Kind::Dir, 0o755, Content::none());
         for digest in blobs {
-            let (mut blob, size) =
-                layout.open_blob(&digest).map_err(|source| ComposeError::Image {
-                    location: origin.location.clone(),
-                    image: origin.source.clone(),
-                    source: source.into(),
-                })?;
+            let size = layout.check(&digest).map_err(image)?.0;
             let path = format!("blobs/sha256/{}", digest.hex());
-            put(&path, Kind::File, 0o644, size.0, &mut blob)?;
+            let content = Content { size, digest: Some(digest), place: Place::Blob(digest) };
+            put(&path, Kind::File, 0o644, content);
         }
         let json = gojson::print(&layout_index(&target, &origin.source), "   ");
-        put("index.json", Kind::File, 0o644, text(&json), &mut json.as_bytes())
+        put("index.json", Kind::File, 0o644, Content::text(json));
+        self.out.extend(members);
+        Ok(())
     }
 
-    fn origin(&self, location: String, name: &str) -> Result<Origin, ComposeError> {
+    fn origin(&self, location: String, name: &str) -> Result<Arc<Origin>, ComposeError> {
         let source = store::name::expand(name);
         if source.split('/').any(str::is_empty) || source.contains(char::is_whitespace) {
             let why = format!("{name:?} is no name of an image");
             return Err(ComposeError::Nonsense { location, why });
         }
-        Ok(Origin { location, source })
+        Ok(Arc::new(Origin { location, source }))
     }
 
     fn image(&mut self, origin: &Origin) -> Result<&Image, ComposeError> {
         let name = &origin.source;
         if !self.images.contains_key(name) {
+            let layout = &self.contents.layout;
             let read = || {
                 let target = self.target(name)?;
-                let manifest = self.layout.for_platform(name, &target, &self.platform)?;
-                Image::read(self.layout, &manifest)
+                let manifest = layout.for_platform(name, &target, &self.platform)?;
+                Image::read(layout, &manifest)
             };
             let image = read().map_err(|e| self.image_error(origin, e))?;
             self.images.insert(name.clone(), image);
@@ -317,12 +385,12 @@ impl Assembly<'_, '_> {
     /// What a full name stands for. The layout may know it by its short name, and as `latest` when
     /// no tag is said.
     fn target(&self, name: &str) -> Result<Descriptor, StoreError> {
-        let refs = self.layout.refs()?;
+        let refs = self.contents.layout.refs()?;
         let tagged = store::name::expand_with_tag(name);
         let found = refs.iter().find(|r| r.name == name).or_else(|| {
             refs.iter().find(|r| [name, &tagged].contains(&store::name::expand(&r.name).as_str()))
         });
-        let root = || self.layout.root().to_owned();
+        let root = || self.contents.layout.root().to_owned();
         let none = || StoreError::NoImage { name: name.to_owned(), root: root() };
         found.map(|r| r.target.clone()).ok_or_else(none)
     }
@@ -334,37 +402,55 @@ impl Assembly<'_, '_> {
             source => ComposeError::Image { location, image, source: source.into() },
         }
     }
-}
 
-/// Passes an image's files on to `out`, below `prefix`, and adds what each file system must have.
-fn pass(
-    layout: &Layout,
-    manifest: &Manifest,
-    origin: &Origin,
-    prefix: &str,
-    resolv: Option<&str>,
-    out: &mut dyn Members,
-) -> Result<(), ComposeError> {
-    let Origin { location, source: image } = origin;
-    origin.dirs(out, prefix).map_err(|e| write_error(location, prefix, e))?;
-    let mut files = ImageFiles::new(origin, prefix, resolv);
-    let passed = store::flatten(layout, manifest, IMAGE_MAX, |header: Header, body| {
-        let name = header.display();
-        files.member(out, header, body).map_err(|e| Passing::Member(name, e))
-    });
-    match passed {
-        Ok(()) => {}
-        Err(Passing::Member(member, source)) => {
-            return Err(write_error(location, &member, source));
+    /// An image's files below `prefix`, and what each file system must have.
+    fn files(
+        &mut self,
+        origin: &Arc<Origin>,
+        prefix: &str,
+        resolv: Option<&str>,
+    ) -> Result<Vec<Member>, ComposeError> {
+        let layers = self.image(origin)?.manifest.layers.clone();
+        let mut files = ImageFiles::new(origin, prefix, resolv);
+        let mut flat = Flattener::default();
+        let mut left = IMAGE_MAX;
+        for layer in layers.iter().rev() {
+            let n = self.layer(layer).map_err(|source| self.image_error(origin, source))?;
+            let index = self.contents.layers[n].index();
+            left = Bytes(left.0.checked_sub(index.size.0).ok_or_else(|| {
+                let why = format!("{} unpacks to more than {IMAGE_MAX}", origin.source);
+                ComposeError::Nonsense { location: origin.location.clone(), why }
+            })?);
+            for place in &index.members {
+                let mut header = place.header.clone();
+                let counts = flat.admit(layer.digest, &mut header);
+                if counts.map_err(|source| self.image_error(origin, source))? {
+                    let size = if header.kind.has_body() { header.size } else { 0 };
+                    let at = Place::Layer { layer: n, at: place.at };
+                    files.member(header, Content { size, digest: place.digest, place: at });
+                }
+            }
         }
-        Err(Passing::Image(source)) => {
-            let (location, image) = (location.clone(), image.clone());
-            return Err(ComposeError::Image { location, image, source: source.into() });
-        }
+        Ok(files.finish())
     }
-    files.finish(out).map_err(|e| write_error(location, "its standard files", e))
+
+    /// The place of a layer in `contents`.
+    fn layer(&mut self, layer: &Descriptor) -> Result<usize, StoreError> {
+        if let Some(n) = self.opened.get(&layer.digest) {
+            return Ok(*n);
+        }
+        let ready = self.ready.remove(&layer.digest);
+        let opened = ready.unwrap_or_else(|| self.contents.keeper.open(layer))?;
+        let n = self.contents.layers.len();
+        self.contents.layers.push(opened);
+        self.opened.insert(layer.digest, n);
+        Ok(n)
+    }
 }
 
+fn next<'a>(queue: &Mutex<std::slice::Iter<'a, Descriptor>>) -> Option<&'a Descriptor> {
+    queue.lock().ok()?.next()
+}
 /// What must be mounted before a container's root file system is there.
 fn root_mounts(dir: &str, root: &str, readonly: bool) -> Vec<Mount> {
     let destination = format!("/{dir}/rootfs");
@@ -428,24 +514,4 @@ fn layout_index(target: &Descriptor, name: &str) -> impl Serialize + use<> {
     let annotations = BTreeMap::from([("org.opencontainers.image.ref.name", name.to_owned())]);
     let entry = Entry { media_type, size: target.size, digest: target.digest, annotations };
     LayoutIndex { schema_version: 2, media_type, manifests: [entry] }
-}
-
-/// Counts and hashes what goes through.
-struct Counted<'a> {
-    out: io::BufWriter<&'a mut dyn Write>,
-    hash: Sha256,
-    size: u64,
-}
-
-impl Write for Counted<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let n = self.out.write(bytes)?;
-        self.hash.update(&bytes[..n]);
-        self.size += n as u64;
-        Ok(n)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

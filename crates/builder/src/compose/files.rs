@@ -4,55 +4,61 @@ use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use model::Digest;
+use sha2::{Digest as _, Sha256};
 use store::tarball::{Header, Kind};
 
 use super::container::{Ids, number, octal};
-use super::tree::{Members, Origin};
+use super::plan::{Content, MTIME, Member, Origin, Place};
 use super::{ComposeError, Description, FileEntry, metadata};
 
-/// Writes all files of `description`. A source is a path of this machine, `~/` in front is `home`.
-pub(super) fn write(
+/// What makes the archive an image that docker can run.
+const DOCKERFILE: &str = "\nFROM scratch\n\nCOPY . ./\n\nENTRYPOINT [\"/bin/rc.init\"]\n";
+
+/// All files of `description`. A source is a path of this machine, `~/` in front is `home`.
+pub(super) fn members(
     description: &Description,
     ids: &Ids,
     home: Option<&Path>,
-    out: &mut dyn Members,
-) -> Result<(), ComposeError> {
+) -> Result<Vec<Member>, ComposeError> {
     let mut known = HashSet::new();
+    let mut members = Vec::new();
     for (n, file) in description.files.iter().enumerate() {
         let location = format!("files[{n}]");
         let nonsense = |why| ComposeError::Nonsense { location: location.clone(), why };
         let plan = plan(file, ids).map_err(nonsense)?;
-        let Some((size, mut body)) = body(description, file, &location, home)? else {
+        let Some(content) = content(description, file, &location, home)? else {
             continue; // optional, and not there
         };
-        let origin = Origin { location: location.clone(), source: "linuxkit.files".to_owned() };
-        let header = |path: &str, kind, mode: u32| Header {
-            uid: plan.uid.into(),
-            gid: plan.gid.into(),
-            ..origin.header(path, kind, mode.into())
-        };
-        let mut put = |header: Header, body: &mut dyn Read| {
-            out.add(&header, body).map_err(|source| ComposeError::Write {
-                location: location.clone(),
-                member: header.display(),
-                source,
-            })
+        let source = "linuxkit.files".to_owned();
+        let origin = Arc::new(Origin { location: location.clone(), source });
+        let mut put = |path: &str, kind, mode: u32, content| {
+            let mut header = Header::new(path, kind, mode.into(), MTIME);
+            (header.uid, header.gid) = (plan.uid.into(), plan.gid.into());
+            if kind == Kind::Symlink {
+                header.link = file.symlink.clone().into_bytes();
+            }
+            members.push(Member::new(header, &origin, content));
         };
         for dir in above(&plan.path) {
             if known.insert(dir.clone()) {
-                put(header(&dir, Kind::Dir, plan.dir_mode), &mut io::empty())?;
+                put(&dir, Kind::Dir, plan.dir_mode, Content::none());
             }
         }
         known.insert(plan.path.clone());
-        let mut member = header(&plan.path, plan.kind, plan.mode);
-        member.size = size;
-        if plan.kind == Kind::Symlink {
-            member.link = file.symlink.clone().into_bytes();
-        }
-        put(member, body.as_mut())?;
+        put(&plan.path, plan.kind, plan.mode, content);
     }
-    Ok(())
+    Ok(members)
+}
+
+/// The member that turns the archive into one for `docker build`.
+pub(super) fn dockerfile() -> Member {
+    let content = Content::text(DOCKERFILE);
+    let header = Header::new("Dockerfile", Kind::File, 0o644, MTIME);
+    let header = Header { size: content.size, ..header };
+    Member { header, origin: None, content }
 }
 
 /// What becomes of an entry, but for its bytes.
@@ -123,27 +129,23 @@ fn above(path: &str) -> Vec<String> {
     dirs
 }
 
-/// Size and bytes.
-type Body<'a> = (u64, Box<dyn Read + 'a>);
-
 /// What a file holds; `None` if it may be left out and is not there.
-fn body<'a>(
-    description: &'a Description,
-    file: &'a FileEntry,
+fn content(
+    description: &Description,
+    file: &FileEntry,
     location: &str,
     home: Option<&Path>,
-) -> Result<Option<Body<'a>>, ComposeError> {
-    let text = |text: String| -> Body<'a> { (text.len() as u64, Box::new(io::Cursor::new(text))) };
+) -> Result<Option<Content>, ComposeError> {
     if file.directory || !file.symlink.is_empty() {
-        return Ok(Some((0, Box::new(io::empty()))));
+        return Ok(Some(Content::none()));
     }
     if let Some(contents) = &file.contents {
-        return Ok(Some((contents.len() as u64, Box::new(contents.as_bytes()))));
+        return Ok(Some(Content::text(contents)));
     }
     match file.metadata.as_str() {
         "" => {}
-        "yaml" => return Ok(Some(text(metadata::yaml(description)))),
-        "json" => return Ok(Some(text(metadata::json(description)))),
+        "yaml" => return Ok(Some(Content::text(metadata::yaml(description)))),
+        "json" => return Ok(Some(Content::text(metadata::json(description)))),
         other => {
             let why = format!("metadata {other:?} is neither yaml nor json");
             return Err(ComposeError::Nonsense { location: location.to_owned(), why });
@@ -156,33 +158,47 @@ fn body<'a>(
     if file.optional && fs::metadata(&path).is_err() {
         return Ok(None);
     }
-    let opened = File::open(&path).and_then(|f| {
-        let meta = f.metadata()?;
-        if meta.is_file() { Ok((meta.len(), f)) } else { Err(io::ErrorKind::IsADirectory.into()) }
-    });
-    let fail = |source| ComposeError::Source { location: location.to_owned(), path, source };
-    let (size, opened) = opened.map_err(fail)?;
-    Ok(Some((size, Box::new(opened))))
+    let read = read(&path);
+    let fail =
+        |source| ComposeError::Source { location: location.to_owned(), path: path.clone(), source };
+    let (size, digest) = read.map_err(fail)?;
+    Ok(Some(Content { size, digest: Some(digest), place: Place::File(path) }))
+}
+
+/// Size and digest of a file.
+fn read(path: &Path) -> io::Result<(u64, Digest)> {
+    let mut file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let (mut size, mut hash) = (0, Sha256::new());
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok((size, Digest(hash.finalize().into()))),
+            Ok(n) => {
+                size += n as u64;
+                hash.update(&buffer[..n]);
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use store::tarball::Writer;
 
     fn list(yml: &str) -> Result<Vec<String>, String> {
         let description = Description::parse(&[("x", yml)], &|_| Err(String::new())).unwrap();
         let ids = Ids::from([("svc".to_owned(), 101)]);
-        let mut out = Writer::new(Vec::new());
-        write(&description, &ids, Some(Path::new("/nowhere")), &mut out)
-            .map_err(|e| e.to_string())?;
-        let bytes = out.finish().unwrap();
-        let mut reader = store::tarball::Reader::new(bytes.as_slice());
-        let mut list = Vec::new();
-        while let Some(h) = reader.next().unwrap() {
-            list.push(format!("{} {:o} {}:{} {}", h.display(), h.mode, h.uid, h.gid, h.size));
-        }
-        Ok(list)
+        let home = Some(Path::new("/nowhere"));
+        let members = members(&description, &ids, home).map_err(|e| e.to_string())?;
+        let show = |Member { header: h, .. }: &Member| {
+            format!("{} {:o} {}:{} {}", h.display(), h.mode, h.uid, h.gid, h.size)
+        };
+        Ok(members.iter().map(show).collect())
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Composition: linuxkit yml to a root file system tar, byte for byte as linuxkit makes it.
 //!
-//! A description is read ([`Description::parse`]), images are taken from a local OCI layout, and the
-//! archive is written as a stream ([`compose`]): nothing large is kept in memory. Nothing is fetched,
-//! no clock is asked: same description, same images, same bytes.
+//! A description is read ([`Description::parse`]), images are taken from a local OCI layout, and what
+//! the archive holds is found out ([`plan`]): names and places of bytes, so that nothing large is kept
+//! in memory and no file is read again that did not change. [`Plan::write`] writes the archive. Nothing
+//! is fetched, no clock is asked: same description, same images, same bytes.
 //!
 //! What is odd in the archive is the reference's: entries that stand there twice, layers read from the
 //! top, folders with mode 0700 above files. There is no SBOM member: the reference's carries a random
@@ -15,13 +16,15 @@ mod error;
 mod files;
 mod gojson;
 mod goyaml;
+mod kernel;
 mod metadata;
 mod oci;
+mod plan;
 mod read;
 mod tree;
 mod yaml;
 
-pub use assemble::{Facts, Options, compose};
+pub use assemble::{Facts, Options, compose, plan};
 pub use description::{
     BindNamespaces, Container, Description, Device, FileEntry, Interface, Kernel, Owner, Run,
     Runtime, Volume,
@@ -31,6 +34,7 @@ pub use oci::{
     BlockIo, Cpu, DeviceRule, IdMapping, InterfacePriority, Memory, Mount, NetworkRule, Pids,
     Resources,
 };
+pub use plan::{Plan, Written};
 pub use read::PackageTag;
 
 /// The merged description as yml, image names as they stand: what `--dry-run` shows.

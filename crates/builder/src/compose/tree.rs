@@ -1,15 +1,12 @@
 //! An image's files as members of the archive, changed on the way: some left out, some replaced, some
 //! added; and what the kernel's image becomes.
 
-use std::io::{self, Read, Write};
+use std::sync::Arc;
 
-use store::tarball::{Header, Kind, Reader, Time, Writer};
+use store::ArchiveIndex;
+use store::tarball::{Header, Kind, Time};
 
-/// Time of everything that no image brought: 2017-04-18T16:30:00Z, linuxkit's.
-pub(super) const MTIME: Time = Time::seconds(1_492_533_000);
-
-const SOURCE: &[u8] = b"LINUXKIT.source";
-const LOCATION: &[u8] = b"LINUXKIT.location";
+use super::plan::{Content, MTIME, Member, Origin, Place};
 
 /// What the root file system's resolv.conf links to.
 pub(super) const RESOLV_LINK: &str = "/run/resolvconf/resolv.conf";
@@ -24,117 +21,57 @@ ff02::2 ip6-allrouters
 const RESOLV: &str = "\n# no resolv.conf configured\n";
 
 /// Files that say something about the machine an image was made on.
-const LEFT_OUT: [&str; 6] =
-    [".dockerenv", "Dockerfile", "dev/console", "dev/pts", "dev/shm", "etc/hostname"];
+const LEFT_OUT: [&[u8]; 6] =
+    [b".dockerenv", b"Dockerfile", b"dev/console", b"dev/pts", b"dev/shm", b"etc/hostname"];
 
-const APK_DB: &str = "lib/apk/db/installed";
-/// The most we keep of package databases. Alpine's with a thousand packages has 2 MiB.
-const APK_DB_MAX: u64 = 64 << 20;
-
-/// Where members go.
-pub(super) trait Members {
-    /// Takes a member whose body has `header.size` bytes, if its kind has any.
-    fn add(&mut self, header: &Header, body: &mut dyn Read) -> io::Result<()>;
-}
-
-impl<W: Write> Members for Writer<W> {
-    fn add(&mut self, header: &Header, body: &mut dyn Read) -> io::Result<()> {
-        self.header(header)?;
-        if header.kind.has_body() {
-            io::copy(&mut body.take(header.size), self)?;
-        }
-        Ok(())
-    }
-}
-
-/// What members belong to: a place in the description and an image.
-#[derive(Debug, Clone)]
-pub(super) struct Origin {
-    pub(super) location: String,
-    pub(super) source: String,
-}
-
-impl Origin {
-    /// Marks a member.
-    pub(super) fn mark(&self, header: &mut Header) {
-        header.records.insert(SOURCE.to_vec(), self.source.clone().into_bytes());
-        header.records.insert(LOCATION.to_vec(), self.location.clone().into_bytes());
-    }
-
-    /// A member of our own.
-    pub(super) fn header(&self, path: &str, kind: Kind, mode: i64) -> Header {
-        let mut header = Header::new(path, kind, mode, MTIME);
-        self.mark(&mut header);
-        header
-    }
-
-    /// Writes a folder.
-    pub(super) fn dir(&self, out: &mut dyn Members, path: &str) -> io::Result<()> {
-        out.add(&self.header(path, Kind::Dir, 0o755), &mut io::empty())
-    }
-
-    /// Writes a file.
-    pub(super) fn file(&self, out: &mut dyn Members, path: &str, text: &str) -> io::Result<()> {
-        let header = Header { size: text.len() as u64, ..self.header(path, Kind::File, 0o644) };
-        out.add(&header, &mut text.as_bytes())
-    }
-
-    /// Writes every folder of a path that ends with a slash, or nothing for an empty one.
-    pub(super) fn dirs(&self, out: &mut dyn Members, path: &str) -> io::Result<()> {
-        let ends = path.match_indices('/').map(|(at, _)| at);
-        ends.filter(|at| *at > 0).try_for_each(|at| self.dir(out, &path[..at]))
-    }
-}
+const APK_DB: &[u8] = b"lib/apk/db/installed";
 
 /// An image's files below a folder of the archive.
 pub(super) struct ImageFiles<'a> {
-    origin: &'a Origin,
+    origin: &'a Arc<Origin>,
     prefix: &'a str,
     /// `resolv.conf` is a link to here, else a file that says nothing.
     resolv: Option<&'a str>,
     has_mtab: bool,
+    out: Vec<Member>,
 }
 
 impl<'a> ImageFiles<'a> {
     /// `prefix` is empty or ends with a slash.
     pub(super) fn new(
-        origin: &'a Origin,
+        origin: &'a Arc<Origin>,
         prefix: &'a str,
         resolv: Option<&'a str>,
     ) -> ImageFiles<'a> {
-        ImageFiles { origin, prefix, resolv, has_mtab: false }
+        let out = Member::dirs(prefix, origin).collect();
+        ImageFiles { origin, prefix, resolv, has_mtab: false, out }
     }
 
     /// Passes a file of the image on.
-    pub(super) fn member(
-        &mut self,
-        out: &mut dyn Members,
-        mut header: Header,
-        body: &mut dyn Read,
-    ) -> io::Result<()> {
-        let path = String::from_utf8_lossy(&header.path).into_owned();
-        if LEFT_OUT.contains(&path.as_str()) {
-            return Ok(());
+    pub(super) fn member(&mut self, mut header: Header, content: Content) {
+        if LEFT_OUT.contains(&header.path.as_slice()) {
+            return;
         }
-        self.origin.mark(&mut header);
+        let path = header.path.clone();
         header.path.splice(..0, self.prefix.bytes());
         if let Some(text) = self.replacement(&path, &mut header) {
             header.mtime = MTIME;
-            return out.add(&header, &mut text.as_bytes());
+            self.put(header, Content::text(text));
+            return;
         }
-        if path == "etc/mtab" {
+        if path == b"etc/mtab" {
             self.has_mtab = true;
             header.mtime = MTIME;
         }
         if header.kind == Kind::HardLink {
             header.link.splice(..0, self.prefix.bytes());
         }
-        out.add(&header, body)
+        self.put(header, content);
     }
 
-    /// Writes what every file system of a container must have. The reference looks for these among the
+    /// Adds what every file system of a container must have. The reference looks for these among the
     /// image's files by names that most of them cannot have, so they are there twice.
-    pub(super) fn finish(self, out: &mut dyn Members) -> io::Result<()> {
+    pub(super) fn finish(mut self) -> Vec<Member> {
         for path in [
             "dev/",
             "dev/pts/",
@@ -153,22 +90,27 @@ impl<'a> ImageFiles<'a> {
                 _ => (Kind::File, 0o644),
             };
             let full = format!("{}{}", self.prefix, path.trim_end_matches('/'));
-            let mut header = self.origin.header(&full, kind, mode);
+            let mut header = Header::new(full, kind, mode, MTIME);
             if kind == Kind::Symlink {
                 header.link = b"/proc/mounts".to_vec();
             }
-            let text = self.replacement(path, &mut header).unwrap_or_default();
-            out.add(&header, &mut text.as_bytes())?;
+            let text = self.replacement(path.as_bytes(), &mut header).unwrap_or_default();
+            self.put(header, Content::text(text));
         }
-        Ok(())
+        self.out
+    }
+
+    fn put(&mut self, header: Header, content: Content) {
+        let origin = Some(Arc::clone(self.origin));
+        self.out.push(Member { header, origin, content });
     }
 
     /// What a file holds instead, the header changed to fit.
-    fn replacement(&self, path: &str, header: &mut Header) -> Option<&'static str> {
+    fn replacement(&self, path: &[u8], header: &mut Header) -> Option<&'static str> {
         let text = match (path, self.resolv) {
-            ("etc/hosts", _) => HOSTS,
-            ("etc/resolv.conf", None) => RESOLV,
-            ("etc/resolv.conf", Some(link)) => {
+            (b"etc/hosts", _) => HOSTS,
+            (b"etc/resolv.conf", None) => RESOLV,
+            (b"etc/resolv.conf", Some(link)) => {
                 header.kind = Kind::Symlink;
                 header.link = link.into();
                 ""
@@ -185,146 +127,115 @@ impl<'a> ImageFiles<'a> {
     }
 }
 
-/// Takes kernel, modules and microcode out of the files of a kernel's image, and drops the rest.
-pub(super) struct KernelFiles<'a, M> {
-    out: &'a mut M,
-    origin: &'a Origin,
+/// What the kernel's image is called on for: names of files in it. An empty one is no name of a file.
+pub(super) struct KernelFiles<'a> {
     cmdline: &'a str,
-    /// Names in the image. An empty one is no name of a file.
     kernel: &'a str,
     archive: &'a str,
     ucode: &'a str,
-    has_kernel: bool,
-    has_archive: bool,
-    has_ucode: bool,
 }
 
-impl<'a, M: Members> KernelFiles<'a, M> {
-    pub(super) fn new(
-        out: &'a mut M,
-        origin: &'a Origin,
-        kernel: &'a super::Kernel,
-    ) -> KernelFiles<'a, M> {
-        let archive = match kernel.tar.as_deref() {
-            None => "kernel.tar",
-            Some("none") => "",
-            Some(name) => name,
-        };
+/// A part of what the kernel's image becomes.
+pub(super) enum Part {
+    /// A member of the archive.
+    Member(Member),
+    /// The kernel itself, which may have to be decompressed.
+    Kernel(Member),
+    /// An archive whose members belong here.
+    Archive(Member),
+}
+
+impl<'a> KernelFiles<'a> {
+    pub(super) fn of(kernel: &'a super::Kernel) -> KernelFiles<'a> {
         KernelFiles {
-            out,
-            origin,
             cmdline: &kernel.cmdline,
             kernel: if kernel.binary.is_empty() { "kernel" } else { &kernel.binary },
-            archive,
+            archive: match kernel.tar.as_deref() {
+                None => "kernel.tar",
+                Some("none") => "",
+                Some(name) => name,
+            },
             ucode: kernel.ucode.as_deref().unwrap_or_default(),
-            has_kernel: false,
-            has_archive: false,
-            has_ucode: false,
         }
     }
 
-    /// Says what was missing.
-    pub(super) fn finish(self) -> Result<(), String> {
-        if !self.has_kernel {
+    /// Takes kernel, modules and microcode out of the files of a kernel's image, and drops the rest.
+    /// The error says what was missing.
+    pub(super) fn take(&self, image: Vec<Member>) -> Result<Vec<Part>, String> {
+        let mut parts = Vec::new();
+        let (mut has_kernel, mut has_archive, mut has_boot) = (false, false, false);
+        for from in image {
+            let name = String::from_utf8_lossy(&from.header.path).into_owned();
+            if name == self.kernel {
+                boot(&mut parts, &from, &mut has_boot);
+                let cmdline = Header::new("boot/cmdline", Kind::File, 0o644, MTIME);
+                parts.push(Part::Member(below(&from, cmdline, Content::text(self.cmdline))));
+                let kernel = Header::new("boot/kernel", Kind::File, from.header.mode, MTIME);
+                parts.push(Part::Kernel(below(&from, kernel, from.content.clone())));
+                has_kernel = true;
+            } else if name == self.archive {
+                has_archive = true;
+                parts.push(Part::Archive(from));
+            } else if name == self.ucode {
+                boot(&mut parts, &from, &mut has_boot);
+                let ucode = Header::new("boot/ucode.cpio", Kind::File, from.header.mode, MTIME);
+                parts.push(Part::Member(below(&from, ucode, from.content.clone())));
+            }
+        }
+        if !has_kernel {
             return Err(format!("the kernel's image has no file {:?}", self.kernel));
         }
-        if !self.has_archive && !self.archive.is_empty() {
+        if !has_archive && !self.archive.is_empty() {
             let (archive, hint) = (self.archive, "set `tar: none` if it shall have none");
             return Err(format!("the kernel's image has no file {archive:?}; {hint}"));
         }
-        Ok(())
-    }
-
-    /// A file below /boot; the first brings the folder. All carry the records of the image's file.
-    fn boot(&mut self, from: &Header, file: Header, body: &mut dyn Read) -> io::Result<()> {
-        let records = || from.records.clone();
-        if !self.has_kernel && !self.has_ucode {
-            let dir = Header::new("boot", Kind::Dir, 0o755, MTIME);
-            self.out.add(&Header { records: records(), ..dir }, &mut io::empty())?;
-        }
-        self.out.add(&Header { records: records(), ..file }, body)
+        Ok(parts)
     }
 }
 
-impl<M: Members> Members for KernelFiles<'_, M> {
-    fn add(&mut self, header: &Header, body: &mut dyn Read) -> io::Result<()> {
-        let name = String::from_utf8_lossy(&header.path);
+/// The folder, brought by the first file in it.
+fn boot(parts: &mut Vec<Part>, from: &Member, there: &mut bool) {
+    if !std::mem::replace(there, true) {
+        let dir = Header::new("boot", Kind::Dir, 0o755, MTIME);
+        parts.push(Part::Member(below(from, dir, Content::none())));
+    }
+}
+
+/// A member of /boot. All carry the records of the image's file.
+fn below(from: &Member, header: Header, content: Content) -> Member {
+    let header = Header { size: content.size, records: from.header.records.clone(), ..header };
+    Member { header, origin: from.origin.clone(), content }
+}
+
+/// The members of an archive in the kernel's image, whose index is known. The error says which of
+/// them cannot be unpacked.
+pub(super) fn inner(archive: &Member, index: ArchiveIndex) -> Result<Vec<Member>, String> {
+    let Place::Layer { layer, at } = archive.content.place else { return Ok(Vec::new()) };
+    let mut members = Vec::with_capacity(index.members.len());
+    for place in index.members {
+        let header = place.header;
+        if header.path.split(|b| *b == b'/').any(|part| part == b"..") {
+            return Err(format!("{:?} leads out of the archive", header.display()));
+        }
+        let at = model::Bytes(at.0.saturating_add(place.at.0));
         let size = if header.kind.has_body() { header.size } else { 0 };
-        if name == self.kernel {
-            let text = self.cmdline;
-            let cmdline = Header {
-                size: text.len() as u64,
-                ..Header::new("boot/cmdline", Kind::File, 0o644, MTIME)
-            };
-            self.boot(header, cmdline, &mut text.as_bytes())?;
-            self.has_kernel = true;
-            let kernel = Header::new("boot/kernel", Kind::File, header.mode, MTIME);
-            self.boot(header, Header { size, ..kernel }, body)
-        } else if name == self.archive {
-            self.has_archive = true;
-            let mut archive = Reader::new(body);
-            while let Some(mut member) = archive.next()? {
-                if member.path.split(|b| *b == b'/').any(|part| part == b"..") {
-                    let why = format!("{:?} leads out of the archive", member.display());
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-                }
-                self.origin.mark(&mut member);
-                self.out.add(&member, &mut archive)?;
-            }
-            Ok(())
-        } else if name == self.ucode {
-            let ucode = Header::new("boot/ucode.cpio", Kind::File, header.mode, MTIME);
-            self.boot(header, Header { size, ..ucode }, body)?;
-            self.has_ucode = true;
-            Ok(())
-        } else {
-            Ok(())
-        }
+        let content = Content { size, digest: place.digest, place: Place::Layer { layer, at } };
+        members.push(Member { header, origin: archive.origin.clone(), content });
     }
+    Ok(members)
 }
 
-/// Passes everything on, and keeps the package databases that it sees: one a package.
-pub(super) struct ApkDatabases<'a, M> {
-    out: &'a mut M,
-    seen: Vec<Vec<u8>>,
-}
-
-impl<'a, M: Members> ApkDatabases<'a, M> {
-    pub(super) fn new(out: &'a mut M) -> ApkDatabases<'a, M> {
-        ApkDatabases { out, seen: Vec::new() }
+/// The package databases among the root file system's members as one, if there are several.
+pub(super) fn apk_database(members: &[Member]) -> Option<Member> {
+    let all: Vec<&Member> = members.iter().filter(|m| m.header.path == APK_DB).collect();
+    if all.len() < 2 {
+        return None;
     }
-
-    /// If there were several, writes them as one.
-    pub(super) fn finish(self) -> io::Result<()> {
-        if self.seen.len() < 2 {
-            return Ok(());
-        }
-        let mut all = Vec::new();
-        for database in &self.seen {
-            all.extend_from_slice(database);
-            all.extend_from_slice(b"\n\n");
-        }
-        let origin = Origin { location: "init".into(), source: "LINUXKIT.apkinit".into() };
-        let mut header = origin.header(APK_DB, Kind::File, 0o644);
-        header.mtime = Time::default();
-        header.size = all.len() as u64;
-        self.out.add(&header, &mut all.as_slice())
-    }
-}
-
-impl<M: Members> Members for ApkDatabases<'_, M> {
-    fn add(&mut self, header: &Header, body: &mut dyn Read) -> io::Result<()> {
-        if header.path != APK_DB.as_bytes() {
-            return self.out.add(header, body);
-        }
-        let kept: u64 = self.seen.iter().map(|db| db.len() as u64).sum();
-        if kept.saturating_add(header.size) > APK_DB_MAX {
-            return Err(io::Error::other("the package databases are larger than 64 MiB"));
-        }
-        let mut database = Vec::new();
-        body.read_to_end(&mut database)?;
-        self.out.add(header, &mut database.as_slice())?;
-        self.seen.push(database);
-        Ok(())
-    }
+    let end = Content::text("\n\n");
+    let parts: Vec<Content> = all.iter().flat_map(|m| [m.content.clone(), end.clone()]).collect();
+    let size = parts.iter().map(|p| p.size).sum();
+    let origin = Origin { location: "init".into(), source: "LINUXKIT.apkinit".into() };
+    let header = Header::new(APK_DB, Kind::File, 0o644, Time::default());
+    let content = Content { size, digest: None, place: Place::Joined(parts) };
+    Some(Member::new(header, &Arc::new(origin), content))
 }

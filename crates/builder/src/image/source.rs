@@ -87,7 +87,12 @@ impl Composition {
     /// Composes the archive into a new file; its digest.
     pub(super) fn write(&self, path: &Path, progress: &dyn Progress) -> Result<Digest, ImageError> {
         let write = ImageError::file("write", path);
-        let options = compose::Options { arch: self.arch.name().to_owned(), home: home() };
+        let options = compose::Options {
+            arch: self.arch.name().to_owned(),
+            home: home(),
+            kept: Some(self.layout.root().with_file_name("layers")),
+            ..compose::Options::default()
+        };
         let mut file = File::create(path).map_err(&write)?;
         let facts = compose::compose(&self.description, &self.layout, &options, &mut file)?;
         facts.warnings.iter().for_each(|w| progress.line(&format!("warning: {w}")));
