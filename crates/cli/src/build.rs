@@ -58,12 +58,17 @@ pub(crate) struct Args {
     /// Files for the CONFIG partition, over those of conf/; can be given again
     #[arg(long, env = "CONF_DIR", value_name = "DIR")]
     conf: Vec<PathBuf>,
-    /// A file of the CONFIG partition and its text: soft_serial=12345
+    /// A file of the CONFIG partition and its text: soft_serial=12345; soft_serial=auto takes one by
+    /// chance and tells it
     #[arg(long, value_name = "NAME=TEXT", value_parser = setting)]
     set: Vec<(String, String)>,
     /// A file for the CONFIG partition
     #[arg(long, value_name = "FILE")]
     file: Vec<PathBuf>,
+    /// usb-config only: the node leaves what it knows of itself in this folder of the stick: dump,
+    /// identity
+    #[arg(long, value_name = "FOLDER", value_parser = ["dump", "identity"])]
+    ask: Vec<String>,
     /// Size of the virtual disk in MiB; by default that of the profile
     #[arg(long, env = "MEDIA_SIZE", value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 25))]
     media_size: Option<u64>,
@@ -105,6 +110,8 @@ enum Target {
     Live,
     /// A disk that installs the node onto another: installer.raw
     Installer,
+    /// A USB stick that brings a node its network configuration: usb-config.raw
+    UsbConfig,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -128,6 +135,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Target::Config => image::config(&request, &steps),
         Target::Live => image::live(&request, &steps),
         Target::Installer => image::installer(&request, &steps),
+        Target::UsbConfig => image::usb_config(&request, &steps),
     };
     let facts = built.or_advise()?;
     steps.done();
@@ -157,8 +165,15 @@ fn request(args: Args) -> anyhow::Result<Request> {
         }
     };
     let defaults = repository.join("conf");
-    let mut conf: Vec<PathBuf> = defaults.is_dir().then_some(defaults).into_iter().collect();
+    let wanted = args.target != Target::UsbConfig && defaults.is_dir();
+    let mut conf: Vec<PathBuf> = wanted.then_some(defaults).into_iter().collect();
     conf.extend(args.conf);
+    let mut set = single_files(&args.file, &args.set)?;
+    if args.target == Target::UsbConfig {
+        set.extend(args.ask.iter().map(|folder| (format!("{folder}/"), Vec::new())));
+    } else if !args.ask.is_empty() {
+        return Err(WrongUse("--ask goes with `eve build usb-config` only".to_owned()).into());
+    }
     Ok(Request {
         cache: places::cache(),
         out: args.out.unwrap_or_else(|| repository.join("dist")),
@@ -176,7 +191,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         installer: args.installer_rootfs,
         stub: args.stub,
         conf,
-        set: single_files(&args.file, &args.set)?,
+        set,
         formats: args.format,
         update: args.update,
         media: args.media_size.map(Bytes::mib),
@@ -193,8 +208,17 @@ fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Res
         let body = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
         all.insert(name.to_owned(), body);
     }
-    let lines = settings.iter().map(|(name, text)| (name.clone(), format!("{text}\n").into()));
-    all.extend(lines);
+    for (name, text) in settings {
+        let text = match (name.as_str(), text.as_str()) {
+            ("soft_serial", "auto") => {
+                let serial = uuid::Uuid::new_v4().to_string();
+                eprintln!("soft_serial is {serial}");
+                serial
+            }
+            _ => text.clone(),
+        };
+        all.insert(name.clone(), format!("{text}\n").into());
+    }
     Ok(all)
 }
 

@@ -53,7 +53,9 @@ fn check_one(path: &str, body: &[u8]) -> Result<(), &'static str> {
             find(body, b"-----BEGIN ") && find(body, b"-----END "),
             "is not PEM: it has no BEGIN and END line",
         ),
-        _ if path.starts_with("DevicePortConfig/") && path.ends_with(".json") => {
+        _ if path == "usb.json"
+            || path.starts_with("DevicePortConfig/") && path.ends_with(".json") =>
+        {
             let json = serde_json::from_slice::<serde_json::Value>(body);
             must(json.is_ok_and(|v| v.is_object()), "is no JSON object")
         }

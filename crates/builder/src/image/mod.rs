@@ -43,7 +43,7 @@ pub use error::ImageError;
 pub use formats::disk::Format;
 pub use initrd::InitrdError;
 pub use known::Unusable;
-pub use pipeline::{config, installer, live, rootfs, slot};
+pub use pipeline::{config, installer, live, rootfs, slot, usb_config};
 pub use rootfs::RootfsError;
 pub use slot::{BuildSlotError, SlotFacts};
 pub use slots::{SlotState, SlotsError, SlotMark, set_slots, slots};

@@ -36,6 +36,8 @@ const UKI: &str = "uki.efi";
 const FACTS: &str = "image.json";
 /// Size of a squashfs data block: larger packs better, smaller reads less to find a page.
 const BLOCK: Bytes = Bytes::kib(256);
+/// Size of a configuration stick.
+const STICK: Bytes = Bytes::mib(200);
 
 /// Builds the root file system: `rootfs.tar`.
 pub fn rootfs(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
@@ -82,6 +84,20 @@ pub fn installer(request: &Request, progress: &dyn Progress) -> Result<Facts, Im
     run.put_config(&files)?;
     let system = run.installer_system(&slot, &files)?;
     run.installer_disk(&system, &files)?;
+    run.finish()
+}
+
+/// Builds a USB stick that brings a node its network configuration: `usb-config.raw`, of the size of
+/// the virtual disk or 200 MiB.
+pub fn usb_config(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
+    let mut run = Run::start(request, progress)?;
+    let files = run.folders_and_files()?;
+    let want = Want { disk: Some(request.media.unwrap_or(STICK)), ..Want::default() };
+    let table = request.profile.plan(Purpose::UsbConfig, &want).map_err(DiskError::from)?;
+    let mut disk = Disk::new(table);
+    disk.volume(Role::UsbConfig, &files, run.config_time())?;
+    disk::write(&disk, &run.facts.folder.join("usb-config.raw"))?;
+    run.note("usb-config.raw", disk.size(), None);
     run.finish()
 }
 
@@ -299,13 +315,18 @@ impl<'a> Run<'a> {
 
     /// What goes into CONFIG: folders in their order, then single files, and what says of when it is.
     fn config_files(&self) -> Result<Files, ImageError> {
+        let mut files = self.folders_and_files()?;
+        files.insert(conf::origin(&self.request.version, self.config_time()), Vec::new());
+        Ok(files)
+    }
+
+    fn folders_and_files(&self) -> Result<Files, ImageError> {
         let mut files = Files::new();
         for folder in &self.request.conf {
             files.extend(conf::read_folder(folder)?);
         }
         files.extend(self.request.set.clone());
         known::check(&files).map_err(ConfigError::from)?;
-        files.insert(conf::origin(&self.request.version, self.config_time()), Vec::new());
         Ok(files)
     }
 

@@ -102,6 +102,20 @@ fn an_installer_brings_what_it_installs_and_can_tell_whether_it_is_whole() {
 }
 
 #[test]
+fn a_configuration_stick_is_one_volume_with_just_what_was_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = [("usb.json".to_owned(), b"{}".to_vec()), ("dump/".to_owned(), Vec::new())];
+    let request = Request { set: set.into(), ..raw(dir.path()) };
+    let facts = image::usb_config(&request, &()).unwrap();
+    assert_eq!(facts.files[0].size, Bytes::kib(204_800));
+    let said = tool("sgdisk", "gdisk", &facts.folder, &["-v", "usb-config.raw"]);
+    assert!(said.contains("No problems found"), "{said}");
+    let listed = list(&facts.folder, "usb-config.raw", Role::UsbConfig);
+    let names: Vec<_> = listed.lines().map(|l| l.trim_start_matches("::/")).collect();
+    assert_eq!(names, ["dump/", "usb.json"]);
+}
+
+#[test]
 fn an_update_ends_where_a_clean_build_ends() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     small::inputs(one.path());
