@@ -39,6 +39,12 @@ pub(crate) struct Args {
     /// The sizes of the partitions
     #[arg(long, default_value = "small", value_parser = profile)]
     profile: Profile,
+    /// Firmware of the platform's board (images/boards.toml says which files); can be given again
+    #[arg(long, value_name = "DIR")]
+    firmware: Vec<PathBuf>,
+    /// Accept the licences under which that firmware comes
+    #[arg(long)]
+    accept_license: bool,
     /// Include the debug package; services write to the console
     #[arg(long)]
     debug: bool,
@@ -182,6 +188,8 @@ fn request(args: Args) -> anyhow::Result<Request> {
         hv: args.hv,
         platform: args.platform,
         profile: args.profile,
+        firmware: args.firmware,
+        accept_licence: args.accept_license,
         debug: args.debug,
         version,
         source: match args.rootfs {

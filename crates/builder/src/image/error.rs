@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use model::{Diagnose, Diagnosis, Who};
 
 use super::cache::CacheError;
-use super::{BuildSlotError, ConfigError, ConvertError, DiskError, RootfsError, SquashfsError};
+use super::{
+    BoardError, BuildSlotError, ConfigError, ConvertError, DiskError, RootfsError, SquashfsError,
+};
 use crate::compose::ComposeError;
 use crate::pkg::PkgError;
 
@@ -53,6 +55,9 @@ pub enum ImageError {
     /// No disk of another format.
     #[error("cannot convert the disk")]
     Convert(#[from] ConvertError),
+    /// The firmware of a board is not as it must be.
+    #[error("cannot use the firmware of the platform")]
+    Board(#[from] BoardError),
     /// The cache of steps cannot be used.
     #[error("cannot use the build cache")]
     Cache(#[from] CacheError),
@@ -88,6 +93,7 @@ impl Diagnose for ImageError {
             ImageError::Config(cause) => cause.diagnose(),
             ImageError::Disk(cause) => cause.diagnose(),
             ImageError::Convert(cause) => cause.diagnose(),
+            ImageError::Board(cause) => cause.diagnose(),
             ImageError::Cache(cause) => cause.diagnose(),
             ImageError::Package { .. } => Diagnosis::of(
                 Who::Operator,

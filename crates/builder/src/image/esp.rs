@@ -3,11 +3,14 @@
 use formats::fat::Files;
 use model::Digest;
 
-use super::Arch;
+use super::{Arch, Board};
 
-/// The files of an EFI system partition whose firmware starts this unified kernel image.
-pub(super) fn files(arch: Arch, uki: Vec<u8>) -> Files {
-    Files::from([(format!("EFI/BOOT/{}", arch.loader()), uki)])
+/// The files of an EFI system partition whose firmware starts this unified kernel image, and what the
+/// board wants besides.
+pub(super) fn files(arch: Arch, uki: Vec<u8>, board: &Board) -> Files {
+    let mut files = board.esp.clone();
+    files.insert(format!("EFI/BOOT/{}", arch.loader()), uki);
+    files
 }
 
 /// What an installer has besides: marks by which boot loaders know a medium of EVE, and this one.

@@ -11,6 +11,7 @@
 //! inputs give the same bytes, with the cache or without. Packages and composition are made
 //! elsewhere; this module asks for them.
 
+mod boards;
 pub mod cache;
 mod config;
 pub mod convert;
@@ -36,6 +37,7 @@ use formats::layout::Profile;
 use model::{Bytes, Digest};
 
 pub use crate::pkg::{Arch, Progress};
+pub use boards::{Board, BoardError, Boards};
 pub use config::{ConfigError, edit_config, get_config, read_folder, set_config};
 pub use convert::ConvertError;
 pub use disk::DiskError;
@@ -67,6 +69,10 @@ pub struct Request {
     pub platform: String,
     /// Sizes of the disk's partitions.
     pub profile: Profile,
+    /// Folders with the firmware of boards; in each later one a file counts more.
+    pub firmware: Vec<PathBuf>,
+    /// Whether the licences of that firmware are accepted.
+    pub accept_licence: bool,
     /// With the debug package, and lines of the services on the console.
     pub debug: bool,
     /// Its version.

@@ -21,8 +21,8 @@ use super::rootfs::Rootfs;
 use super::slot::{self, SlotFacts};
 use super::squashfs::{Mksquashfs, Options, Writer};
 use super::{
-    ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source, StepFacts,
-    config as conf, convert, esp, known, source, update,
+    Board, Boards, ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source,
+    StepFacts, boards, config as conf, convert, esp, known, source, update,
 };
 use crate::pkg::{self, Package};
 
@@ -162,6 +162,7 @@ struct Run<'a> {
     steps: Steps,
     packages: BTreeMap<String, Package>,
     options: pkg::Options,
+    board: Board,
     facts: Facts,
     /// Keeps other builds out of the version's folder.
     _alone: File,
@@ -169,6 +170,8 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn start(request: &'a Request, progress: &'a dyn Progress) -> Result<Run<'a>, ImageError> {
+        // Before anything is written or built: a board may want what is not there.
+        let board = board(request)?;
         let folder = request.out.join(request.arch.name()).join(&request.version);
         fs::create_dir_all(&folder).map_err(ImageError::file("create", &folder))?;
         let alone = alone_in(&folder, progress)?;
@@ -183,6 +186,7 @@ impl<'a> Run<'a> {
             steps: Steps::open(&request.cache)?,
             packages: BTreeMap::new(),
             options,
+            board,
             facts: Facts {
                 version: request.version.clone(),
                 arch: request.arch,
@@ -233,7 +237,7 @@ impl<'a> Run<'a> {
         let base = self.rootfs(System::Installer)?;
         let started = self.begin("adding what is installed");
         let uki = fs::read(&node.uki).map_err(ImageError::file("read", &node.uki))?;
-        let esp = esp::files(self.request.arch, uki);
+        let esp = esp::files(self.request.arch, uki, &self.board);
         let volume = Role::Config.volume(self.request.profile.config, self.config_time());
         let config = match volume {
             Some(volume) => fat::render(&volume, config)
@@ -353,12 +357,13 @@ impl<'a> Run<'a> {
     fn disk(&mut self, slot: &Slot, config: &Files) -> Result<(), ImageError> {
         let started = self.begin("writing the live disk");
         let uki = fs::read(&slot.uki).map_err(ImageError::file("read", &slot.uki))?;
-        let (esp, empty) = (esp::files(self.request.arch, uki), Files::new());
+        let (esp, empty) = (esp::files(self.request.arch, uki, &self.board), Files::new());
         let mut disk = Disk::new(self.plan(Purpose::Live, slot)?);
         disk.volume(Role::Esp, &esp, slot.time)?;
         disk.volume(Role::EspB, &empty, slot.time)?;
         disk.volume(Role::Config, config, self.config_time())?;
         disk.image(Role::ImgA, &slot.image)?;
+        self.in_front(&mut disk)?;
         let raw = self.facts.folder.join("live.raw");
         if self.request.update && raw.exists() {
             let written = update::update(&disk, &raw)?;
@@ -381,12 +386,13 @@ impl<'a> Run<'a> {
     fn installer_disk(&mut self, system: &Slot, config: &Files) -> Result<(), ImageError> {
         let started = self.begin("writing the installer");
         let uki = fs::read(&system.uki).map_err(ImageError::file("read", &system.uki))?;
-        let (mut esp, empty) = (esp::files(self.request.arch, uki), Files::new());
+        let (mut esp, empty) = (esp::files(self.request.arch, uki, &self.board), Files::new());
         esp.extend(esp::of_installer(system.facts.digest));
         let mut disk = Disk::new(self.plan(Purpose::Installer, system)?);
         disk.volume(Role::Esp, &esp, system.time)?;
         disk.volume(Role::InstallerConfig, config, self.config_time())?;
         disk.image(Role::Installer, &system.image)?;
+        self.in_front(&mut disk)?;
         disk.volume(Role::Inventory, &empty, system.time)?;
         let raw = self.facts.folder.join("installer.raw");
         disk::write(&disk, &raw)?;
@@ -395,10 +401,17 @@ impl<'a> Run<'a> {
         self.point_current()
     }
 
+    /// What the board has in front of the first partition.
+    fn in_front<'b>(&'b self, disk: &mut Disk<'b>) -> Result<(), DiskError> {
+        let Some(raw) = &self.board.raw else { return Ok(()) };
+        disk.file(raw.at, Bytes(self.board.start.0 - raw.at.0), &raw.path)
+    }
+
     /// The table of a disk that this image goes onto.
     fn plan(&self, purpose: Purpose, image: &Slot) -> Result<Gpt, ImageError> {
         let seed = Uuid::new_v5(&Uuid::NAMESPACE_OID, &image.facts.digest.0);
-        let want = Want { image: image.facts.size, seed, ..Want::default() };
+        let (size, start) = (image.facts.size, self.board.start);
+        let want = Want { image: size, start, seed, ..Want::default() };
         Ok(self.request.profile.plan(purpose, &want).map_err(DiskError::from)?)
     }
 
@@ -443,6 +456,15 @@ impl<'a> Run<'a> {
         store::save(&self.facts.folder, FACTS, &to_json(&self.facts))?;
         Ok(self.facts)
     }
+}
+
+/// What the disk of the platform holds besides. A root file system from elsewhere may come without
+/// the table of boards.
+fn board(request: &Request) -> Result<Board, ImageError> {
+    let table = request.repository.join(boards::TABLE);
+    let boards = if table.exists() { Boards::read(&table)? } else { Boards::default() };
+    let (arch, platform) = (request.arch, &request.platform);
+    Ok(boards.board(arch, platform, &request.firmware, request.accept_licence)?)
 }
 
 /// Waits until no other build writes to `folder`; none does as long as the result lives.

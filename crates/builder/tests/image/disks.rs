@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use builder::image::{self, Format, Request, SlotMark};
+use builder::image::{self, Arch, Format, Request, SlotMark};
 use formats::gpt::Gpt;
 use formats::layout::{Profile, Role};
 use model::Bytes;
@@ -99,6 +99,48 @@ fn an_installer_brings_what_it_installs_and_can_tell_whether_it_is_whole() {
     let again = image::installer(&request, &()).unwrap();
     assert!(again.steps.iter().filter(|s| s.cached).count() >= 4, "{:?}", again.steps);
     assert!(before == read(dir.path(), "installer.raw"), "the cached build differs");
+}
+
+#[test]
+fn a_boards_firmware_stands_in_front_of_a_first_partition_that_starts_later() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let table = concat!(env!("CARGO_MANIFEST_DIR"), "/../../images/boards.toml");
+    fs::create_dir(dir.path().join("images")).unwrap();
+    fs::copy(table, dir.path().join("images/boards.toml")).unwrap();
+    let firmware = dir.path().join("firmware");
+    fs::create_dir(&firmware).unwrap();
+    let blob: Vec<u8> = (0..=250).cycle().take(1_000_000).collect();
+    for (name, body) in [
+        ("imx8mq_evk-flash.bin", &blob[..]),
+        ("imx8mq_evk-flash.conf", b"offset=33\n"),
+        ("imx8mq-evk.dtb", b"dtb"),
+        ("NXP-EULA-LICENSE.txt", b"terms"),
+    ] {
+        store::save(&firmware, name, body).unwrap();
+    }
+    let request = Request {
+        arch: Arch::Arm64,
+        platform: "imx8mq_evk".into(),
+        profile: Profile::EVE_2026,
+        firmware: vec![firmware],
+        ..raw(dir.path())
+    };
+    let refused = image::live(&request, &()).unwrap_err();
+    assert!(model::chain(&refused).contains("comes under the licence"), "{refused:?}");
+    assert!(!dir.path().join("dist").exists(), "something was written before the licence");
+
+    let request = Request { accept_licence: true, ..request };
+    let facts = image::live(&request, &()).unwrap();
+    let said = tool("sgdisk", "gdisk", &facts.folder, &["-v", "live.raw"]);
+    assert!(said.contains("No problems found"), "{said}");
+    let disk = facts.folder.join("live.raw");
+    let mut found = vec![0; blob.len()];
+    File::open(&disk).unwrap().read_exact_at(&mut found, 33 << 10).unwrap();
+    assert!(found == blob);
+    assert_eq!(Role::Esp.find(&self::table(&disk)).unwrap().1.offset(), Bytes::mib(8));
+    let esp = list(&facts.folder, "live.raw", Role::Esp);
+    assert!(esp.contains("imx8mq-evk.dtb") && esp.contains("BOOTAA64.EFI"), "{esp}");
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub(crate) fn request(dir: &Path) -> Request {
         hv: "kvm".into(),
         platform: "generic".into(),
         profile: Profile::SMALL,
+        firmware: Vec::new(),
+        accept_licence: false,
         debug: false,
         version: VERSION.into(),
         source: Source::Tar(dir.join("rootfs.tar")),
