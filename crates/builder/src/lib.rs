@@ -3,5 +3,9 @@
 pub mod audit;
 pub mod compose;
 pub mod contents;
+pub mod explain;
 pub mod image;
+pub mod inspect;
 pub mod pkg;
+pub mod sbom;
+pub mod sizes;

@@ -7,11 +7,14 @@ mod compose;
 mod controller;
 mod convert;
 mod edit;
+mod explain;
 mod fleet;
 mod image;
 mod pkg;
 mod places;
 mod run;
+mod sbom;
+mod sizes;
 mod slot;
 mod steps;
 mod up;
@@ -38,6 +41,12 @@ enum Command {
     Pkg(pkg::Args),
     /// Show or set which slot of a disk image boots
     Slot(slot::Args),
+    /// List what an image is made of, as SPDX or CycloneDX
+    Sbom(sbom::Args),
+    /// Say who put a path into an image
+    Explain(explain::Args),
+    /// Say what takes how much in an image
+    Sizes(sizes::Args),
     /// Boot an image in QEMU
     Run(run::Args),
     /// Build, boot, onboard and deploy the sample app, all on this machine
@@ -65,6 +74,9 @@ fn main() -> std::process::ExitCode {
         Command::Compose(args) => compose::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Pkg(args) => pkg::run(args),
+        Command::Sbom(args) => sbom::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Sizes(args) => sizes::run(args),
         Command::Run(args) => run::run(args),
         Command::Slot(args) => slot::run(args),
         Command::Up(args) => up::up(args),

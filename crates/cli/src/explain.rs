@@ -1,0 +1,89 @@
+//! `eve explain`: who put a path into an image.
+
+use std::path::PathBuf;
+
+use builder::explain::{Put, explain, layer};
+use builder::inspect;
+use store::Layout;
+
+use crate::out::{self, OrAdvise};
+use crate::places;
+
+/// Arguments of `eve explain`.
+///
+/// Says which entry of the description, which package image and layer, and which .deb, recipe or
+/// program put a path there, and what else wanted the same path and does not count.
+///
+/// Example: eve explain /usr/bin/crun
+/// Example: eve explain dist/amd64/current /etc/passwd
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// The image (rootfs.tar, squashfs, slot.img, a disk, a folder of dist; by default the newest
+    /// build), then the path in it
+    #[arg(required = true, num_args = 1..=2, value_names = ["IMAGE", "PATH"])]
+    words: Vec<PathBuf>,
+    /// The OCI layout with the package images, which know their layers
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// The processor of the image: amd64, arm64, riscv64
+    #[arg(long, env = "ZARCH", default_value = "amd64")]
+    arch: String,
+    /// Print the explanation as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
+    let path = args.words.pop().unwrap_or_default();
+    let image = args.words.pop().unwrap_or_else(places::newest_images);
+    let contents = inspect::contents(&image).or_advise()?;
+    let mut found = explain(&contents, &path.to_string_lossy()).map_err(|e| {
+        let near = e.near.join(", ");
+        let advice = if near.is_empty() {
+            "nothing there has a name like it".to_owned()
+        } else {
+            format!("did you mean {near}?")
+        };
+        out::advised(e.to_string(), advice)
+    })?;
+    let layout = args.cache.unwrap_or_else(|| places::cache().join("oci"));
+    if let Ok(layout) = Layout::open(layout) {
+        for put in std::iter::once(&mut found.put).chain(&mut found.shadows) {
+            put.layer = layer(put, &layout, &args.arch);
+        }
+    }
+    if args.json {
+        return out::json(&found);
+    }
+    for (link, target) in &found.links {
+        out::line(format!("/{link} is a link to {target}"));
+    }
+    out::line(describe(&found.put));
+    for put in &found.shadows {
+        out::line("");
+        out::line(format!("in the place of: {}", describe(put)));
+    }
+    Ok(())
+}
+
+fn describe(put: &Put) -> String {
+    let mut text = format!("/{} is a {}", put.path, put.kind.name());
+    if !put.link.is_empty() {
+        text += &format!(" to {}", put.link);
+    } else if put.size.0 > 0 {
+        text += &format!(" of {}", put.size);
+    }
+    let mut row = |what: &str, value: &str| {
+        if !value.is_empty() {
+            text += &format!("\n  {what:7} {value}");
+        }
+    };
+    row("entry", &put.origin.location);
+    row("package", &put.origin.source);
+    if let Some(layer) = &put.layer {
+        row("layer", &format!("{} of {}, {}", layer.number, layer.of, layer.digest));
+    }
+    row("from", &put.origin.from);
+    text
+}
