@@ -250,7 +250,8 @@ fn path(folder: &Path, name: &str) -> String {
     folder.join(name).display().to_string()
 }
 
-fn arch(text: &str) -> Result<Arch, WrongUse> {
+/// An architecture as people write it.
+pub(crate) fn arch(text: &str) -> Result<Arch, WrongUse> {
     let known = Arch::ALL.map(Arch::name).join(", ");
     Arch::from_name(text).ok_or_else(|| WrongUse(format!("no such processor; there are {known}")))
 }

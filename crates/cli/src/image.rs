@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use builder::image::{Format, live};
 use builder::pkg;
-use model::Bytes;
+use model::{Arch, Bytes};
 
 use crate::build;
 use crate::out::OrAdvise;
@@ -27,12 +27,12 @@ pub(crate) struct Images {
 
 /// Takes the disk image that was asked for, or builds one: what has not changed since the last time
 /// is not done again. Builds the sample app.
-pub(crate) fn get(asked: Option<&Path>, debug: bool) -> anyhow::Result<Images> {
+pub(crate) fn get(asked: Option<&Path>, debug: bool, arch: Arch) -> anyhow::Result<Images> {
     let (disk, slot) = match asked {
-        Some(path) => (places::live_image(Some(path))?, slot_beside(path)),
-        None => build_disk(debug)?,
+        Some(path) => (places::live_image(Some(path), arch)?, slot_beside(path)),
+        None => build_disk(debug, arch)?,
     };
-    let options = pkg::Options::from_env(&places::repository()?);
+    let options = pkg::Options { arch, ..pkg::Options::from_env(&places::repository()?) };
     let steps = Steps::default();
     let built = pkg::build(&["apps/hello".to_owned()], &options, &steps).or_advise()?;
     steps.done();
@@ -40,8 +40,9 @@ pub(crate) fn get(asked: Option<&Path>, debug: bool) -> anyhow::Result<Images> {
     Ok(Images { disk, slot, registry: options.layout(), hello })
 }
 
-fn build_disk(debug: bool) -> anyhow::Result<(PathBuf, Option<Bytes>)> {
+fn build_disk(debug: bool, arch: Arch) -> anyhow::Result<(PathBuf, Option<Bytes>)> {
     let mut request = build::default_request()?;
+    request.arch = arch;
     request.formats = vec![Format::Raw];
     if debug {
         // Beside the others: an image with a shell is not taken for one without.

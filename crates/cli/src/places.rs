@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use model::Arch;
 
 use crate::out;
 
@@ -30,17 +31,29 @@ pub(crate) fn repository() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The folder of the newest images for this kind of machine: `dist/amd64/current`, here or in a
+/// The folder of the newest images for a kind of machine: `dist/amd64/current`, here or in a
 /// folder above.
-pub(crate) fn newest_images() -> PathBuf {
+pub(crate) fn newest_images(arch: Arch) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
-    let newest = Path::new("dist/amd64/current");
-    here.ancestors().map(|d| d.join(newest)).find(|d| d.exists()).unwrap_or(newest.to_owned())
+    let newest = Path::new("dist").join(arch.name()).join("current");
+    here.ancestors().map(|d| d.join(&newest)).find(|d| d.exists()).unwrap_or(newest)
+}
+
+/// What a machine's processor is to be: as asked for, else as the image says that was asked for,
+/// else amd64. An error if the two do not agree.
+pub(crate) fn arch(asked: Option<Arch>, image: Option<&Path>) -> anyhow::Result<Arch> {
+    match (asked, image.and_then(builder::image::arch_of)) {
+        (Some(asked), Some(made)) if asked != made => Err(out::advised(
+            format!("that image is for {made}, not for {asked}"),
+            format!("name another image, or leave out --arch {asked} (or ZARCH)"),
+        )),
+        (asked, made) => Ok(asked.or(made).unwrap_or(Arch::Amd64)),
+    }
 }
 
 /// The image that was asked for, or the newest that was built: `live.qcow2` or `live.raw`.
-pub(crate) fn live_image(asked: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let newest = newest_images();
+pub(crate) fn live_image(asked: Option<&Path>, arch: Arch) -> anyhow::Result<PathBuf> {
+    let newest = newest_images(arch);
     let candidates = match asked {
         Some(path) => vec![path.to_owned()],
         None => vec![newest.join("live.raw"), newest.join("live.qcow2")],

@@ -3,10 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use host::qemu::{
-    Disk, DiskFormat, Firmware, Flash, Forward, Machine, Nic, Serial, Swtpm, probe, start,
-};
-use model::Bytes;
+use host::process::Tool;
+use host::qemu::{Disk, DiskFormat, Firmware, Forward, Machine, Nic, Serial, Swtpm, probe, start};
+use model::{Arch, Bytes};
 
 use crate::out::{self, OrAdvise};
 use crate::places;
@@ -21,17 +20,21 @@ use crate::places;
     eve run                            boot dist/amd64/current, forget what it writes\n  \
     eve run --keep /tmp/n1 --tpm       keep disk, firmware variables and TPM in a folder\n  \
     eve run --forward 8080:8080        http://localhost:8080 leads to port 8080 of the node\n  \
-    eve run target --image disk.qcow2  boot an installed disk and let it write to it")]
+    eve run target --image disk.qcow2  boot an installed disk and let it write to it\n  \
+    eve run --arch arm64               boot dist/arm64/current on an ARM machine")]
 pub(crate) struct Args {
     /// What to boot: `live`, the image stays as it is; `target`, an installed disk is written to
     #[arg(value_enum, default_value_t = What::Live)]
     what: What,
-    /// The disk image [default: live.raw or live.qcow2 in dist/amd64/current]
+    /// The disk image [default: live.raw or live.qcow2 in dist/<arch>/current]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
     /// Keep what the node writes in this folder, and go on from there the next time
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
+    /// The processor: amd64, arm64, riscv64 [default: as the image says, else amd64]
+    #[arg(long, env = "ZARCH", value_parser = crate::build::arch)]
+    arch: Option<Arch>,
     /// Memory of the node, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(128..=1_048_576))]
     memory: u64,
@@ -77,28 +80,27 @@ pub(crate) fn parse_forward(text: &str) -> Result<Forward, String> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let arch = places::arch(args.arch, args.image.as_deref())?;
     let image = match (args.what, &args.image) {
         (What::Target, None) => {
             let advice = "name the installed disk with --image";
             return Err(out::advised("`eve run target` needs a disk", advice));
         }
-        (_, image) => places::live_image(image.as_deref())?,
+        (_, image) => places::live_image(image.as_deref(), arch)?,
     };
     let scratch = Scratch::open(args.keep.as_deref())?;
     let dir = scratch.path.as_path();
-    let (accel, why) = probe::accel(&places::cache()).or_advise()?;
-    let firmware = Firmware::find().or_advise()?;
-    let vars = dir.join("vars.fd");
-    if !vars.exists() {
-        std::fs::copy(&firmware.vars, &vars).context("cannot copy the firmware's variables")?;
-    }
+    let (accel, why) = probe::accel(&places::cache(), arch).or_advise()?;
+    let firmware = Firmware::find(arch).or_advise()?;
+    let flash = firmware.in_folder(dir).or_advise()?;
     let swtpm = (args.tpm && !args.dry_run).then(|| Swtpm::start(dir)).transpose().or_advise()?;
     let tpm = args.tpm.then(|| dir.join("tpm.sock"));
     let machine = Machine {
+        arch,
         accel,
         memory: Bytes::mib(args.memory),
         cpus: args.cpus,
-        flash: Some(Flash { code: firmware.code, vars, vars_format: DiskFormat::Raw }),
+        flash: Some(flash),
         disks: vec![disk(args.what, &image, dir, Bytes::mib(args.disk))?],
         nics: nics(args.nics, args.forward),
         serial: Serial::Terminal { copy: dir.join("serial.log") },
@@ -111,7 +113,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         reboot: true,
     };
     if args.dry_run {
-        out::line(format!("qemu-system-x86_64 {}", shell_words(&machine.args())));
+        out::line(format!("{} {}", Tool::Qemu(arch), shell_words(&machine.args())));
         return Ok(());
     }
     say!("booting {} with {accel}: {why}", image.display());

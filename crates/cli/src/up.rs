@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
+use model::Arch;
 
 use crate::out::{self, Step};
 use crate::places;
@@ -31,6 +32,7 @@ use state::{Folder, State};
     eve up\n  \
     eve up --port 9090 --controller-port 9443   when 8080 or 8443 are taken\n  \
     eve up --image dist/amd64/current/live.raw   boot this image, build nothing\n  \
+    eve up --arch arm64                          an ARM node, emulated\n  \
     eve up --fresh                               forget the node and the controller of before")]
 pub(crate) struct Args {
     /// Where to keep everything [default: eve/up in $XDG_STATE_HOME or ~/.local/state]
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// Build and boot the debug profile: a shell on the debug channel, services on the console
     #[arg(long, conflicts_with = "image")]
     debug: bool,
+    /// The processor: amd64, arm64, riscv64 [default: as the image says, else amd64]
+    #[arg(long, env = "ZARCH", value_parser = crate::build::arch)]
+    arch: Option<Arch>,
     /// The port of this machine for the app's page
     #[arg(long, default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,

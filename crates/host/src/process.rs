@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::process::{Command, ExitStatus, Output, Stdio};
 
+use model::Arch;
+
 /// Every program we start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tool {
@@ -17,8 +19,8 @@ pub enum Tool {
     E2fsck,
     /// Makes squashfs images (squashfs-tools), until our own writer is in.
     Mksquashfs,
-    /// Virtual machines, x86.
-    QemuX86,
+    /// Virtual machines of an architecture.
+    Qemu(Arch),
     /// Disk images (qemu-utils).
     QemuImg,
     /// A TPM 2.0 in software.
@@ -27,6 +29,8 @@ pub enum Tool {
     Cargo,
     /// Where the compiler lives.
     Rustc,
+    /// The C compiler for an architecture, which links.
+    Gcc(Arch),
     /// Signatures of Debian's archive.
     Gpgv,
     /// The same, on systems without gpgv (Debian 13 and later).
@@ -46,11 +50,16 @@ impl Tool {
             Tool::Mke2fs => "mke2fs",
             Tool::E2fsck => "e2fsck",
             Tool::Mksquashfs => "mksquashfs",
-            Tool::QemuX86 => "qemu-system-x86_64",
+            Tool::Qemu(Arch::Amd64) => "qemu-system-x86_64",
+            Tool::Qemu(Arch::Arm64) => "qemu-system-aarch64",
+            Tool::Qemu(Arch::Riscv64) => "qemu-system-riscv64",
             Tool::QemuImg => "qemu-img",
             Tool::Swtpm => "swtpm",
             Tool::Cargo => "cargo",
             Tool::Rustc => "rustc",
+            Tool::Gcc(Arch::Amd64) => "x86_64-linux-gnu-gcc",
+            Tool::Gcc(Arch::Arm64) => "aarch64-linux-gnu-gcc",
+            Tool::Gcc(Arch::Riscv64) => "riscv64-linux-gnu-gcc",
             Tool::Gpgv => "gpgv",
             Tool::Sqv => "sqv",
             Tool::Git => "git",
@@ -65,11 +74,16 @@ impl Tool {
             Tool::Crun => "crun",
             Tool::Mke2fs | Tool::E2fsck => "e2fsprogs",
             Tool::Mksquashfs => "squashfs-tools",
-            Tool::QemuX86 => "qemu-system-x86",
+            Tool::Qemu(Arch::Amd64) => "qemu-system-x86",
+            Tool::Qemu(Arch::Arm64) => "qemu-system-arm",
+            Tool::Qemu(Arch::Riscv64) => "qemu-system-misc",
             Tool::QemuImg => "qemu-utils",
             Tool::Swtpm => "swtpm",
             Tool::Cargo => "cargo",
             Tool::Rustc => "rustc",
+            Tool::Gcc(Arch::Amd64) => "gcc-x86-64-linux-gnu",
+            Tool::Gcc(Arch::Arm64) => "gcc-aarch64-linux-gnu",
+            Tool::Gcc(Arch::Riscv64) => "gcc-riscv64-linux-gnu",
             Tool::Gpgv => "gpgv",
             Tool::Sqv => "sqv",
             Tool::Git => "git",

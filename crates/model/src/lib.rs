@@ -4,6 +4,7 @@
 //!
 //! No input or output, no async, no wire formats. A type that only one crate needs lives there.
 
+mod arch;
 pub mod boot;
 pub mod desired;
 pub mod diagnosis;
@@ -16,6 +17,7 @@ mod time;
 pub mod topic;
 mod units;
 
+pub use arch::Arch;
 pub use diagnosis::{Diagnose, Diagnosis, Problem, Who, chain};
 pub use digest::{Digest, DigestError};
 pub use id::{AppId, ContentId, DatastoreId, DeviceId, Id, NetworkId, NetworkInstanceId, VolumeId};

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use controller::view;
 use host::qemu::{
-    Disk, DiskFormat, Flash, Forward, Guest, Machine, Nic, PowerDown, Qmp, Serial, SerialLog,
-    Swtpm, copy_sparse, grow, overlay, start,
+    Disk, DiskFormat, Forward, Guest, Machine, Nic, PowerDown, Qmp, Serial, SerialLog, Swtpm,
+    copy_sparse, grow, overlay, start,
 };
 
 use crate::app::App;
@@ -97,8 +97,9 @@ impl Device {
                 overlay(&base, DiskFormat::Raw, &disk, None)?;
             }
         }
-        let vars = scratch.join("vars.qcow2");
-        overlay(&lab.firmware().vars, DiskFormat::Raw, &vars, None)?;
+        if let Some(vars) = &lab.firmware().vars {
+            overlay(vars, DiskFormat::Raw, &scratch.join("vars.qcow2"), None)?;
+        }
         let mut device = Device::on(lab, setup, place)?;
         device.fresh = image.format() == DiskFormat::Raw;
         Ok(device)
@@ -112,14 +113,13 @@ impl Device {
         let nics = (0..setup.nics).map(|i| Nic::new(i, forwards.take().unwrap_or_default()));
         let disk = scratch.join("disk.qcow2");
         let machine = Machine {
+            arch: lab.arch(),
             accel: lab.accel(),
             memory: setup.memory,
             cpus: setup.cpus,
-            flash: Some(Flash {
-                code: lab.firmware().code.clone(),
-                vars: scratch.join("vars.qcow2"),
-                vars_format: DiskFormat::Qcow2,
-            }),
+            flash: Some(
+                lab.firmware().clone().with_vars(scratch.join("vars.qcow2"), DiskFormat::Qcow2),
+            ),
             disks: vec![Disk { path: disk, format: DiskFormat::Qcow2 }],
             nics: nics.collect(),
             serial: Serial::File(logs.join("serial.log")),

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use host::qemu::DiskFormat;
+use model::Arch;
 
 /// A disk image of the debug profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,10 +29,15 @@ impl Image {
         if let Some(path) = std::env::var_os("EVE_LAB_IMAGE").filter(|v| !v.is_empty()) {
             return Image::at(path);
         }
-        let path = lab_dir().join("image/amd64/current/live.raw");
+        Image::of(Arch::Amd64)
+    }
+
+    /// `target/lab/image/<arch>/current/live.raw`, which `cargo xtask lab-image --arch` builds.
+    pub fn of(arch: Arch) -> anyhow::Result<Image> {
+        let path = lab_dir().join(format!("image/{arch}/current/live.raw"));
         if !path.exists() {
             bail!(
-                "no image for the lab: run `cargo xtask lab-image`, which makes {}",
+                "no image for the lab: run `cargo xtask lab-image --arch {arch}`, which makes {}",
                 path.display()
             );
         }

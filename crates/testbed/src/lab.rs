@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use host::qemu::{Accel, Firmware, probe};
-use model::Bytes;
+use model::{Arch, Bytes};
 
 use crate::device::Device;
 use crate::image::{Image, lab_dir};
@@ -45,6 +45,7 @@ pub struct Lab {
     /// Disks and sockets: removed with the lab. Not below `dir`, since the path of a socket must be
     /// short.
     scratch: tempfile::TempDir,
+    arch: Arch,
     accel: Accel,
     firmware: Firmware,
     nodes: Cell<u32>,
@@ -55,6 +56,11 @@ impl Lab {
     /// A place for the test of this name: letters, digits, `-` and `_`. Logs of an earlier run are
     /// removed.
     pub fn new(test: &str) -> anyhow::Result<Lab> {
+        Lab::of(Arch::Amd64, test)
+    }
+
+    /// The same for nodes of an architecture.
+    pub fn of(arch: Arch, test: &str) -> anyhow::Result<Lab> {
         if test.is_empty() || !test.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c)) {
             bail!("`{test}` cannot be the name of a folder");
         }
@@ -65,9 +71,10 @@ impl Lab {
         }
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         let scratch = tempfile::Builder::new().prefix("eve-lab-").tempdir()?;
-        let (accel, _) = probe::accel(&root)?;
-        let firmware = Firmware::find()?;
-        Ok(Lab { dir, scratch, accel, firmware, nodes: Cell::new(0), site: OnceCell::new() })
+        let (accel, _) = probe::accel(&root, arch)?;
+        let firmware = Firmware::find(arch)?;
+        let (nodes, site) = (Cell::new(0), OnceCell::new());
+        Ok(Lab { dir, scratch, arch, accel, firmware, nodes, site })
     }
 
     /// A node that is up: from the snapshot of this image if there is one, else it is booted and
@@ -98,6 +105,11 @@ impl Lab {
         &self.dir
     }
 
+    /// What the nodes' processors are.
+    pub fn arch(&self) -> Arch {
+        self.arch
+    }
+
     /// What runs the guests.
     pub fn accel(&self) -> Accel {
         self.accel
@@ -114,7 +126,7 @@ impl Lab {
         if let Some(site) = self.site.get() {
             return Ok(Rc::clone(site));
         }
-        let site = Rc::new(Site::start(&self.scratch.path().join("controller"))?);
+        let site = Rc::new(Site::start(&self.scratch.path().join("controller"), self.arch)?);
         Ok(Rc::clone(self.site.get_or_init(|| site)))
     }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 use builder::pkg;
 use controller::client::{Client, ClientError};
 use controller::{Running, Settings, default_names, view};
+use model::Arch;
 use tokio::runtime::Runtime;
 
 /// How often it is asked about something that is awaited.
@@ -23,12 +24,14 @@ pub struct Site {
     data: PathBuf,
     port: u16,
     hello: OnceCell<String>,
+    /// What its nodes are.
+    arch: Arch,
 }
 
 impl Site {
     /// Starts a controller with its data in `data`, on a free port of this machine. Its registry
     /// serves the packages that were built here.
-    pub(crate) fn start(data: &Path) -> anyhow::Result<Site> {
+    pub(crate) fn start(data: &Path, arch: Arch) -> anyhow::Result<Site> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -38,7 +41,7 @@ impl Site {
             data: data.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
             names: default_names(None),
-            registry: Some(packages().layout()),
+            registry: Some(packages(arch).layout()),
             advertise: None,
             clock: host::clock::now,
         };
@@ -46,7 +49,7 @@ impl Site {
         let port = running.address.port();
         let client = Client::from_data(data)?;
         let (data, running) = (data.to_owned(), Some(running));
-        Ok(Site { runtime, running, client, data, port, hello: OnceCell::new() })
+        Ok(Site { runtime, running, client, data, port, hello: OnceCell::new(), arch })
     }
 
     /// What a node's CONFIG partition says to find this controller.
@@ -77,7 +80,7 @@ impl Site {
         if let Some(name) = self.hello.get() {
             return Ok(name);
         }
-        let built = pkg::build(&["apps/hello".to_owned()], &packages(), &())?;
+        let built = pkg::build(&["apps/hello".to_owned()], &packages(self.arch), &())?;
         let hello = built.get("apps/hello").context("apps/hello was not built")?;
         Ok(self.hello.get_or_init(|| hello.image.clone()))
     }
@@ -135,7 +138,8 @@ impl Drop for Site {
 }
 
 /// How packages are built in this workspace.
-fn packages() -> pkg::Options {
+fn packages(arch: Arch) -> pkg::Options {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
-    pkg::Options::from_env(root.unwrap_or(Path::new(".")))
+    let root = root.unwrap_or(Path::new("."));
+    pkg::Options { arch, ..pkg::Options::from_env(root) }
 }

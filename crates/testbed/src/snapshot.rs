@@ -92,7 +92,7 @@ fn restore(lab: &Lab, setup: &Setup, kept: &Path) -> anyhow::Result<Device> {
 
 fn key(lab: &Lab, image: &Image, setup: &Setup) -> anyhow::Result<String> {
     let mut hasher = DefaultHasher::new();
-    (FORMAT, image.stamp()?, probe::version()?).hash(&mut hasher);
+    (FORMAT, image.stamp()?, probe::version(lab.arch())?).hash(&mut hasher);
     format!("{setup:?} {:?}", lab.accel()).hash(&mut hasher);
     Ok(format!("{:016x}", hasher.finish()))
 }

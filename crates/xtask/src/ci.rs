@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 
+use crate::setup::Arch;
 use crate::tool::{self, cargo};
 use crate::{layers, licences, setup};
 
@@ -21,7 +22,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         tool::run(&cargo, &["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
     step("licences", licences::run)?;
-    step("the lab's image", lab_image)?;
+    step("the lab's image", || lab_image(Arch::Amd64))?;
     step("tests", || tool::run(&cargo, &["nextest", "run", "--workspace"]))?;
     step("the demo", demo)?;
     step("examples in the documentation", || {
@@ -39,16 +40,32 @@ fn demo() -> anyhow::Result<()> {
 }
 
 /// The debug profile's image, where the lab looks for it.
-pub(crate) fn lab_image() -> anyhow::Result<()> {
+pub(crate) fn lab_image(arch: Arch) -> anyhow::Result<()> {
     let args =
         ["run", "-q", "-p", "cli", "--", "build", "live", "--debug", "--fast", "--format", "raw"];
-    let args: Vec<&str> = args.iter().chain(&["--out", "target/lab/image"]).copied().collect();
+    let more = ["--out", "target/lab/image", "--arch", arch.name()];
+    let args: Vec<&str> = args.iter().chain(&more).copied().collect();
     tool::run(&cargo(), &args)
+}
+
+/// Nodes of other processors. Not a part of `run`: their programs are compiled once more for each,
+/// which takes a small machine as long as everything else.
+pub(crate) fn machines(arches: &[Arch]) -> anyhow::Result<()> {
+    setup::run(true, arches)?;
+    for arch in arches {
+        step(&format!("the lab's image for {}", arch.name()), || lab_image(*arch))?;
+    }
+    step("nodes of other processors", || {
+        let args = ["nextest", "run", "--profile", "machines", "-p", "testbed"];
+        // Each test is named after its processor.
+        let args: Vec<&str> = args.into_iter().chain(arches.iter().map(|a| a.name())).collect();
+        tool::run(&cargo(), &args)
+    })
 }
 
 /// Memory and times of a node, printed with the machine's description.
 pub(crate) fn bench_node() -> anyhow::Result<()> {
-    lab_image()?;
+    lab_image(Arch::Amd64)?;
     tool::run(&cargo(), &["run", "-q", "-p", "testbed", "--bin", "bench-node"])
 }
 

@@ -28,6 +28,9 @@ enum Task {
         /// What the tests need, too
         #[arg(long)]
         for_tests: bool,
+        /// What images for this processor take: arm64, riscv64 (repeatable)
+        #[arg(long)]
+        arch: Vec<setup::Arch>,
     },
     /// Everything that must hold before a change goes in
     Ci,
@@ -36,7 +39,17 @@ enum Task {
     /// Check licences, sources and bans of outside crates against deny.toml
     Licences,
     /// Build the image that the lab boots: the debug profile, in target/lab/image
-    LabImage,
+    LabImage {
+        /// The processor
+        #[arg(long, default_value = "amd64")]
+        arch: setup::Arch,
+    },
+    /// Build images for other processors and boot them, emulated; installs what that takes
+    Machines {
+        /// The processors [default: arm64 and riscv64]
+        #[arg(default_values = ["arm64", "riscv64"], hide_default_value = true)]
+        arch: Vec<setup::Arch>,
+    },
     /// Measure
     Bench {
         /// What to measure
@@ -52,11 +65,12 @@ enum Bench {
 
 fn main() -> ExitCode {
     let outcome = match Xtask::parse().task {
-        Task::Setup { for_tests } => setup::run(for_tests),
+        Task::Setup { for_tests, arch } => setup::run(for_tests, &arch),
         Task::Ci => ci::run(),
         Task::Layers => layers::run(),
         Task::Licences => licences::run(),
-        Task::LabImage => ci::lab_image(),
+        Task::LabImage { arch } => ci::lab_image(arch),
+        Task::Machines { arch } => ci::machines(&arch),
         Task::Bench { what: Bench::Node } => ci::bench_node(),
     };
     match outcome {

@@ -1,5 +1,7 @@
 //! `cargo xtask setup`: what this machine lacks, through apt and cargo.
 
+use std::path::Path;
+
 use anyhow::bail;
 
 use crate::tool::{self, cargo, command, output};
@@ -32,9 +34,65 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("curl", "asks pages through them"),
 ];
 
+/// A processor that images are built for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Arch {
+    /// x86-64
+    Amd64,
+    /// ARMv8
+    Arm64,
+    /// RISC-V, 64 bit
+    Riscv64,
+}
+
+/// What an image for another processor takes: what rustc calls it, and Debian packages.
+type Cross = (&'static str, &'static [(&'static str, &'static str)]);
+
+const FOR_ARM64: Cross = (
+    "aarch64-unknown-linux-gnu",
+    &[
+        ("gcc-aarch64-linux-gnu", "compiles and links the node's programs"),
+        ("libc6-dev-arm64-cross", "links them"),
+        ("qemu-system-arm", "runs the node"),
+        ("qemu-efi-aarch64", "its firmware"),
+    ],
+);
+
+const FOR_RISCV64: Cross = (
+    "riscv64gc-unknown-linux-gnu",
+    &[
+        ("gcc-riscv64-linux-gnu", "compiles and links the node's programs"),
+        ("libc6-dev-riscv64-cross", "links them"),
+        ("qemu-system-misc", "runs the node"),
+        ("u-boot-qemu", "its firmware"),
+    ],
+);
+
+impl Arch {
+    /// As `eve build --arch` takes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Arch::Amd64 => "amd64",
+            Arch::Arm64 => "arm64",
+            Arch::Riscv64 => "riscv64",
+        }
+    }
+
+    /// `None`: nothing beyond what all images take.
+    fn cross(self) -> Option<Cross> {
+        match self {
+            Arch::Amd64 => None,
+            Arch::Arm64 => Some(FOR_ARM64),
+            Arch::Riscv64 => Some(FOR_RISCV64),
+        }
+    }
+}
+
 /// Installs what is missing; says so first. With everything there it takes a fraction of a second.
-pub(crate) fn run(for_tests: bool) -> anyhow::Result<()> {
+pub(crate) fn run(for_tests: bool, arches: &[Arch]) -> anyhow::Result<()> {
     let mut packages: Vec<_> = FOR_THE_DEMO.iter().collect();
+    let crosses: Vec<Cross> = arches.iter().filter_map(|a| a.cross()).collect();
+    packages.extend(crosses.iter().flat_map(|(_, packages)| *packages));
     if for_tests {
         packages.extend(FOR_TESTS);
     }
@@ -42,11 +100,29 @@ pub(crate) fn run(for_tests: bool) -> anyhow::Result<()> {
     if !missing.is_empty() {
         install(&missing)?;
     }
+    for (target, _) in crosses {
+        add_target(target)?;
+    }
     if for_tests && output("cargo-nextest", &["--version"]).is_none() {
         eprintln!("cargo-nextest, which runs the tests, is missing and will be built by cargo.");
         tool::run(&cargo(), &["install", "--locked", "cargo-nextest"])?;
     }
     Ok(())
+}
+
+/// The standard library of another processor, for the compiler that is used here.
+fn add_target(target: &str) -> anyhow::Result<()> {
+    let folder = output("rustc", &["--print", "target-libdir", "--target", target]);
+    if folder.is_some_and(|f| Path::new(f.trim()).is_dir()) {
+        return Ok(());
+    }
+    if output("rustup", &["--version"]).is_none() {
+        bail!(
+            "rustc has no standard library for {target}, and rustup, which adds it, is not there"
+        );
+    }
+    eprintln!("Rust's standard library for {target} is missing and will be added.");
+    tool::run("rustup", &["target", "add", target])
 }
 
 fn install(packages: &[&(&str, &str)]) -> anyhow::Result<()> {

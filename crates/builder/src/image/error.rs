@@ -35,7 +35,7 @@ pub enum ImageError {
         /// Its image.
         package: String,
         /// The file that was looked for.
-        file: &'static str,
+        file: String,
     },
     /// The root file system cannot be read.
     #[error("cannot use the root file system")]

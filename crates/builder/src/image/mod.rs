@@ -21,6 +21,7 @@ mod esp;
 mod initrd;
 mod installer;
 mod known;
+mod machine;
 mod pipeline;
 mod rootfs;
 mod slot;
@@ -45,6 +46,7 @@ pub use error::ImageError;
 pub use formats::disk::Format;
 pub use initrd::InitrdError;
 pub use known::Unusable;
+pub use machine::arch_of;
 pub use pipeline::{config, installer, live, rootfs, slot, usb_config};
 pub use rootfs::RootfsError;
 pub use slot::{BuildSlotError, SlotFacts};
@@ -168,24 +170,4 @@ pub struct StepFacts {
     pub millis: u64,
     /// Whether the result was there already.
     pub cached: bool,
-}
-
-/// What each architecture's firmware looks for in `EFI/BOOT`.
-impl Arch {
-    pub(crate) const fn loader(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "BOOTX64.EFI",
-            Arch::Arm64 => "BOOTAA64.EFI",
-            Arch::Riscv64 => "BOOTRISCV64.EFI",
-        }
-    }
-
-    /// systemd's EFI stub in the package `uefi`.
-    pub(crate) const fn stub(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "linuxx64.efi.stub",
-            Arch::Arm64 => "linuxaa64.efi.stub",
-            Arch::Riscv64 => "linuxriscv64.efi.stub",
-        }
-    }
 }

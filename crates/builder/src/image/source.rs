@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use model::{Bytes, Digest};
@@ -27,6 +27,9 @@ const PACKAGE_MAX: Bytes = Bytes::gib(1);
 const NODE: &str = "images/rootfs.yml";
 const INSTALLER: &str = "images/installer.yml";
 const DEBUG: &str = "images/debug.yml";
+
+/// The kernel's consoles by architecture; below the repository.
+const CONSOLES: &str = "images/consoles.toml";
 
 /// A description with its packages built.
 pub(super) struct Composition {
@@ -72,11 +75,14 @@ pub(super) fn prepare(
     }
     let names: Vec<String> = names.into_iter().collect();
     let packages = pkg::build(&names, options, progress)?;
-    let description = {
+    let mut description = {
         let find = pkg::resolver(&packages);
         let unknown = || "no package of this repository has that path".to_owned();
         Description::parse(&texts, &|name: &str| find(name).ok_or_else(unknown))?
     };
+    let consoles = consoles(&request.repository.join(CONSOLES), request.arch)?;
+    let cmdline = format!("{consoles} {}", description.kernel.cmdline);
+    description.kernel.cmdline = cmdline.trim_end().to_owned();
     let unusable = |source| ImageError::Package { package: "every package".to_owned(), source };
     let layout = Layout::open(options.layout()).map_err(unusable)?;
     let key = key(&description, &layout, request.arch)?;
@@ -98,6 +104,16 @@ impl Composition {
         facts.warnings.iter().for_each(|w| progress.line(&format!("warning: {w}")));
         Ok(facts.digest)
     }
+}
+
+/// The words that make the kernel use an architecture's consoles.
+fn consoles(path: &Path, arch: Arch) -> Result<String, ImageError> {
+    let read = ImageError::file("read", path);
+    let text = fs::read_to_string(path).map_err(&read)?;
+    let mut rows: BTreeMap<Arch, String> = toml::from_str(&text)
+        .map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e.message().to_owned())))?;
+    let missing = || read(io::Error::new(io::ErrorKind::NotFound, format!("no row {arch}")));
+    rows.remove(&arch).ok_or_else(missing)
 }
 
 /// Says in the image what it is.
@@ -161,16 +177,22 @@ pub(super) fn stub(
     let image = packages.get(STUB_PACKAGE).map_or(STUB_PACKAGE, |p| p.image.as_str());
     let unusable = |source: StoreError| ImageError::Package { package: image.to_owned(), source };
     let layout = Layout::open(options.layout()).map_err(unusable)?;
-    let missing = || ImageError::NoStub { package: image.to_owned(), file: options.arch.stub() };
+    let missing =
+        || ImageError::NoStub { package: image.to_owned(), file: stub_name(options.arch) };
     read_file(&layout, image, options.arch).map_err(unusable)?.ok_or_else(missing)
+}
+
+/// What systemd calls its stub for an architecture.
+fn stub_name(arch: Arch) -> String {
+    format!("linux{}.efi.stub", arch.efi())
 }
 
 fn read_file(layout: &Layout, image: &str, arch: Arch) -> Result<Option<Vec<u8>>, StoreError> {
     let found = layout.resolve(image, &Platform::linux(arch.name()))?;
     let image = Image::read(layout, &found)?;
-    let mut stub = None;
+    let (mut stub, name) = (None, stub_name(arch));
     flatten(layout, &image.manifest, PACKAGE_MAX, |header, body| {
-        if header.path.ends_with(arch.stub().as_bytes()) {
+        if header.path.ends_with(name.as_bytes()) {
             let mut bytes = Vec::new();
             // An error of the body is told by the layer itself.
             let whole = body.take(STUB_MAX.0).read_to_end(&mut bytes).is_ok();

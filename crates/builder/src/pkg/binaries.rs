@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use host::process::{Tool, ToolError};
 
-use super::Progress;
-use super::crates;
 use super::recipe::{Arch, CargoRule};
+use super::{Progress, crates, cross};
 use crate::audit::AuditError;
 
 /// Why a program could not be built.
@@ -29,6 +28,20 @@ pub enum CargoError {
         status: ExitStatus,
         /// The end of what it said.
         said: String,
+    },
+    /// The compiler has no standard library for the other processor.
+    #[error("rustc has no standard library for {arch} ({triple})")]
+    NoStd {
+        /// For what.
+        arch: Arch,
+        /// rustc's name for it.
+        triple: &'static str,
+    },
+    /// The C cross compiler has no C library.
+    #[error("{} finds no C library to link with", Tool::Gcc(*arch))]
+    NoLibc {
+        /// For what.
+        arch: Arch,
     },
     /// The build made no such program.
     #[error("cannot read {path}, which the build should have made")]
@@ -74,16 +87,19 @@ pub(super) fn build(
     fs::create_dir_all(target)
         .map_err(|source| CargoError::Read { path: target.to_owned(), source })?;
     let target = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+    let triple = cross::triple(arch);
+    let variables = cross::variables(repository, arch)?;
     let places = places(repository, &target)?;
     let mut command = Tool::Cargo.command();
     command.current_dir(repository);
-    command.args(["build", "--profile", "device", "--target", arch.target(), "--target-dir"]);
+    command.args(["build", "--profile", "device", "--target", triple, "--target-dir"]);
     command.arg(&target);
     command.args(packages.iter().flat_map(|p| ["-p", p]));
     command.args(bins.iter().flat_map(|b| ["--bin", b]));
     clean(&mut command);
     command.env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&places).join("\u{1f}"));
-    command.env(format!("CFLAGS_{}", arch.target().replace('-', "_")), c_flags(&places));
+    command.env(format!("CFLAGS_{}", triple.replace('-', "_")), c_flags(&places));
+    command.envs(variables);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let spawn = |source| ToolError::Spawn { tool: Tool::Cargo, source };
     let mut child = command.spawn().map_err(spawn)?;
@@ -98,8 +114,8 @@ pub(super) fn build(
         let said = said.split_off(said.len().saturating_sub(KEEP)).join("\n");
         return Err(CargoError::Failed { packages: names, status, said });
     }
-    let crates = crates::of(repository, &target, arch.target(), &packages)?;
-    let folder = target.join(arch.target()).join("device");
+    let crates = crates::of(repository, &target, triple, &packages)?;
+    let folder = target.join(triple).join("device");
     let read = |rule: &CargoRule| {
         let path = folder.join(&rule.bin);
         let mut bytes = fs::read(&path).map_err(|source| CargoError::Read { path, source })?;
@@ -124,7 +140,8 @@ pub(super) fn clean(command: &mut Command) {
 fn changes_builds(key: &str) -> bool {
     const KEPT: [&str; 5] =
         ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_BUILD_JOBS"];
-    const OURS: [&str; 6] = ["CARGO_", "RUSTFLAGS", "RUSTC_", "CFLAGS", "CPPFLAGS", "LDFLAGS"];
+    const OURS: [&str; 8] =
+        ["CARGO_", "RUSTFLAGS", "RUSTC_", "CFLAGS", "CPPFLAGS", "LDFLAGS", "CC_", "TARGET_"];
     OURS.iter().any(|p| key.starts_with(p)) && !KEPT.iter().any(|p| key.starts_with(p))
 }
 

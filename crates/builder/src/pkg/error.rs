@@ -3,7 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
-use model::{Diagnose, Diagnosis, Who};
+use host::process::{Tool, ToolError};
+use model::{Arch, Diagnose, Diagnosis, Who};
 
 use super::binaries::CargoError;
 use super::catalog::CatalogError;
@@ -145,6 +146,12 @@ impl Diagnose for PkgError {
             Self::Resolve { .. } => {
                 Diagnosis::of(Operator, "correct the recipe's list of packages")
             }
+            Self::Cargo(CargoError::Tool(ToolError::Spawn { tool: Tool::Gcc(arch), .. })) => {
+                Diagnosis::of(Operator, cross_tools(*arch))
+            }
+            Self::Cargo(CargoError::NoStd { arch, .. } | CargoError::NoLibc { arch }) => {
+                Diagnosis::of(Operator, cross_tools(*arch))
+            }
             Self::Cargo(CargoError::Tool(_)) => {
                 Diagnosis::of(Operator, "install Rust (https://rustup.rs) and see that cargo runs")
             }
@@ -161,6 +168,11 @@ impl Diagnose for PkgError {
             ),
         }
     }
+}
+
+/// How a machine comes to compile for another processor.
+fn cross_tools(arch: Arch) -> String {
+    format!("run `cargo xtask setup --arch {arch}`, which installs all that {arch} takes")
 }
 
 fn fetch(error: &FetchError) -> Diagnosis {

@@ -11,17 +11,21 @@ use std::sync::Arc;
 
 use formats::elf::Elf;
 
+use super::recipe::Arch;
 use super::record;
 use super::tree::{Kind, Node, Tree};
 
 /// The largest module, unpacked, that we accept (amdgpu has 25 MB).
 const MODULE_MAX: u64 = 128 << 20;
 
+/// A kernel's file is called so, before its version: the latter where it is not packed.
+const IMAGES: [&str; 2] = ["boot/vmlinuz-", "boot/vmlinux-"];
+
 /// Why a kernel package cannot be made.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum KernelError {
     /// The .debs hold no kernel, or more than one.
-    #[error("the packages hold {found} files /boot/vmlinuz-*, not one")]
+    #[error("the packages hold {found} files /boot/vmlinu?-*, not one")]
     Image {
         /// How many.
         found: usize,
@@ -61,15 +65,26 @@ pub enum KernelError {
 pub(super) struct List<'a> {
     /// Its name, for errors.
     pub name: &'a str,
-    /// One pattern a line; `#` begins a comment.
+    /// One pattern a line; behind it in brackets the architectures that the line is for, if it is
+    /// not for all, as in `sha256_ssse3 [amd64]`; `#` begins a comment.
     pub text: &'a str,
+    /// For what the kernel is.
+    pub arch: Arch,
 }
 
 impl<'a> List<'a> {
+    /// The patterns with the numbers of their lines, from 1.
     fn lines(self) -> impl Iterator<Item = (usize, &'a str)> {
         let lines = self.text.lines().enumerate();
         let lines = lines.map(|(at, l)| (at + 1, l.split('#').next().unwrap_or_default().trim()));
-        lines.filter(|(_, l)| !l.is_empty())
+        lines.filter(|(_, l)| !l.is_empty()).filter_map(move |(at, l)| {
+            let Some((pattern, arches)) = l.strip_suffix(']').and_then(|l| l.rsplit_once(" ["))
+            else {
+                return Some((at, l));
+            };
+            let ours = arches.split_whitespace().any(|a| a == self.arch.name());
+            ours.then_some((at, pattern.trim_end()))
+        })
     }
 }
 
@@ -107,12 +122,15 @@ pub(super) fn package(
     ours: &str,
     epoch: u64,
 ) -> Result<Tree, KernelError> {
-    let images: Vec<_> =
-        debian.iter().filter(|(path, _)| path.starts_with("boot/vmlinuz-")).collect();
-    let [(path, image)] = images[..] else {
+    let images: Vec<_> = debian
+        .iter()
+        .filter_map(|(path, image)| {
+            Some((IMAGES.iter().find_map(|stem| path.strip_prefix(stem))?, image))
+        })
+        .collect();
+    let [(version, image)] = images[..] else {
         return Err(KernelError::Image { found: images.len() });
     };
-    let version = &path["boot/vmlinuz-".len()..];
     let root = format!("usr/lib/modules/{version}/");
     let all = all_modules(debian, &root);
     let builtin = builtin(debian, &root);
@@ -413,7 +431,7 @@ mod tests {
 
     /// The members of kernel.tar that are modules, and the text of one table.
     fn make(modules: &str, initrd: &str, table: &str) -> Result<(String, String), KernelError> {
-        let list = |name, text| List { name, text };
+        let list = |name, text| List { name, text, arch: Arch::Amd64 };
         let tree =
             package(&debian(), list("modules.list", modules), list("initrd.list", initrd), "o", 0)?;
         let mut tar = tar::Archive::new(&tree.get("kernel.tar").unwrap().bytes().unwrap()[..]);
@@ -457,6 +475,12 @@ mod tests {
     }
 
     #[test]
+    fn a_line_for_other_architectures_is_passed_over() {
+        let list = "defrag [amd64]\nsdhci_iproc [arm64 riscv64]\ntun [arm64 amd64] # x\n";
+        assert_eq!(make(list, "", "-").unwrap().0, "tun defrag");
+    }
+
+    #[test]
     fn a_pattern_for_nothing_is_an_error_with_its_line() {
         let unmatched = make("nat\n\n# x\nvirtio_blk\n", "", "-").unwrap_err();
         assert_eq!(
@@ -480,7 +504,7 @@ mod tests {
         let mut tree = debian();
         let path = "usr/lib/modules/6.12/kernel/net/defrag.ko";
         tree.put(path, Node::file(&b"not elf"[..], 0o644, "t")).unwrap();
-        let list = |text| List { name: "l", text };
+        let list = |text| List { name: "l", text, arch: Arch::Amd64 };
         let error = package(&tree, list("nat"), list(""), "o", 0).unwrap_err();
         assert!(matches!(error, KernelError::Module { .. }), "{error}");
     }

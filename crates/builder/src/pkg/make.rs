@@ -9,7 +9,7 @@ use formats::deb822::Stanza;
 use super::deb::{self, DebError};
 use super::kernel::{self, KernelError, List};
 use super::lock::Deb;
-use super::recipe::{CargoRule, Concat, Recipe, Wanted, matches, octal};
+use super::recipe::{Arch, CargoRule, Concat, LinkRule, Recipe, Wanted, matches, octal};
 use super::record;
 use super::tree::{Kind, Node, Tree, TreeError};
 
@@ -42,6 +42,8 @@ pub(super) struct Parts<'a> {
     pub name: &'a str,
     /// What the recipe says.
     pub recipe: &'a Recipe,
+    /// For what it is made.
+    pub arch: Arch,
     /// Files of the recipe's folder, by name.
     pub files: &'a BTreeMap<String, Vec<u8>>,
     /// Debian's release that the .debs are of.
@@ -72,8 +74,8 @@ pub(super) fn make(parts: &Parts<'_>) -> Result<Tree, MakeError> {
             String::from_utf8_lossy(bytes).into_owned()
         };
         let (modules, initrd) = (text(&rule.modules), text(&rule.initrd));
-        let modules = List { name: &rule.modules, text: &modules };
-        let initrd = List { name: &rule.initrd, text: &initrd };
+        let modules = List { name: &rule.modules, text: &modules, arch: parts.arch };
+        let initrd = List { name: &rule.initrd, text: &initrd, arch: parts.arch };
         // They belong into the archive that is made there.
         records.drain(..).try_for_each(|r| r.put_into(&mut tree))?;
         tree = kernel::package(&tree, modules, initrd, &ours, parts.epoch)?;
@@ -120,7 +122,8 @@ pub(super) fn make(parts: &Parts<'_>) -> Result<Tree, MakeError> {
             .ok_or_else(|| MakeError::Nothing { rule: "cargo", path: rule.bin.clone() })?;
         tree.put(&rule.to, Node::file(Arc::clone(bytes), 0o755, format!("cargo {}", rule.bin)))?;
     }
-    for rule in &recipe.links {
+    let here = |rule: &&LinkRule| rule.arches.is_empty() || rule.arches.contains(&parts.arch);
+    for rule in recipe.links.iter().filter(here) {
         for path in &rule.paths {
             tree.put(path, Node::link(&rule.target, &*ours))?;
         }
@@ -213,6 +216,7 @@ mod tests {
             name: "pkg/x",
             suite: "trixie",
             recipe: &recipe,
+            arch: Arch::Amd64,
             files: &BTreeMap::from([("passwd".to_owned(), b"root".to_vec())]),
             debs: vec![(&source, dir.path().join("tool.deb"))],
             programs: &BTreeMap::from([(rule, b"ELF"[..].into())]),
@@ -241,7 +245,8 @@ mod tests {
              dirs = [{ path = '/persist', mode = '0750', gid = 950 }]\n\
              files = [{ from = 'passwd', to = '/etc/passwd', mode = '0600' }]\n\
              cargo = [{ package = 'eved', bin = 'eved', to = '/usr/bin/eved' }]\n\
-             links = [{ target = 'usr/bin', paths = ['/bin'] }]\n",
+             links = [{ target = 'usr/bin', paths = ['/bin'] },\n\
+                      { arches = ['arm64'], target = 'x', paths = ['/y'] }]\n",
             &[
                 "bin -> usr/bin",
                 "etc/ca.crt 644 \"A\\nB\\n\" tool_1_amd64.deb",

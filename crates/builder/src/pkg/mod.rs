@@ -9,6 +9,7 @@ mod archive;
 mod binaries;
 mod catalog;
 mod crates;
+mod cross;
 mod deb;
 mod error;
 mod fetch;
@@ -102,7 +103,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Options for amd64 as the environment says: `EVE_CACHE`, `EVE_DEBIAN_MIRROR`,
+    /// Options for amd64, which a caller may change, as the environment says: `EVE_CACHE`, `EVE_DEBIAN_MIRROR`,
     /// `EVE_DEBIAN_SNAPSHOT`, `SOURCE_DATE_EPOCH`, `EVE_DEVICE_TARGET_DIR`, `CARGO_TARGET_DIR`.
     pub fn from_env(repository: &Path) -> Options {
         let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty());
@@ -426,6 +427,7 @@ impl<'a> Build<'a> {
         let Some(entry) = self.catalog.get(&name) else { return Ok(()) };
         let parts = make::Parts {
             recipe: &entry.recipe,
+            arch: self.options.arch,
             files: &self.catalog.files(&name)?,
             name: &name,
             suite: &self.lock.suite,

@@ -4,56 +4,10 @@
 //! our own files and programs, and how the image starts. Nothing in it runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use model::Arch;
 use serde::{Deserialize, Serialize};
-
-/// A processor architecture, as Debian names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Arch {
-    /// x86-64.
-    Amd64,
-    /// ARMv8.
-    Arm64,
-    /// RISC-V, 64 bit.
-    Riscv64,
-}
-
-impl Arch {
-    /// All.
-    pub const ALL: [Arch; 3] = [Arch::Amd64, Arch::Arm64, Arch::Riscv64];
-
-    /// Debian's name, which is OCI's too.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "amd64",
-            Arch::Arm64 => "arm64",
-            Arch::Riscv64 => "riscv64",
-        }
-    }
-
-    /// The architecture of this name.
-    pub fn from_name(name: &str) -> Option<Arch> {
-        Arch::ALL.into_iter().find(|a| a.name() == name)
-    }
-
-    /// What rustc calls it.
-    pub const fn target(self) -> &'static str {
-        match self {
-            Arch::Amd64 => "x86_64-unknown-linux-gnu",
-            Arch::Arm64 => "aarch64-unknown-linux-gnu",
-            Arch::Riscv64 => "riscv64gc-unknown-linux-gnu",
-        }
-    }
-}
-
-impl fmt::Display for Arch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
 
 /// A recipe as written.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -198,6 +152,9 @@ pub struct CargoRule {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkRule {
+    /// For which architectures; none: for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arches: Vec<Arch>,
     /// What they point to.
     pub target: String,
     /// Where they are.

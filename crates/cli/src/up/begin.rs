@@ -36,7 +36,8 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
         ));
     }
     places::repository()?; // apps/hello is built from it
-    let firmware = Firmware::find().or_advise()?;
+    let arch = places::arch(args.arch, args.image.as_deref())?;
+    let firmware = Firmware::find(arch).or_advise()?;
     if let Some(state) = before.as_ref().filter(|s| s.runs()) {
         say!("An earlier `eve up` left something running.");
         super::stop(state, folder)?;
@@ -51,10 +52,10 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
     check_free(args.port, "--port")?;
     check_free(args.controller_port, "--controller-port")?;
     let step = Step::start("checking for KVM");
-    let (accel, accel_why) = probe::accel(&places::cache()).or_advise()?;
+    let (accel, accel_why) = probe::accel(&places::cache(), arch).or_advise()?;
     step.done(format!("{accel}: {accel_why}"));
 
-    let images = image::get(args.image.as_deref(), args.debug)?;
+    let images = image::get(args.image.as_deref(), args.debug, arch)?;
     let image_stamp = node::stamp(&images.disk)?;
     let had_a_node = before.is_some() && folder.disk().exists();
     let same = before.filter(|b| b.image_stamp == image_stamp && folder.disk().exists());
@@ -73,6 +74,7 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
         same.map_or_else(|| format!("demo-{}", uuid::Uuid::new_v4().simple()), |b| b.serial);
     let mut state = State {
         format: FORMAT,
+        arch,
         started: host::clock::now(),
         image: images.disk.clone(),
         image_stamp,

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use host::qemu::{
-    Disk, DiskFormat, Firmware, Flash, Forward, Line, Machine, Nic, Serial, copy_sparse, grow,
+    Disk, DiskFormat, Firmware, Forward, Line, Machine, Nic, Serial, copy_sparse, grow,
 };
 use model::Bytes;
 
@@ -57,15 +57,13 @@ pub(super) fn machine(
     cpus: Option<u8>,
 ) -> anyhow::Result<Machine> {
     let dir = folder.node_dir();
-    let vars = dir.join("vars.fd");
-    if !vars.exists() {
-        fs::copy(&firmware.vars, &vars).context("cannot copy the firmware's variables")?;
-    }
+    let flash = firmware.in_folder(&dir).or_advise()?;
     Ok(Machine {
+        arch: state.arch,
         accel: state.accel,
         memory,
         cpus,
-        flash: Some(Flash { code: firmware.code, vars, vars_format: DiskFormat::Raw }),
+        flash: Some(flash),
         disks: vec![Disk { path: folder.disk(), format: DiskFormat::Raw }],
         nics: vec![Nic::new(0, vec![page(state)])],
         serial: Serial::File(folder.serial_log()),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use host::detached::Detached;
 use host::qemu::Accel;
-use model::UnixMillis;
+use model::{Arch, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::out;
@@ -16,6 +16,9 @@ use crate::out;
 pub(super) struct State {
     /// The layout of this file and of the folder.
     pub format: u32,
+    /// What the node's processor is.
+    #[serde(default = "amd64")]
+    pub arch: Arch,
     /// When the node was powered on.
     pub started: UnixMillis,
     /// The image that the node's disk is a copy of.
@@ -42,6 +45,11 @@ pub(super) struct State {
     pub tpm: Option<Detached>,
     /// What came when in the last boot that was watched.
     pub timeline: Vec<Mark>,
+}
+
+/// Every node, before others could be chosen.
+fn amd64() -> Arch {
+    Arch::Amd64
 }
 
 /// A moment of a boot.
@@ -179,6 +187,7 @@ pub(super) mod tests {
 
     pub(in crate::up) fn example() -> State {
         State {
+            arch: Arch::Amd64,
             format: FORMAT,
             started: UnixMillis(1),
             image: "/dist/live.raw".into(),

@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use model::{Diagnose, Diagnosis, Who};
+use model::{Arch, Diagnose, Diagnosis, Who};
 
 use crate::process::ToolError;
 
@@ -17,9 +17,11 @@ pub enum QemuError {
     /// A file could not be replaced.
     #[error(transparent)]
     Save(#[from] store::SaveError),
-    /// No UEFI firmware on this machine.
-    #[error("no UEFI firmware for virtual machines: looked for {looked}")]
+    /// No firmware on this machine.
+    #[error("no firmware for {arch} virtual machines: looked for {looked}")]
     NoFirmware {
+        /// For what.
+        arch: Arch,
         /// The files that were tried.
         looked: String,
     },
@@ -101,7 +103,14 @@ impl Diagnose for QemuError {
             Self::Tool(ToolError::Spawn { tool, .. }) => {
                 Diagnosis::of(Operator, format!("apt install {}", tool.package()))
             }
-            Self::NoFirmware { .. } => Diagnosis::of(Operator, "apt install ovmf"),
+            Self::NoFirmware { arch, .. } => {
+                let package = match arch {
+                    Arch::Amd64 => "ovmf",
+                    Arch::Arm64 => "qemu-efi-aarch64",
+                    Arch::Riscv64 => "u-boot-qemu",
+                };
+                Diagnosis::of(Operator, format!("apt install {package}"))
+            }
             Self::PortTaken { port, .. } => Diagnosis::of(
                 Operator,
                 format!("stop the program on port {port} (`ss -ltnp`), or choose another port"),

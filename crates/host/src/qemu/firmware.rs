@@ -1,36 +1,80 @@
-//! The UEFI firmware of this machine's distribution.
+//! The firmware of this machine's distribution, for guests of each architecture.
 
 use std::path::{Path, PathBuf};
 
-use super::error::QemuError;
+use model::Arch;
 
-/// Firmware for x86 guests: code, and the variables to start from.
+use super::error::QemuError;
+use super::machine::{DiskFormat, Flash};
+
+/// What starts a guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Firmware {
     /// Shared by all guests.
     pub code: PathBuf,
-    /// Copied for each guest.
-    pub vars: PathBuf,
+    /// The variables to start from, copied for each guest. `None`: it keeps none in flash, and QEMU
+    /// loads `code` like a kernel (U-Boot).
+    pub vars: Option<PathBuf>,
 }
 
-/// Where distributions put it (Debian and Ubuntu; Fedora; Arch), code beside its variables.
-const PLACES: [(&str, &str); 4] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
-    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
-];
+/// Where distributions put it, code beside its variables.
+const PLACES: [(Arch, &str, Option<&str>); 9] = {
+    use Arch::{Amd64, Arm64, Riscv64};
+    [
+        // Debian and Ubuntu, new and old; Fedora; Arch.
+        (Amd64, "/usr/share/OVMF/OVMF_CODE_4M.fd", Some("/usr/share/OVMF/OVMF_VARS_4M.fd")),
+        (Amd64, "/usr/share/OVMF/OVMF_CODE.fd", Some("/usr/share/OVMF/OVMF_VARS.fd")),
+        (Amd64, "/usr/share/edk2/ovmf/OVMF_CODE.fd", Some("/usr/share/edk2/ovmf/OVMF_VARS.fd")),
+        (Amd64, "/usr/share/edk2/x64/OVMF_CODE.4m.fd", Some("/usr/share/edk2/x64/OVMF_VARS.4m.fd")),
+        (
+            Arm64,
+            "/usr/share/AAVMF/AAVMF_CODE.no-secboot.fd",
+            Some("/usr/share/AAVMF/AAVMF_VARS.fd"),
+        ),
+        (Arm64, "/usr/share/AAVMF/AAVMF_CODE.fd", Some("/usr/share/AAVMF/AAVMF_VARS.fd")),
+        (
+            Arm64,
+            "/usr/share/edk2/aarch64/QEMU_EFI-pflash.raw",
+            Some("/usr/share/edk2/aarch64/vars-template-pflash.raw"),
+        ),
+        // With OpenSBI, which QEMU brings. EDK II for RISC-V needs QEMU 8.
+        (Riscv64, "/usr/lib/u-boot/qemu-riscv64_smode/u-boot.bin", None),
+        (Riscv64, "/usr/share/u-boot/qemu-riscv64_smode/u-boot.bin", None),
+    ]
+};
 
 impl Firmware {
     /// Looks where distributions put it.
-    pub fn find() -> Result<Firmware, QemuError> {
-        let there = PLACES.iter().find(|(c, v)| Path::new(c).exists() && Path::new(v).exists());
-        match there {
-            Some((code, vars)) => Ok(Firmware { code: code.into(), vars: vars.into() }),
-            None => {
-                let looked = PLACES.map(|(code, _)| code).join(", ");
-                Err(QemuError::NoFirmware { looked })
+    pub fn find(arch: Arch) -> Result<Firmware, QemuError> {
+        let is_there = |path: &str| Path::new(path).exists();
+        let ours = || PLACES.iter().filter(|(a, ..)| *a == arch);
+        let found = ours().find(|(_, code, vars)| is_there(code) && vars.is_none_or(is_there));
+        match found {
+            Some((_, code, vars)) => {
+                Ok(Firmware { code: code.into(), vars: vars.map(PathBuf::from) })
             }
+            None => {
+                let looked = ours().map(|(_, code, _)| *code).collect::<Vec<_>>().join(", ");
+                Err(QemuError::NoFirmware { arch, looked })
+            }
+        }
+    }
+
+    /// It as a part of a machine whose own variables are in a folder, as `vars.fd`: copied there the
+    /// first time.
+    pub fn in_folder(self, dir: &Path) -> Result<Flash, QemuError> {
+        let own = dir.join("vars.fd");
+        if let Some(vars) = self.vars.as_ref().filter(|_| !own.exists()) {
+            std::fs::copy(vars, &own).map_err(QemuError::file("make", &own))?;
+        }
+        Ok(self.with_vars(own, DiskFormat::Raw))
+    }
+
+    /// It as a part of a machine whose own variables are in `vars`.
+    pub fn with_vars(self, vars: PathBuf, vars_format: DiskFormat) -> Flash {
+        match self.vars {
+            Some(_) => Flash::Code { code: self.code, vars, vars_format },
+            None => Flash::Loader(self.code),
         }
     }
 }

@@ -49,8 +49,9 @@ pub fn start(machine: &Machine, output: &Path) -> Result<Guest, QemuError> {
         Serial::Terminal { .. } => command.stderr(log),
         Serial::File(_) => command.stdin(Stdio::null()).stdout(copy).stderr(log),
     };
-    let child =
-        command.spawn().map_err(|source| ToolError::Spawn { tool: Tool::QemuX86, source })?;
+    let child = command
+        .spawn()
+        .map_err(|source| ToolError::Spawn { tool: Tool::Qemu(machine.arch), source })?;
     let mut guest = Guest { child, output: output.to_owned(), qmp: machine.qmp.clone() };
     wait_for_monitor(&machine.qmp, || guest.has_ended())?;
     Ok(guest)
@@ -61,7 +62,7 @@ pub fn start_detached(machine: &Machine, output: &Path) -> Result<Detached, Qemu
     let command = prepare(machine)?;
     let _ = fs::remove_file(output);
     let started = Detached::spawn(command, output)
-        .map_err(|source| ToolError::Spawn { tool: Tool::QemuX86, source })?;
+        .map_err(|source| ToolError::Spawn { tool: Tool::Qemu(machine.arch), source })?;
     wait_for_monitor(&machine.qmp, || {
         let ended = || QemuError::Ended { status: "at its start".into(), said: said(output) };
         if started.is_alive() { Ok(()) } else { Err(ended()) }
@@ -155,7 +156,7 @@ fn prepare(machine: &Machine) -> Result<Command, QemuError> {
     for socket in [Some(&machine.qmp), machine.debug.as_ref()].into_iter().flatten() {
         let _ = fs::remove_file(socket);
     }
-    let mut command = Tool::QemuX86.command();
+    let mut command = Tool::Qemu(machine.arch).command();
     command.args(machine.args());
     Ok(command)
 }
@@ -219,6 +220,7 @@ mod tests {
 
     fn machine(dir: &Path, log: &str) -> Machine {
         Machine {
+            arch: model::Arch::Amd64,
             accel: Accel::Tcg,
             memory: Bytes::mib(16),
             cpus: None,

@@ -3,20 +3,22 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use model::Bytes;
+use model::{Arch, Bytes};
 
 use super::forward::Forward;
 
-/// A virtual machine: x86-64, q35.
+/// A virtual machine: a PC (q35), or QEMU's `virt` for ARM and RISC-V.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine {
+    /// What its processors are.
+    pub arch: Arch,
     /// What runs the guest's instructions.
     pub accel: Accel,
     /// The guest's memory, in whole MiB.
     pub memory: Bytes,
     /// The number of processors, 1 or more. `None`: as [`Accel::cpus`] says.
     pub cpus: Option<u8>,
-    /// The UEFI firmware and its variables. `None`: QEMU's own BIOS.
+    /// What starts the guest. `None`: QEMU's own BIOS.
     pub flash: Option<Flash>,
     /// The first one is booted.
     pub disks: Vec<Disk>,
@@ -71,15 +73,20 @@ impl std::fmt::Display for Accel {
     }
 }
 
-/// UEFI: code that is shared, variables that are the machine's own.
+/// What starts a guest; [`super::Firmware`] finds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flash {
-    /// Read only.
-    pub code: PathBuf,
-    /// A private copy; it is written to.
-    pub vars: PathBuf,
-    /// The format of the variables. Memory snapshots need qcow2.
-    pub vars_format: DiskFormat,
+pub enum Flash {
+    /// UEFI in flash: code that is shared, variables that are the machine's own.
+    Code {
+        /// Read only.
+        code: PathBuf,
+        /// A private copy; it is written to.
+        vars: PathBuf,
+        /// The format of the variables. Memory snapshots need qcow2.
+        vars_format: DiskFormat,
+    },
+    /// A program that QEMU loads where it would load a kernel.
+    Loader(PathBuf),
 }
 
 /// A virtio disk.
@@ -157,30 +164,67 @@ pub enum Serial {
     },
 }
 
+/// What differs between the machines of the architectures.
+struct Board {
+    machine: &'static str,
+    /// Where instructions are translated.
+    cpu: &'static str,
+    /// Whether it has firmware tables (SMBIOS), which hold the serial number.
+    smbios: bool,
+    /// The device that holds a TPM, if it can have one.
+    tpm: Option<&'static str>,
+}
+
+impl Board {
+    const fn of(arch: Arch) -> Board {
+        match arch {
+            // `max` is all that QEMU can emulate.
+            Arch::Amd64 => Board { machine: "q35", cpu: "max", smbios: true, tpm: Some("tpm-crb") },
+            // `max` would compute pointer signatures that nobody checks.
+            Arch::Arm64 => Board {
+                machine: "virt",
+                cpu: "cortex-a72",
+                smbios: true,
+                tpm: Some("tpm-tis-device"),
+            },
+            Arch::Riscv64 => Board { machine: "virt", cpu: "rv64", smbios: false, tpm: None },
+        }
+    }
+}
+
 impl Machine {
-    /// The arguments for `qemu-system-x86_64`.
+    /// The arguments for the QEMU of its architecture.
     pub fn args(&self) -> Vec<String> {
+        let board = Board::of(self.arch);
         let mut args = Args::default();
         args.flag("-nodefaults");
         args.pair("-display", "none");
-        args.pair("-M", "q35");
+        args.pair("-M", board.machine);
         match self.accel {
             Accel::Kvm => args.pair("-accel", "kvm").pair("-cpu", "host"),
-            // Translated guests run one thread a processor; `max` is all that QEMU can emulate.
-            Accel::Tcg => args.pair("-accel", "tcg,thread=multi").pair("-cpu", "max"),
+            // Translated guests run one thread a processor.
+            Accel::Tcg => args.pair("-accel", "tcg,thread=multi").pair("-cpu", board.cpu),
         };
         args.pair("-m", (self.memory.0 >> 20).to_string());
         args.pair("-smp", self.cpus.unwrap_or(self.accel.cpus()).to_string());
         args.pair("-rtc", "base=utc");
-        args.pair("-smbios", format!("type=1,serial={}", quoted(&self.serial_number)));
+        if board.smbios {
+            args.pair("-smbios", format!("type=1,serial={}", quoted(&self.serial_number)));
+        }
         if !self.reboot {
             args.flag("-no-reboot");
         }
-        if let Some(flash) = &self.flash {
-            let (code, vars) = (file(&flash.code), file(&flash.vars));
-            let format = flash.vars_format.name();
-            args.pair("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"));
-            args.pair("-drive", format!("if=pflash,format={format},unit=1,file={vars}"));
+        match &self.flash {
+            Some(Flash::Code { code, vars, vars_format }) => {
+                let (code, vars, format) = (file(code), file(vars), vars_format.name());
+                args.pair("-drive", format!("if=pflash,format=raw,unit=0,readonly=on,file={code}"));
+                args.pair("-drive", format!("if=pflash,format={format},unit=1,file={vars}"));
+            }
+            // Not a list of options: a comma is a comma here.
+            Some(Flash::Loader(path)) => {
+                args.pair("-kernel", path.to_string_lossy());
+            }
+            None => {}
         }
         for (i, disk) in self.disks.iter().enumerate() {
             disk.write(i, &mut args);
@@ -199,10 +243,10 @@ impl Machine {
         if self.watchdog {
             args.pair("-device", "i6300esb").pair("-action", "watchdog=reset");
         }
-        if let Some(socket) = &self.tpm {
+        if let (Some(socket), Some(device)) = (&self.tpm, board.tpm) {
             args.pair("-chardev", format!("socket,id=tpm,path={}", file(socket)));
             args.pair("-tpmdev", "emulator,id=tpm0,chardev=tpm");
-            args.pair("-device", "tpm-crb,tpmdev=tpm0");
+            args.pair("-device", format!("{device},tpmdev=tpm0"));
         }
         let qmp = file(&self.qmp);
         args.pair("-chardev", format!("socket,id=qmp,path={qmp},server=on,wait=off"));
@@ -309,6 +353,7 @@ mod tests {
 
     fn bare() -> Machine {
         Machine {
+            arch: Arch::Amd64,
             accel: Accel::Tcg,
             memory: Bytes::mib(512),
             cpus: Some(2),
@@ -364,7 +409,7 @@ mod tests {
 
     #[test]
     fn firmware_code_is_read_only_and_variables_are_not() {
-        let flash = Flash {
+        let flash = Flash::Code {
             code: "/f/CODE.fd".into(),
             vars: "/s/vars.qcow2".into(),
             vars_format: DiskFormat::Qcow2,
@@ -376,6 +421,25 @@ mod tests {
                 "-drive if=pflash,format=qcow2,unit=1,file=/s/vars.qcow2",
             ],
         );
+    }
+
+    #[test]
+    fn other_architectures_differ_in_board_processor_and_what_starts_them() {
+        let arm = Machine { arch: Arch::Arm64, tpm: Some("/s/tpm".into()), ..bare() };
+        check(
+            &arm,
+            &[
+                "-M virt",
+                "-cpu cortex-a72",
+                "-chardev socket,id=tpm,path=/s/tpm",
+                "-tpmdev emulator,id=tpm0,chardev=tpm",
+                "-device tpm-tis-device,tpmdev=tpm0",
+            ],
+        );
+        let flash = Some(Flash::Loader("/u/u-boot.bin".into()));
+        let risc = Machine { arch: Arch::Riscv64, flash, ..bare() };
+        check(&risc, &["-M virt", "-cpu rv64", "-kernel /u/u-boot.bin"]);
+        assert!(!show(&risc).contains("-smbios"), "this board has no such tables");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use model::Arch;
 use serde::{Deserialize, Serialize};
 
 use super::error::QemuError;
@@ -54,16 +55,22 @@ struct Found {
     why: String,
 }
 
-/// The acceleration to use, and why, in words. Asks the environment variable `EVE_ACCEL`, then what
-/// an earlier probe of the same kernel and QEMU left in `cache`, then a guest.
-pub fn accel(cache: &Path) -> Result<(Accel, String), QemuError> {
+/// The acceleration to use for guests of `arch`, and why, in words. Asks the environment variable
+/// `EVE_ACCEL`, then what an earlier probe of the same kernel and QEMU left in `cache`, then a guest.
+pub fn accel(cache: &Path, arch: Arch) -> Result<(Accel, String), QemuError> {
+    if Arch::of_host() != Some(arch) {
+        return Ok((Accel::Tcg, format!("this machine's processor is not {arch}")));
+    }
     match std::env::var(OVERRIDE).as_deref() {
         Ok("kvm") => return Ok((Accel::Kvm, format!("{OVERRIDE} says so"))),
         Ok("tcg") => return Ok((Accel::Tcg, format!("{OVERRIDE} says so"))),
         _ => {}
     }
+    if arch != Arch::Amd64 {
+        return Ok((Accel::Tcg, format!("no probe for {arch}; {OVERRIDE}=kvm tries it")));
+    }
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let qemu = version()?;
+    let qemu = version(arch)?;
     let name = "accel.json";
     let earlier = std::fs::read(cache.join(name))
         .ok()
@@ -80,8 +87,8 @@ pub fn accel(cache: &Path) -> Result<(Accel, String), QemuError> {
 }
 
 /// QEMU's version, as it says it.
-pub fn version() -> Result<String, QemuError> {
-    let said = run(Tool::QemuX86, &["--version"])?;
+pub fn version(arch: Arch) -> Result<String, QemuError> {
+    let said = run(Tool::Qemu(arch), &["--version"])?;
     let said = String::from_utf8_lossy(&said);
     Ok(said.lines().next().unwrap_or_default().to_owned())
 }
@@ -122,7 +129,7 @@ fn run_disk(accel: Accel, disk: &Path, limit: Duration) -> Result<Ran, QemuError
     };
     let drive = format!("if=ide,format=raw,readonly=off,file={}", disk.display());
     let started = Instant::now();
-    let mut command = Tool::QemuX86.command();
+    let mut command = Tool::Qemu(Arch::Amd64).command();
     command.args(["-nodefaults", "-display", "none", "-no-reboot", "-m", "16", "-M", "pc"]);
     command.args(["-accel", accel, "-cpu", cpu, "-drive", &drive]);
     command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
@@ -132,7 +139,7 @@ fn run_disk(accel: Accel, disk: &Path, limit: Duration) -> Result<Ran, QemuError
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|source| ToolError::Spawn { tool: Tool::QemuX86, source })?;
+        .map_err(|source| ToolError::Spawn { tool: Tool::Qemu(Arch::Amd64), source })?;
     loop {
         let ended = child
             .try_wait()
@@ -185,13 +192,14 @@ mod tests {
         let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
         let keep = |kernel: &str| {
             let (accel, why) = (Accel::Kvm, "kept".to_owned());
-            let found = Found { kernel: kernel.into(), qemu: version().unwrap(), accel, why };
+            let found =
+                Found { kernel: kernel.into(), qemu: version(Arch::Amd64).unwrap(), accel, why };
             let body = serde_json::to_vec(&found).unwrap();
             store::save(cache.path(), "accel.json", &body).unwrap();
         };
         keep(&kernel);
-        assert_eq!(accel(cache.path()).unwrap().1, "kept");
+        assert_eq!(accel(cache.path(), Arch::Amd64).unwrap().1, "kept");
         keep("another kernel");
-        assert_ne!(accel(cache.path()).unwrap().1, "kept");
+        assert_ne!(accel(cache.path(), Arch::Amd64).unwrap().1, "kept");
     }
 }

@@ -115,7 +115,7 @@ fn print_machine(lab: &Lab) -> anyhow::Result<()> {
     let processors = info.lines().filter(|l| l.starts_with("processor")).count();
     let setup = Setup::default();
     println!("machine      {processors} x {}", field("model name"));
-    println!("runs with    {}, {}", lab.accel(), host::qemu::probe::version()?);
+    println!("runs with    {}, {}", lab.accel(), host::qemu::probe::version(lab.arch())?);
     let cpus = setup.cpus.unwrap_or(lab.accel().cpus());
     println!("node         processors: {cpus}, memory: {}", setup.memory);
     Ok(())
