@@ -28,6 +28,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("binutils", "reads kernel images"),
     ("cpio", "reads the initrd"),
     ("crun", "containers in tests of the app service"),
+    ("attr", "reads extended attributes"),
     ("cryptsetup-bin", "checks dm-verity"),
     ("nftables", "packet filters in network namespaces"),
     ("iproute2", "network namespaces"),

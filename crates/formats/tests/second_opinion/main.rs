@@ -3,5 +3,6 @@
 mod disk;
 mod images;
 mod program;
+mod squashfs;
 mod table;
 mod tools;
