@@ -8,6 +8,7 @@ use formats::fat::Files;
 use model::Bytes;
 
 use crate::out::{self, OrAdvise, WrongUse};
+use crate::steps::Steps;
 
 /// What is to be done with a finished image.
 #[derive(Debug, clap::Args)]
@@ -58,7 +59,9 @@ pub(crate) fn run(args: &Args, set: &Files, json: bool) -> anyhow::Result<()> {
         return Err(WrongUse("--list changes nothing: leave out --conf".to_owned()).into());
     }
     if changes {
-        image::edit_config(path, set, &args.remove).or_advise()?;
+        let steps = Steps::default();
+        image::edit_config(path, set, &args.remove, &steps).or_advise()?;
+        steps.done();
     }
     let files = image::get_config(path).or_advise()?;
     let rows = files.iter().map(|(name, body)| Row { name, size: Bytes(body.len() as u64) });

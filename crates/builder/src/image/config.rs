@@ -1,14 +1,19 @@
 //! The CONFIG partition: a small FAT volume that the owner fills before the first boot.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use formats::disk::{Disk, Format};
 use formats::fat::{self, Files, ReadError, ReplaceError, Volume};
 use formats::gpt::{self, Gpt, ParseError};
 use formats::layout::Role;
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
+use super::Progress;
+use super::convert::{self, Conversion, ConvertError};
+use super::disk::own_name;
 use super::known::{self, Unusable};
 
 /// The file of the default folder that explains it and stays out of the partition.
@@ -71,6 +76,17 @@ pub enum ConfigError {
     /// The table names no such partition.
     #[error("{0} has no CONFIG partition")]
     None(PathBuf),
+    /// The image that holds the disk cannot be read.
+    #[error("cannot read the disk in {path}")]
+    Image {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: formats::disk::Error,
+    },
+    /// The image cannot be opened, or written anew.
+    #[error("cannot use the image")]
+    Convert(#[from] ConvertError),
     /// The partition is larger than any that was ever made.
     #[error("the CONFIG partition of {path} has {size}")]
     Large {
@@ -101,12 +117,16 @@ impl Diagnose for ConfigError {
             ConfigError::File { .. } => "check that the path is right and may be used",
             ConfigError::Unfit { .. } => "take the file out of the folder given with --conf",
             ConfigError::Unusable(_) => "correct the file",
+            ConfigError::Convert(cause) => return cause.diagnose(),
+            ConfigError::Image { .. } => "check the image with qemu-img, or build it anew",
             ConfigError::Replace { .. } => "leave files out, or build the image anew with them",
             ConfigError::Missing { .. } => "see what is there with --list",
             ConfigError::Table { .. }
             | ConfigError::None(_)
             | ConfigError::Large { .. }
-            | ConfigError::Old { .. } => "give a raw disk image that `eve build live` made",
+            | ConfigError::Old { .. } => {
+                "give a disk image that `eve build live` or `eve build installer` made"
+            }
         };
         Diagnosis::of(Who::Operator, advice)
     }
@@ -147,76 +167,111 @@ pub fn read_folder(folder: &Path) -> Result<Files, ConfigError> {
     Ok(files)
 }
 
-/// The files in the CONFIG partition of a finished raw disk.
+/// The files in the CONFIG partition of a finished disk of any format.
 pub fn get_config(disk: &Path) -> Result<Files, ConfigError> {
-    let mut file = File::open(disk).map_err(ConfigError::file("open", disk))?;
-    let (_, bytes) = read_partition(&mut file, disk)?;
+    let (_, _, mut image) = convert::open(disk, None)?;
+    let (_, bytes) = read_partition(&mut image, disk)?;
     parse(&bytes, disk).map(|(_, files)| files)
 }
 
-/// Adds these files to the CONFIG partition of a finished raw disk, or replaces those that are
-/// there. Nothing else on the disk changes. The disk must not be in use.
+/// Adds these files to the CONFIG partition of a finished disk, or replaces those that are there.
+/// Nothing else on the disk changes. The disk must not be in use.
 pub fn set_config(disk: &Path, files: &Files) -> Result<(), ConfigError> {
-    edit_config(disk, files, &[])
+    edit_config(disk, files, &[], &())
 }
 
-/// Adds, replaces and removes files in the CONFIG partition of a finished raw disk, or of an
-/// installer's. Nothing else on the disk changes. The disk must not be in use.
+/// Adds, replaces and removes files in the CONFIG partition of a finished disk, or of an installer's.
+/// Nothing else on the disk changes. The disk must not be in use.
 ///
-/// A power cut leaves all of the old files or all of the new ones: the new volume is written and
-/// synced beside the old one inside the partition, then one sector leads to it (see
-/// [`fat::replace`]).
-pub fn edit_config(disk: &Path, set: &Files, remove: &[String]) -> Result<(), ConfigError> {
+/// A power cut leaves all of the old files or all of the new ones. On a raw disk the new volume is
+/// written and synced beside the old one inside the partition, then one sector leads to it (see
+/// [`fat::replace`]). An image of another format is written anew and takes the place of the old one
+/// when it is whole.
+pub fn edit_config(
+    disk: &Path,
+    set: &Files,
+    remove: &[String],
+    progress: &dyn Progress,
+) -> Result<(), ConfigError> {
     known::check(set)?;
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .open(disk)
-        .map_err(ConfigError::file("open", disk))?;
-    let (at, bytes) = read_partition(&mut file, disk)?;
-    let (volume, mut all) = parse(&bytes, disk)?;
+    let (path, format, image) = convert::open(disk, None)?;
+    if format == Format::Raw {
+        return edit_raw(image, &path, set, remove);
+    }
+    drop(image);
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let raw = path.with_file_name(format!(".{name}.{}.raw", own_name()));
+    let into =
+        |to| Conversion { from: path.clone(), from_format: Some(format), to, size: None, time: 0 };
+    let outcome = convert::convert(&into(Format::Raw), &raw, progress)
+        .map_err(ConfigError::from)
+        .and_then(|_| {
+            let (_, _, image) = convert::open(&raw, Some(Format::Raw))?;
+            edit_raw(image, &raw, set, remove)
+        })
+        .and_then(|()| {
+            let back =
+                Conversion { from: raw.clone(), from_format: Some(Format::Raw), ..into(format) };
+            Ok(convert::convert(&back, &path, progress).map(|_| ())?)
+        });
+    // What it was needed for is done, or has failed and said why.
+    let _ = fs::remove_file(&raw);
+    outcome
+}
+
+fn edit_raw(
+    mut image: Box<dyn Disk>,
+    path: &Path,
+    set: &Files,
+    remove: &[String],
+) -> Result<(), ConfigError> {
+    let (at, bytes) = read_partition(&mut image, path)?;
+    let (volume, mut all) = parse(&bytes, path)?;
     for name in remove {
-        let missing = || ConfigError::Missing { path: disk.to_owned(), name: name.clone() };
+        let missing = || ConfigError::Missing { path: path.to_owned(), name: name.clone() };
         all.remove(name).ok_or_else(missing)?;
     }
     all.extend(set.iter().map(|(path, body)| (path.clone(), body.clone())));
     let change = fat::replace(&bytes, &volume, &all)
-        .map_err(|source| ConfigError::Replace { path: disk.to_owned(), source })?;
+        .map_err(|source| ConfigError::Replace { path: path.to_owned(), source })?;
+    let file = File::options().write(true).open(path).map_err(ConfigError::file("open", path))?;
     for extent in [&change.body, &change.switch, &change.wipe] {
-        file.seek(SeekFrom::Start(at.0 + extent.at))
-            .and_then(|_| file.write_all(&extent.bytes))
+        file.write_all_at(&extent.bytes, at.0 + extent.at)
             .and_then(|()| file.sync_all())
-            .map_err(ConfigError::file("write", disk))?;
+            .map_err(ConfigError::file("write", path))?;
     }
     Ok(())
 }
 
 /// Where the partition lies, and its bytes.
-fn read_partition(file: &mut File, disk: &Path) -> Result<(Bytes, Vec<u8>), ConfigError> {
-    let read = ConfigError::file("read", disk);
-    let size = file.seek(SeekFrom::End(0)).map(Bytes).map_err(&read)?;
-    let head = read_at(file, Bytes(0), gpt::HEAD).map_err(&read)?;
+fn read_partition(image: &mut dyn Disk, path: &Path) -> Result<(Bytes, Vec<u8>), ConfigError> {
+    let size = image.size();
+    let head = read_at(image, path, Bytes(0), gpt::HEAD)?;
     let table = Gpt::parse(&head, size)
-        .map_err(|source| ConfigError::Table { path: disk.to_owned(), source })?;
+        .map_err(|source| ConfigError::Table { path: path.to_owned(), source })?;
     let found = [Role::Config, Role::InstallerConfig].into_iter().find_map(|r| r.find(&table));
-    let (_, partition) = found.ok_or_else(|| ConfigError::None(disk.to_owned()))?;
-    let length = partition.length();
+    let (_, partition) = found.ok_or_else(|| ConfigError::None(path.to_owned()))?;
+    let (at, length) = (partition.offset(), partition.length());
     if length > VOLUME_MAX {
-        return Err(ConfigError::Large { path: disk.to_owned(), size: length });
+        return Err(ConfigError::Large { path: path.to_owned(), size: length });
     }
-    let bytes = read_at(file, partition.offset(), length).map_err(&read)?;
-    Ok((partition.offset(), bytes))
+    Ok((at, read_at(image, path, at, length)?))
+}
+
+fn read_at(
+    image: &mut dyn Disk,
+    path: &Path,
+    at: Bytes,
+    length: Bytes,
+) -> Result<Vec<u8>, ConfigError> {
+    let mut bytes = vec![0; usize::try_from(length.0).unwrap_or_default()];
+    let failed = |source| ConfigError::Image { path: path.to_owned(), source };
+    image.read_at(at.0, &mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 fn parse(bytes: &[u8], disk: &Path) -> Result<(Volume, Files), ConfigError> {
     fat::read(bytes).map_err(|source| ConfigError::Old { path: disk.to_owned(), source })
-}
-
-fn read_at(file: &mut File, at: Bytes, length: Bytes) -> io::Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(at.0))?;
-    let mut bytes = Vec::new();
-    file.take(length.0).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn collect(

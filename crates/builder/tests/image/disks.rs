@@ -158,6 +158,25 @@ fn a_configuration_stick_is_one_volume_with_just_what_was_given() {
 }
 
 #[test]
+fn the_config_of_an_image_of_another_format_is_changed_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let facts = image::live(&small::request(dir.path()), &()).unwrap();
+    let set = [("soft_serial".to_owned(), b"7".to_vec())].into();
+    for name in ["live.qcow2", "live.raw"] {
+        image::set_config(&facts.folder.join(name), &set).unwrap();
+        assert_eq!(image::get_config(&facts.folder.join(name)).unwrap()["soft_serial"], b"7");
+    }
+    let check = tool("qemu-img", "qemu-utils", &facts.folder, &["check", "live.qcow2"]);
+    assert!(check.contains("No errors were found"), "{check}");
+    let compare = ["compare", "live.raw", "live.qcow2"];
+    let said = tool("qemu-img", "qemu-utils", &facts.folder, &compare);
+    assert!(said.contains("Images are identical"), "{said}");
+    let left = fs::read_dir(&facts.folder).unwrap().flatten().map(|e| e.file_name());
+    assert!(left.into_iter().all(|n| !n.to_string_lossy().starts_with('.')));
+}
+
+#[test]
 fn an_update_ends_where_a_clean_build_ends() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     small::inputs(one.path());

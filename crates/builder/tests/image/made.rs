@@ -158,10 +158,10 @@ fn the_config_of_a_finished_disk_can_be_changed() {
     let (from, to) = (65 << 20, 70 << 20);
     assert!(before[..from] == after[..from] && before[to..] == after[to..]);
     let remove = ["soft_serial".to_owned()];
-    image::edit_config(&disk, &Default::default(), &remove).unwrap();
+    image::edit_config(&disk, &Default::default(), &remove, &()).unwrap();
     let files = image::get_config(&disk).unwrap();
     assert_eq!(names(&files), ["DevicePortConfig/a.json", &origin, "server"]);
-    let missing = image::edit_config(&disk, &Default::default(), &remove).unwrap_err();
+    let missing = image::edit_config(&disk, &Default::default(), &remove, &()).unwrap_err();
     assert!(missing.to_string().ends_with("has no file soft_serial"), "{missing}");
     let bad = [("server".to_owned(), b"https://a.example".to_vec())];
     let refused = image::set_config(&disk, &bad.into()).unwrap_err();
