@@ -31,9 +31,15 @@ pub(crate) fn repository() -> anyhow::Result<PathBuf> {
     })
 }
 
+/// The folder of the newest images for the machines that `ZARCH` names, else amd64.
+pub(crate) fn newest_images() -> PathBuf {
+    let asked = std::env::var("ZARCH").ok().and_then(|name| Arch::from_name(&name));
+    newest_images_for(asked.unwrap_or(Arch::Amd64))
+}
+
 /// The folder of the newest images for a kind of machine: `dist/amd64/current`, here or in a
 /// folder above.
-pub(crate) fn newest_images(arch: Arch) -> PathBuf {
+fn newest_images_for(arch: Arch) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let newest = Path::new("dist").join(arch.name()).join("current");
     here.ancestors().map(|d| d.join(&newest)).find(|d| d.exists()).unwrap_or(newest)
@@ -53,7 +59,7 @@ pub(crate) fn arch(asked: Option<Arch>, image: Option<&Path>) -> anyhow::Result<
 
 /// The image that was asked for, or the newest that was built: `live.qcow2` or `live.raw`.
 pub(crate) fn live_image(asked: Option<&Path>, arch: Arch) -> anyhow::Result<PathBuf> {
-    let newest = newest_images(arch);
+    let newest = newest_images_for(arch);
     let candidates = match asked {
         Some(path) => vec![path.to_owned()],
         None => vec![newest.join("live.raw"), newest.join("live.qcow2")],
