@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod compose;
 pub mod contents;
+pub mod describe;
 pub mod explain;
 pub mod image;
 pub mod inspect;

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use builder::image::{self, Arch, Facts, Format, Packing, Request, Source};
+use builder::image::{self, Arch, Facts, Flavor, Format, Packing, Request, Source};
 use formats::fat::Files;
 use formats::layout::Profile;
 use model::Bytes;
@@ -30,12 +30,18 @@ pub(crate) struct Args {
     /// The processor: amd64, arm64, riscv64
     #[arg(long, env = "ZARCH", default_value = "amd64", value_parser = arch)]
     arch: Arch,
-    /// The hypervisor that the image is for, as /etc/eve-hv-type will say
-    #[arg(long, env = "HV", default_value = "kvm", value_parser = ["kvm"])]
+    /// The hypervisor: kvm, k, mini, xen
+    #[arg(long, env = "HV", default_value = "kvm")]
     hv: String,
-    /// The platform
+    /// The platform; `eve matrix` shows what there is
     #[arg(long, env = "PLATFORM", default_value = "generic")]
     platform: String,
+    /// An image with another kernel than the platform's
+    #[arg(long, env = "KERNEL_TAG", value_name = "IMAGE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    kernel_tag: Option<String>,
+    /// A kernel file that takes the place of that in the kernel's image
+    #[arg(long, env = "KERNEL_IMAGE", value_name = "FILE")]
+    kernel_image: Option<PathBuf>,
     /// The sizes of the partitions
     #[arg(long, default_value = "small", value_parser = profile)]
     profile: Profile,
@@ -45,8 +51,8 @@ pub(crate) struct Args {
     /// Accept the licences under which that firmware comes
     #[arg(long)]
     accept_license: bool,
-    /// Include the debug package; services write to the console
-    #[arg(long)]
+    /// For developers: with the debug package; services write to the console
+    #[arg(long, visible_alias = "dev")]
     debug: bool,
     /// Pack fast instead of small
     #[arg(long)]
@@ -166,8 +172,9 @@ fn request(args: Args) -> anyhow::Result<Request> {
     let version = match args.version {
         Some(version) => version,
         None => {
-            let state = image::ask(&repository).context("cannot tell the version")?;
-            image::version(&state, &args.platform)
+            let state = image::ask(&repository).or_advise().context("cannot tell the version")?;
+            let (dev, platform) = (args.debug, args.platform.as_str());
+            image::version(&state, &Flavor { dev, kernel: args.kernel_tag.as_deref(), platform })
         }
     };
     let defaults = repository.join("conf");
@@ -191,6 +198,8 @@ fn request(args: Args) -> anyhow::Result<Request> {
         firmware: args.firmware,
         accept_licence: args.accept_license,
         debug: args.debug,
+        kernel: args.kernel_tag,
+        kernel_image: args.kernel_image,
         version,
         source: match args.rootfs {
             Some(path) => Source::Tar(path),
@@ -269,7 +278,7 @@ pub(crate) fn format(text: &str) -> Result<Format, WrongUse> {
 }
 
 /// A version is the name of a folder.
-fn version(text: &str) -> Result<String, WrongUse> {
+pub(crate) fn version(text: &str) -> Result<String, WrongUse> {
     let good = |c: char| c.is_ascii_alphanumeric() || "._-+".contains(c);
     if text.is_empty() || text.starts_with('.') || text.len() > 200 || !text.chars().all(good) {
         return Err(WrongUse("a version has letters, digits and . _ - + only".to_owned()));

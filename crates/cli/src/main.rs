@@ -6,6 +6,7 @@ mod build;
 mod compose;
 mod controller;
 mod convert;
+mod describe;
 mod edit;
 mod explain;
 mod fleet;
@@ -37,6 +38,9 @@ enum Command {
     Compose(compose::Args),
     /// Convert a disk image into another format
     Convert(convert::Args),
+    Describe(describe::Args),
+    Matrix(describe::MatrixArgs),
+    Version(describe::VersionArgs),
     /// Build and inspect packages, and their lock file
     Pkg(pkg::Args),
     /// Show or set which slot of a disk image boots
@@ -73,6 +77,9 @@ fn main() -> std::process::ExitCode {
         Command::Build(args) => build::run(args),
         Command::Compose(args) => compose::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Describe(args) => describe::run(args),
+        Command::Matrix(args) => describe::matrix(args),
+        Command::Version(args) => describe::version(args),
         Command::Pkg(args) => pkg::run(args),
         Command::Sbom(args) => sbom::run(args),
         Command::Explain(args) => explain::run(args),

@@ -163,6 +163,15 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     line(aligned(head, rows).trim_end());
 }
 
+/// Text on one line, cut to so many characters.
+pub(crate) fn short(text: &str, most: usize) -> String {
+    let line = text.replace('\n', "\\n");
+    match line.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
 fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|h| h.to_uppercase()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();

@@ -76,6 +76,14 @@ pub(crate) fn live_image(asked: Option<&Path>, arch: Arch) -> anyhow::Result<Pat
     })
 }
 
+/// The folder of a file that is to be written, and its name.
+pub(crate) fn parent_and_name(path: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let name = path.file_name().and_then(|n| n.to_str());
+    let name = name.with_context(|| format!("{} names no file", path.display()))?;
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    Ok((parent.unwrap_or(Path::new(".")).to_owned(), name.to_owned()))
+}
+
 fn env_path(name: &str) -> Option<PathBuf> {
     std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from)
 }

@@ -22,7 +22,7 @@ mod oci;
 mod plan;
 mod read;
 mod tree;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use assemble::{Facts, Options, compose, plan};
 pub use description::{

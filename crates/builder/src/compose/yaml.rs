@@ -17,22 +17,22 @@ const NODES_MAX: usize = 100_000;
 
 /// A place in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// From 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// From 1.
-    pub(super) column: usize,
+    pub(crate) column: usize,
 }
 
 /// A node.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
-    pub(super) at: Place,
-    pub(super) value: Value,
+pub(crate) struct Node {
+    pub(crate) at: Place,
+    pub(crate) value: Value,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Text, and whether it stands without quotes (and may so be a number, a boolean, nothing).
     Scalar {
         text: String,
@@ -44,14 +44,14 @@ pub(super) enum Value {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Key {
-    pub(super) at: Place,
-    pub(super) text: String,
+pub(crate) struct Key {
+    pub(crate) at: Place,
+    pub(crate) text: String,
 }
 
 /// What a plain scalar means: YAML 1.2's core schema and 1.1's octal numbers.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Meaning {
+pub(crate) enum Meaning {
     Nothing,
     Bool(bool),
     Int(i128),
@@ -61,7 +61,7 @@ pub(super) enum Meaning {
 
 impl Node {
     /// What the node is, for a message.
-    pub(super) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> &'static str {
         match &self.value {
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// What a scalar means; lists and mappings are no scalar's business and mean text.
-    pub(super) fn meaning(&self) -> Meaning {
+    pub(crate) fn meaning(&self) -> Meaning {
         match &self.value {
             Value::Scalar { text, plain: true } => meaning(text),
             _ => Meaning::Text,
@@ -85,7 +85,7 @@ impl Node {
 }
 
 /// What unquoted text means.
-pub(super) fn meaning(text: &str) -> Meaning {
+pub(crate) fn meaning(text: &str) -> Meaning {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Meaning::Nothing,
         "true" | "True" | "TRUE" => return Meaning::Bool(true),
@@ -108,12 +108,12 @@ pub(super) fn meaning(text: &str) -> Meaning {
 }
 
 /// Whether unquoted text is a number.
-pub(super) fn is_number(text: &str) -> bool {
+pub(crate) fn is_number(text: &str) -> bool {
     matches!(meaning(text), Meaning::Int(_) | Meaning::Float)
 }
 
 /// Reads the first document of a text. `file` names it in errors.
-pub(super) fn parse(file: &str, text: &str) -> Result<Node, ComposeError> {
+pub(crate) fn parse(file: &str, text: &str) -> Result<Node, ComposeError> {
     if text.len() > TEXT_MAX {
         let why = format!("it has {} bytes, more than {TEXT_MAX}", text.len());
         return Err(ComposeError::File { file: file.to_owned(), why });

@@ -10,11 +10,15 @@ use super::{
     BoardError, BuildSlotError, ConfigError, ConvertError, DiskError, RootfsError, SquashfsError,
 };
 use crate::compose::ComposeError;
+use crate::describe::RepositoryError;
 use crate::pkg::PkgError;
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
+    /// There is no description of it, or none for such a machine.
+    #[error(transparent)]
+    Describe(#[from] RepositoryError),
     /// A package was not built.
     #[error("cannot build the packages")]
     Packages(#[from] PkgError),
@@ -85,6 +89,7 @@ impl ImageError {
 impl Diagnose for ImageError {
     fn diagnose(&self) -> Diagnosis {
         match self {
+            ImageError::Describe(cause) => cause.diagnose(),
             ImageError::Packages(cause) => cause.diagnose(),
             ImageError::Compose(cause) => cause.diagnose(),
             ImageError::Rootfs(cause) => cause.diagnose(),

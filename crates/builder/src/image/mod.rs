@@ -22,6 +22,7 @@ mod initrd;
 mod installer;
 mod known;
 mod machine;
+mod names;
 mod pipeline;
 mod rootfs;
 mod slot;
@@ -36,6 +37,8 @@ use std::path::PathBuf;
 use formats::fat::Files;
 use formats::layout::Profile;
 use model::{Bytes, Digest};
+
+use crate::describe::Selection;
 
 pub use crate::pkg::{Arch, Progress};
 pub use boards::{Board, BoardError, Boards};
@@ -52,7 +55,7 @@ pub use rootfs::RootfsError;
 pub use slot::{BuildSlotError, SlotFacts};
 pub use slots::{SlotState, SlotsError, SlotMark, set_slots, slots};
 pub use squashfs::{Codec, Feed, Mksquashfs, Options, SquashfsError, Writer};
-pub use version::{State, ask, version};
+pub use version::{Flavor, State, StateError, ask, full_version, version};
 
 /// What is to be built.
 #[derive(Debug, Clone)]
@@ -77,6 +80,10 @@ pub struct Request {
     pub accept_licence: bool,
     /// With the debug package, and lines of the services on the console.
     pub debug: bool,
+    /// An image with another kernel than the platform's.
+    pub kernel: Option<String>,
+    /// A kernel that takes the place of that in the kernel's image.
+    pub kernel_image: Option<PathBuf>,
     /// Its version.
     pub version: String,
     /// Where the root file system comes from.
@@ -101,6 +108,20 @@ pub struct Request {
     pub time: Option<u64>,
     /// How hard the root file system is packed.
     pub packing: Packing,
+}
+
+impl Request {
+    /// For what machine it is.
+    pub fn selection(&self) -> Selection {
+        Selection {
+            arch: self.arch.name().to_owned(),
+            hv: self.hv.clone(),
+            platform: self.platform.clone(),
+            dev: self.debug,
+            version: Some(full_version(&self.version, &self.hv, self.arch.name())),
+            kernel: self.kernel.clone(),
+        }
+    }
 }
 
 /// Where a root file system comes from.

@@ -44,6 +44,7 @@ pub fn rootfs(request: &Request, progress: &dyn Progress) -> Result<Facts, Image
     let mut run = Run::start(request, progress)?;
     let tar = run.rootfs(System::Node)?;
     run.put(&tar.path, ROOTFS, Some(tar.digest))?;
+    run.point_current()?;
     run.finish()
 }
 
@@ -453,6 +454,7 @@ impl<'a> Run<'a> {
     }
 
     fn finish(self) -> Result<Facts, ImageError> {
+        super::names::write(&self.facts.folder, self.request)?;
         store::save(&self.facts.folder, FACTS, &to_json(&self.facts))?;
         Ok(self.facts)
     }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use model::{Bytes, Digest};
@@ -13,6 +13,7 @@ use store::{Image, Layout, Platform, StoreError, flatten};
 use super::pipeline::System;
 use super::{Arch, ImageError, Progress, Request};
 use crate::compose::{self, Description};
+use crate::describe;
 use crate::pkg::{self, Package};
 
 /// The package that holds systemd's EFI stub.
@@ -21,15 +22,6 @@ pub(super) const STUB_PACKAGE: &str = "pkg/uefi";
 /// A boot stub has 100 KiB.
 const STUB_MAX: Bytes = Bytes::mib(16);
 const PACKAGE_MAX: Bytes = Bytes::gib(1);
-
-/// The description of a node's image, of an installer's, and what debug images add; below the
-/// repository.
-const NODE: &str = "images/rootfs.yml";
-const INSTALLER: &str = "images/installer.yml";
-const DEBUG: &str = "images/debug.yml";
-
-/// The kernel's consoles by architecture; below the repository.
-const CONSOLES: &str = "images/consoles.toml";
 
 /// A description with its packages built.
 pub(super) struct Composition {
@@ -50,18 +42,13 @@ pub(super) fn prepare(
     options: &pkg::Options,
     progress: &dyn Progress,
 ) -> Result<Composition, ImageError> {
-    let base = match system {
-        System::Node => NODE,
-        System::Installer => INSTALLER,
+    let image = match system {
+        System::Node => describe::Image::Rootfs,
+        System::Installer => describe::Image::Installer,
     };
-    let named = [Some(base), request.debug.then_some(DEBUG)].into_iter().flatten();
-    let mut texts = Vec::new();
-    for name in named {
-        let path = request.repository.join(name);
-        let text = fs::read_to_string(&path).map_err(ImageError::file("read", &path))?;
-        texts.push((path.display().to_string(), text));
-    }
-    texts.push(("what the build adds".to_owned(), about(request)));
+    let yml = describe(request, image)?;
+    let mut texts = vec![(format!("what {} became", image.template()), yml)];
+    texts.extend(request.kernel_image.as_deref().map(other_kernel).transpose()?);
     let texts: Vec<(&str, &str)> = texts.iter().map(|(f, t)| (f.as_str(), t.as_str())).collect();
 
     let asked = RefCell::new(BTreeSet::new());
@@ -75,14 +62,11 @@ pub(super) fn prepare(
     }
     let names: Vec<String> = names.into_iter().collect();
     let packages = pkg::build(&names, options, progress)?;
-    let mut description = {
+    let description = {
         let find = pkg::resolver(&packages);
         let unknown = || "no package of this repository has that path".to_owned();
         Description::parse(&texts, &|name: &str| find(name).ok_or_else(unknown))?
     };
-    let consoles = consoles(&request.repository.join(CONSOLES), request.arch)?;
-    let cmdline = format!("{consoles} {}", description.kernel.cmdline);
-    description.kernel.cmdline = cmdline.trim_end().to_owned();
     let unusable = |source| ImageError::Package { package: "every package".to_owned(), source };
     let layout = Layout::open(options.layout()).map_err(unusable)?;
     let key = key(&description, &layout, request.arch)?;
@@ -106,30 +90,20 @@ impl Composition {
     }
 }
 
-/// The words that make the kernel use an architecture's consoles.
-fn consoles(path: &Path, arch: Arch) -> Result<String, ImageError> {
-    let read = ImageError::file("read", path);
-    let text = fs::read_to_string(path).map_err(&read)?;
-    let mut rows: BTreeMap<Arch, String> = toml::from_str(&text)
-        .map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e.message().to_owned())))?;
-    let missing = || read(io::Error::new(io::ErrorKind::NotFound, format!("no row {arch}")));
-    rows.remove(&arch).ok_or_else(missing)
+/// The description of the image that is asked for.
+fn describe(request: &Request, image: describe::Image) -> Result<String, ImageError> {
+    let clone = describe::Repository::open(&request.repository)?;
+    Ok(clone.describe(image, &request.selection())?.yml())
 }
 
-/// Says in the image what it is.
-fn about(request: &Request) -> String {
-    let files = [
-        ("etc/eve-release", &request.version),
-        ("etc/eve-hv-type", &request.hv),
-        ("etc/eve-platform", &request.platform),
-    ];
-    let mut yml = "files:\n".to_owned();
-    for (path, text) in files {
-        // A JSON string is a YAML string.
-        let text = serde_json::Value::from(format!("{text}\n"));
-        yml += &format!("  - path: {path}\n    contents: {text}\n    mode: \"0644\"\n");
-    }
-    yml
+/// Puts a kernel of this machine over that of the kernel's image: of two members with one path the
+/// last counts.
+fn other_kernel(path: &Path) -> Result<(String, String), ImageError> {
+    let path = path.canonicalize().map_err(ImageError::file("find", path))?;
+    // A JSON string is a YAML string.
+    let source = serde_json::Value::from(path.to_string_lossy());
+    let yml = format!("files:\n  - path: boot/kernel\n    source: {source}\n    mode: \"0644\"\n");
+    Ok(("the other kernel".to_owned(), yml))
 }
 
 fn key(description: &Description, layout: &Layout, arch: Arch) -> Result<String, ImageError> {

@@ -62,6 +62,8 @@ pub(crate) fn request(dir: &Path) -> Request {
         firmware: Vec::new(),
         accept_licence: false,
         debug: false,
+        kernel: None,
+        kernel_image: None,
         version: VERSION.into(),
         source: Source::Tar(dir.join("rootfs.tar")),
         installer: None,

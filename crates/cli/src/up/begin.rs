@@ -60,9 +60,7 @@ pub(super) fn begin(args: Args, folder: &Folder, before: Option<State>) -> anyho
     let had_a_node = before.is_some() && folder.disk().exists();
     let same = before.filter(|b| b.image_stamp == image_stamp && folder.disk().exists());
     if had_a_node && same.is_none() {
-        say!(
-            "The image is another than last time: a new node starts, the old one's disk goes."
-        );
+        say!("The image is another than last time: a new node starts, the old one's disk goes.");
     }
     let renewed = same.is_none();
     if renewed {
