@@ -5,7 +5,8 @@
 //! fragment table · export table · owner table · xattr tables
 //! ```
 //!
-//! [`write()`] makes one of a [tree](crate::tree); [`Superblock`] alone tells how long one is.
+//! [`write()`] makes one of a [tree](crate::tree), [`Image`] reads one as a tree, [`Superblock`] alone
+//! tells how long one is.
 //! Versions before 4.0 and big-endian images are refused.
 //!
 //! Format: Linux `Documentation/filesystems/squashfs.rst` and `fs/squashfs/squashfs_fs.h`.
@@ -25,6 +26,8 @@ mod pack;
 #[cfg(feature = "squashfs")]
 mod plan;
 #[cfg(feature = "squashfs")]
+mod read;
+#[cfg(feature = "squashfs")]
 mod write;
 #[cfg(feature = "squashfs")]
 mod xattr;
@@ -35,6 +38,8 @@ pub use superblock::{Codec, ParseError, SIZE_MAX, SUPERBLOCK, Superblock, Tables
 pub use data::{Blocks, Form};
 #[cfg(feature = "squashfs")]
 pub use pack::{Method, PackError};
+#[cfg(feature = "squashfs")]
+pub use read::{Image, MEMORY_MAX, Place, ReadError};
 #[cfg(feature = "squashfs")]
 pub use write::{Facts, Options, WriteError, write};
 

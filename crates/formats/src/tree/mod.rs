@@ -269,6 +269,22 @@ impl<C> Tree<C> {
         Tree { nodes, links: self.links }
     }
 
+    /// Makes the first path of a node with several names its place, the others links to it.
+    pub fn settle_links(&mut self) {
+        let moves = self.links.iter().filter_map(|(target, links)| {
+            Some((links.first()?, target)).filter(|(first, target)| first < target)
+        });
+        let moves: Vec<_> = moves.map(|(a, b)| (a.clone(), b.clone())).collect();
+        for (first, target) in moves {
+            // Its heir is the first of its links.
+            self.unlink(&target);
+            let meta = Meta::default();
+            let same = Node { meta, kind: Kind::Same(first.clone()) };
+            self.nodes.insert(target.clone(), same);
+            self.links.entry(first).or_default().insert(target);
+        }
+    }
+
     /// Rights, owner and time of a node, to change them; those of its target if it is a hard link.
     pub fn meta_mut(&mut self, path: &[u8]) -> Option<&mut Meta> {
         let target = match &self.nodes.get(path)?.kind {

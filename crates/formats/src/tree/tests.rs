@@ -87,6 +87,21 @@ fn hard_links_keep_what_was_replaced_under_its_other_name() {
 }
 
 #[test]
+fn the_first_name_of_a_node_can_be_made_its_place() {
+    let mut tree = tree(&[("m", "body"), ("z", "== m"), ("b", "== m"), ("a", "other")]).unwrap();
+    tree.settle_links();
+    expect_test::expect![[r#"
+         /
+        a other
+        b body
+        m == b
+        z == b
+    "#]]
+    .assert_eq(&dump(&tree));
+    assert_eq!(tree.links_to(b"b").count(), 2);
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let refused: [&[(&str, &str)]; 7] = [
         &[("lib/x", "m"), ("lib", "-> usr/lib")],

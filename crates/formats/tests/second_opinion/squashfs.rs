@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use formats::squashfs::{self, Facts, Method, Options};
+use formats::squashfs::{self, Facts, Image, Method, Options};
 use formats::tree::{Content, Contents, InPlace, Kind, Meta, Node, Tree, show};
 use model::Bytes;
 use sha2::{Digest, Sha256};
@@ -353,4 +353,67 @@ fn what_squashfs_cannot_hold_is_refused_by_name() {
         a squashfs cannot hold "c": it has the extended attribute "system.posix_acl_access"
         cannot read "d""#]]
     .assert_eq(&said.join("\n"));
+}
+
+/// What our reader sees, with the contents in place.
+fn read_back(bytes: Vec<u8>) -> Tree<Vec<u8>> {
+    let image = Image::open(Cursor::new(bytes)).unwrap();
+    image.tree().unwrap().map(|place| {
+        let mut bytes = Vec::new();
+        image.open(&place).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    })
+}
+
+/// A tree in the form in which the reader gives it.
+fn settled(mut tree: Tree<Vec<u8>>) -> Tree<Vec<u8>> {
+    tree.settle_links();
+    let links: Vec<Vec<u8>> = tree
+        .iter()
+        .filter(|(_, node)| matches!(node.kind, Kind::Same(_)))
+        .map(|(path, _)| path.to_vec())
+        .collect();
+    for link in links {
+        let kind = tree.get(&link).unwrap().kind.clone();
+        tree.insert(link, Node { meta: Meta::default(), kind }).unwrap();
+    }
+    tree
+}
+
+#[test]
+fn our_reader_gives_back_what_our_writer_took() {
+    let tree = settled(everything());
+    for method in METHODS {
+        for block in [4096, BLOCK as u64, 1 << 20] {
+            let back = read_back(image(&tree, &options(method, block, 2)).0);
+            assert!(back == tree, "{method:?} {block}: {:#?}", lines(&back));
+        }
+    }
+}
+
+#[test]
+fn our_reader_sees_what_mksquashfs_wrote() {
+    let tree = settled(everything());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("image"), image(&tree, &options(METHODS[0], 4096, 2)).0).unwrap();
+    let extract = ["-q", "-n", "-d", "in", "image"];
+    let out = run("unsquashfs", "squashfs-tools", dir.path(), &extract);
+    if !out.status.success() {
+        println!("skipped: only root extracts owners and devices");
+        return;
+    }
+    for codec in ["gzip", "xz", "zstd"] {
+        let args = ["in", codec, "-comp", codec, "-noappend", "-quiet", "-no-progress"];
+        tool("mksquashfs", "squashfs-tools", dir.path(), &args);
+        let back = read_back(fs::read(dir.path().join(codec)).unwrap());
+        assert!(back == tree, "{codec}: {:#?}", lines(&back));
+    }
+    for codec in ["lzo", "lz4"] {
+        let args = ["in", codec, "-comp", codec, "-noappend", "-quiet", "-no-progress"];
+        tool("mksquashfs", "squashfs-tools", dir.path(), &args);
+        let image = File::open(dir.path().join(codec)).unwrap();
+        let said = Image::open(image).unwrap_err().to_string();
+        let wanted = "gzip, xz and zstd can be read";
+        assert!(said.contains(codec) && said.contains(wanted), "{said}");
+    }
 }
