@@ -12,6 +12,8 @@ struct Entry {
     class: String,
     kind: String,
     #[serde(default)]
+    image: Option<String>,
+    #[serde(default)]
     only_if: Option<String>,
     after: Vec<String>,
     uid: u32,
@@ -58,11 +60,19 @@ fn main() {
             "daemon" => "Daemon",
             other => panic!("services.toml: {name}: kind {other:?} is oneshot or daemon"),
         };
+        let image = match e.image.as_deref() {
+            None | Some("node") => "Some(Image::Node)",
+            Some("installer") => "Some(Image::Installer)",
+            Some("any") => "None",
+            Some(other) => {
+                panic!("services.toml: {name}: image {other:?} is node, installer or any")
+            }
+        };
         let after: Vec<String> =
             e.after.iter().map(|a| format!("Service::{}", variant(a))).collect();
         writeln!(
             out,
-            "Spec {{ service: Service::{}, class: Class::{class}, kind: Kind::{kind}, only_if: {:?}, after: &[{}], uid: {}, rights: &{:?}, groups: &{:?}, writes: &{:?}, state: &{:?}, memory: crate::Bytes::mib({}), watchdog: std::time::Duration::from_secs({}) }},",
+            "Spec {{ service: Service::{}, class: Class::{class}, kind: Kind::{kind}, image: {image}, only_if: {:?}, after: &[{}], uid: {}, rights: &{:?}, groups: &{:?}, writes: &{:?}, state: &{:?}, memory: crate::Bytes::mib({}), watchdog: std::time::Duration::from_secs({}) }},",
             variant(name), e.only_if, after.join(", "), e.uid, e.rights, e.groups, e.writes, e.state, e.memory_mib, e.watchdog_s
         )
         .unwrap();

@@ -265,7 +265,7 @@ pub(crate) fn arch(text: &str) -> Result<Arch, WrongUse> {
     Arch::from_name(text).ok_or_else(|| WrongUse(format!("no such processor; there are {known}")))
 }
 
-fn profile(text: &str) -> Result<Profile, WrongUse> {
+pub(crate) fn profile(text: &str) -> Result<Profile, WrongUse> {
     let known: Vec<&str> = Profile::ALL.iter().map(|p| p.name).collect();
     Profile::by_name(text)
         .ok_or_else(|| WrongUse(format!("no such profile; there are {}", known.join(", "))))

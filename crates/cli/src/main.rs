@@ -11,6 +11,7 @@ mod edit;
 mod explain;
 mod fleet;
 mod image;
+mod install;
 mod pkg;
 mod places;
 mod run;
@@ -51,6 +52,8 @@ enum Command {
     Explain(explain::Args),
     /// Say what takes how much in an image
     Sizes(sizes::Args),
+    /// Put a node onto a disk
+    Install(install::Args),
     /// Boot an image in QEMU
     Run(run::Args),
     /// Build, boot, onboard and deploy the sample app, all on this machine
@@ -84,6 +87,7 @@ fn main() -> std::process::ExitCode {
         Command::Sbom(args) => sbom::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Sizes(args) => sizes::run(args),
+        Command::Install(args) => install::run(args),
         Command::Run(args) => run::run(args),
         Command::Slot(args) => slot::run(args),
         Command::Up(args) => up::up(args),

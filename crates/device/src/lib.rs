@@ -6,6 +6,7 @@ pub mod backoff;
 pub mod config;
 pub mod content;
 pub mod health;
+pub mod install;
 pub mod log;
 pub mod netinst;
 pub mod network;

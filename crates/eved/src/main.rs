@@ -10,6 +10,7 @@ mod content;
 mod debug;
 mod dhcp;
 mod health;
+mod install;
 mod link;
 mod log;
 mod netinst;
@@ -45,6 +46,7 @@ async fn run(ctx: Context) -> anyhow::Result<()> {
         Service::Content => content::run(ctx).await,
         Service::Debug => debug::run(ctx).await,
         Service::Health => health::run(ctx).await,
+        Service::Install => install::run(ctx).await,
         Service::Log => log::run(ctx).await,
         Service::Netinst => netinst::run(ctx).await,
         Service::Network => network::run(ctx).await,

@@ -6,6 +6,7 @@
 pub mod cpio;
 pub mod deb822;
 pub mod disk;
+pub mod efi;
 pub mod elf;
 pub mod fat;
 mod field;

@@ -210,7 +210,7 @@ pub fn mount_ext4(device: &Path, at: &Path) -> Result<(), BlockError> {
 }
 
 /// The size of a device or a file. Both can be measured by seeking.
-fn size(mut file: &File) -> io::Result<Bytes> {
+pub(crate) fn size(mut file: &File) -> io::Result<Bytes> {
     use std::io::Seek;
     file.seek(io::SeekFrom::End(0)).map(Bytes)
 }

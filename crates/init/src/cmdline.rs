@@ -1,10 +1,13 @@
 //! The kernel command line: `eve.slot=IMGA eve.verity=<root hash>:<data blocks>:<hash start
 //! block>:<salt> [eve.debug]` (contract in ARCHITECTURE.md; `eve.debug` is read by `model::boot`).
 
+/// The partition that an installer runs from.
+pub(crate) const INSTALLER: &str = "INSTALLER";
+
 /// What the command line tells us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Boot {
-    /// The name of the partition that holds the root file system: IMGA or IMGB.
+    /// The name of the partition that holds the root file system: IMGA or IMGB, or INSTALLER.
     pub(crate) slot: String,
     /// How to check it.
     pub(crate) verity: Verity,
@@ -30,8 +33,8 @@ pub(crate) fn parse(text: &str) -> Result<Boot, String> {
         text.split_ascii_whitespace().filter_map(|word| word.strip_prefix(key)).next_back()
     };
     let slot = value("eve.slot=").ok_or("has no eve.slot=")?;
-    if !matches!(slot, "IMGA" | "IMGB") {
-        return Err(format!("has eve.slot={slot}, which is neither IMGA nor IMGB"));
+    if !matches!(slot, "IMGA" | "IMGB" | INSTALLER) {
+        return Err(format!("has eve.slot={slot}, which is none of IMGA, IMGB, {INSTALLER}"));
     }
     let verity = value("eve.verity=").ok_or("has no eve.verity=: an unchecked root is not used")?;
     Ok(Boot { slot: slot.to_owned(), verity: parse_verity(verity)? })

@@ -8,13 +8,14 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use model::installer::{ISO_SYSTEM, MEDIUM};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_move, unmount};
 
-use crate::cmdline::{self, Boot};
+use crate::cmdline::{self, Boot, INSTALLER};
 use crate::failure::{Doing, Failure};
 use crate::partition::{self, Partition};
-use crate::{console, modules, mounts, verity};
+use crate::{console, medium, modules, mounts, verity};
 
 /// Disks on slow buses take seconds; a disk that takes longer is not there.
 const DISK_PATIENCE: Duration = Duration::from_secs(30);
@@ -42,7 +43,11 @@ fn boot() -> Result<Infallible, Failure> {
     failures.iter().for_each(console::warn);
 
     // At least one; or the failure to find any.
-    let found = partition::wait_for(Path::new("/sys"), &boot.slot, DISK_PATIENCE)?;
+    let sys = Path::new("/sys");
+    let found = match boot.slot.as_str() {
+        INSTALLER => medium::wait_for(sys, DISK_PATIENCE)?,
+        slot => partition::wait_for(sys, slot, DISK_PATIENCE)?,
+    };
     // A second disk may hold a slot of this name, an installer's for one: the root hash knows ours.
     let (last, others) =
         found.split_last().ok_or_else(|| Failure::new("boot", "there is no disk"))?;
@@ -111,6 +116,11 @@ fn switch_root() -> Result<Infallible, Failure> {
     for folder in ["dev", "proc", "sys"] {
         let to = format!("{NEW_ROOT}/{folder}");
         mount_move(format!("/{folder}"), &to).doing(|| format!("move /{folder} to {to}"))?;
+    }
+    // What lies on it beside the system is for the installer to read.
+    if Path::new(medium::ISO_AT).join(ISO_SYSTEM).exists() {
+        let to = format!("{NEW_ROOT}{MEDIUM}");
+        mount_move(medium::ISO_AT, &to).doing(|| format!("move {} to {to}", medium::ISO_AT))?;
     }
     forget_initrd();
     rustix::process::chdir(NEW_ROOT).doing(|| format!("enter {NEW_ROOT}"))?;

@@ -2,7 +2,8 @@
 //!
 //! The path of a boot, in the order of reading:
 //!
-//! 1. [`initrd`] loads the modules that the disk needs, finds the slot's partition ([`partition`]),
+//! 1. [`initrd`] loads the modules that the disk needs, finds the slot's partition ([`partition`]; an
+//!    installer's may lie in an ISO, [`medium`]),
 //!    opens it through dm-verity ([`verity`]) and becomes `/sbin/eve-init` of that image;
 //! 2. [`node`] mounts the rest ([`mounts`]), copies the CONFIG partition ([`config`]), makes the
 //!    folders and cgroups of the services, and then keeps the services of `services.toml` alive:
@@ -18,6 +19,7 @@ mod console;
 mod failure;
 mod folders;
 mod initrd;
+mod medium;
 mod modules;
 mod mounts;
 mod node;

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use model::boot::{self, BOOT_MARKS, PowerKind, PowerRequest, WATCHDOG_MARK};
+use model::installer;
 use model::reported::BootReason;
-use model::services::{ALL, Service};
+use model::services::{self, ALL, Image, Service};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::process::{Pid, WaitOptions, wait};
@@ -80,8 +81,12 @@ fn prepare() -> Result<Node, Failure> {
     let uevents = Uevents::listen().inspect_err(|e| console::warn(e)).ok();
     let loader = spawn::start_self(&["load-modules"]).inspect_err(|f| console::warn(f)).ok();
     tell_serial();
-    // An empty /config is no reason to stop: the node waits to be told of its controller.
-    if let Err(why) = config::load() {
+    let image = image();
+    // An empty /config is no reason to stop: the node waits to be told of its controller. An
+    // installer reads its medium itself.
+    if image == Image::Node
+        && let Err(why) = config::load()
+    {
         console::alarm(format_args!("/config is empty: {why}"));
     }
     let pipes = ALL
@@ -93,7 +98,7 @@ fn prepare() -> Result<Node, Failure> {
         .collect::<Result<_, _>>()?;
     mark("services");
     Ok(Node {
-        table: Table::new(ALL, |path| Path::new(path).exists()),
+        table: Table::new(services::of(image), |path| Path::new(path).exists()),
         watchdog: Watchdog::default(),
         signals,
         notify,
@@ -103,10 +108,17 @@ fn prepare() -> Result<Node, Failure> {
         wanted_drivers: Vec::new(),
         _pipes: pipes,
         out_of_memory: Vec::new(),
-        persist_ready: false,
+        // An installer has no /persist, and waits for none.
+        persist_ready: image == Image::Installer,
         told_ready: false,
         root_checked: false,
     })
+}
+
+/// Which system this is. Its root file system is verified: what is in it is true.
+fn image() -> Image {
+    let mark = Path::new(installer::BITS).join(installer::MANIFEST);
+    if mark.exists() { Image::Installer } else { Image::Node }
 }
 
 /// What the kernel should do differently from its defaults.

@@ -100,8 +100,11 @@ pub(crate) struct Table(Vec<Row>);
 
 impl Table {
     /// The services whose condition (`only_if`) holds.
-    pub(crate) fn new(all: &'static [Spec], exists: impl Fn(&str) -> bool) -> Table {
-        let wanted = all.iter().filter(|spec| spec.only_if.is_none_or(&exists));
+    pub(crate) fn new(
+        all: impl Iterator<Item = &'static Spec>,
+        exists: impl Fn(&str) -> bool,
+    ) -> Table {
+        let wanted = all.filter(|spec| spec.only_if.is_none_or(&exists));
         Table(wanted.map(Row::new).collect())
     }
 
@@ -275,7 +278,7 @@ mod tests {
     use std::fmt::Write as _;
 
     use expect_test::{Expect, expect};
-    use model::services::ALL;
+    use model::services::{self, ALL, Image};
 
     use super::*;
 
@@ -283,7 +286,7 @@ mod tests {
     /// milliseconds) ends as `fate` says. Prints what was to be done, until `until` or a reboot.
     #[track_caller]
     fn check(until: Millis, fate: fn(Service, Millis) -> Option<Death>, want: Expect) {
-        let mut table = Table::new(ALL, |_| false);
+        let mut table = Table::new(services::of(Image::Node), |_| false);
         let mut running: Vec<(Service, i32, Millis)> = Vec::new();
         let mut out = String::new();
         for (round, now) in (0..=until).step_by(500).enumerate() {
@@ -349,7 +352,7 @@ mod tests {
     #[test]
     fn a_silent_service_is_killed_and_started_again() {
         // health promises a sign of life every 60 s; content every 120 s.
-        let mut table = Table::new(ALL, |_| false);
+        let mut table = Table::new(services::of(Image::Node), |_| false);
         table.step(0, &Event::Tick);
         table.step(0, &Event::Started(Service::Storage, 1));
         table.step(0, &Event::Ended(1, Death::Done));
@@ -365,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_workload_is_restarted_for_ever() {
-        let mut table = Table::new(ALL, |_| false);
+        let mut table = Table::new(services::of(Image::Node), |_| false);
         let mut now = 0;
         let mut longest = 0;
         for pid in 1..200 {
@@ -388,9 +391,15 @@ mod tests {
 
     #[test]
     fn only_the_debug_profile_starts_the_debug_service() {
-        let with = Table::new(ALL, |path| path == "/etc/eve-debug");
-        let without = Table::new(ALL, |_| false);
+        let with = Table::new(services::of(Image::Node), |path| path == "/etc/eve-debug");
+        let without = Table::new(services::of(Image::Node), |_| false);
         assert_eq!(with.0.len(), without.0.len() + 1);
+    }
+
+    #[test]
+    fn an_installer_starts_the_installation_and_nothing_else() {
+        let mut table = Table::new(services::of(Image::Installer), |_| false);
+        assert_eq!(table.step(0, &Event::Tick), [Action::Start(Service::Install)]);
     }
 
     #[test]

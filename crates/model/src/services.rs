@@ -22,6 +22,15 @@ pub enum Kind {
     Daemon,
 }
 
+/// Which system a root file system holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Image {
+    /// The node's own.
+    Node,
+    /// The one that puts the other onto a disk.
+    Installer,
+}
+
 /// One service, as declared.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
@@ -31,6 +40,8 @@ pub struct Spec {
     pub class: Class,
     /// Whether it ends.
     pub kind: Kind,
+    /// Where it runs. `None`: everywhere.
+    pub image: Option<Image>,
     /// A path that must exist, else it is not started.
     pub only_if: Option<&'static str>,
     /// What must be ready before.
@@ -52,6 +63,11 @@ pub struct Spec {
 }
 
 include!(concat!(env!("OUT_DIR"), "/services.rs"));
+
+/// The services of a system, in an order in which they may start.
+pub fn of(image: Image) -> impl Iterator<Item = &'static Spec> {
+    ALL.iter().filter(move |spec| spec.image.is_none_or(|own| own == image))
+}
 
 impl Service {
     /// The service of this name.

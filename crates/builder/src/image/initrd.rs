@@ -13,6 +13,8 @@ use super::rootfs::{Rootfs, RootfsError};
 
 /// Where the names of the modules stand, one a line, `#` for comments.
 pub(super) const LIST: &str = "usr/lib/eve/initrd-modules";
+/// Further lists, those of packages beside the kernel's.
+const LISTS: &str = "usr/lib/eve/initrd-modules.d";
 
 const INIT: &str = "sbin/eve-init";
 const INIT_MAX: Bytes = Bytes::mib(32);
@@ -81,7 +83,12 @@ pub(super) fn make(rootfs: &Rootfs, time: u64) -> Result<Initrd, InitrdError> {
             let bytes = if rootfs.has(&path) { rootfs.read(&path, TABLE_MAX)? } else { Vec::new() };
             Ok(String::from_utf8_lossy(&bytes).into_owned())
         };
-        let list = String::from_utf8_lossy(&rootfs.read(LIST, TABLE_MAX)?).into_owned();
+        let more = rootfs.list(LISTS).into_iter().map(|name| format!("{LISTS}/{name}"));
+        let mut list = String::new();
+        for path in std::iter::once(LIST.to_owned()).chain(more) {
+            list += &String::from_utf8_lossy(&rootfs.read(&path, TABLE_MAX)?);
+            list.push('\n');
+        }
         let modules = Tables::new(
             &table("modules.dep")?,
             &table("modules.softdep")?,
