@@ -14,6 +14,7 @@ pub mod gcp;
 pub mod gpt;
 mod guess;
 pub mod gzip;
+pub mod iso;
 pub mod layout;
 pub mod mbr;
 mod parallel;

@@ -25,6 +25,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("gdisk", "checks partition tables"),
     ("dosfstools", "checks FAT"),
     ("mtools", "reads FAT"),
+    ("xorriso", "reads ISO images"),
+    ("libarchive-tools", "reads them too"),
     ("binutils", "reads kernel images"),
     ("cpio", "reads the initrd"),
     ("crun", "containers in tests of the app service"),

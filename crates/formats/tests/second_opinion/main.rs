@@ -2,6 +2,7 @@
 
 mod disk;
 mod images;
+mod iso;
 mod program;
 mod squashfs;
 mod table;
