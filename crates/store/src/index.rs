@@ -43,7 +43,7 @@ pub struct Place {
 impl ArchiveIndex {
     /// Reads a plain archive to its end.
     pub fn of(archive: impl Read) -> io::Result<ArchiveIndex> {
-        let mut archive = Reader::new(Counted { input: archive, read: 0 });
+        let mut archive = Reader::with_globals(Counted { input: archive, read: 0 });
         let mut members = Vec::new();
         while let Some(header) = archive.next()? {
             let at = Bytes(archive.get_ref().read);

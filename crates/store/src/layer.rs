@@ -127,15 +127,14 @@ pub(crate) fn each_member<E: From<StoreError>>(
     mut visit: impl FnMut(Header, &mut dyn Read) -> Result<(), E>,
 ) -> Result<Bytes, E> {
     let reader = LayerReader::open(layout, layer, limit)?;
-    each_member_at(reader, |header, _, body| visit(header, body))
+    each_member_at(Reader::new(reader), |header, _, body| visit(header, body))
 }
 
 /// Like [`each_member`]; tells as well where in the plain archive a member's bytes begin.
 pub(crate) fn each_member_at<E: From<StoreError>>(
-    layer: LayerReader,
+    mut archive: Reader<LayerReader>,
     mut visit: impl FnMut(Header, Bytes, &mut dyn Read) -> Result<(), E>,
 ) -> Result<Bytes, E> {
-    let mut archive = Reader::new(layer);
     let mut last = "its start".to_owned();
     loop {
         match archive.next() {

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::index::{ArchiveIndex, Place};
 use crate::layer::{LayerReader, each_member_at};
+use crate::tarball::Reader;
 use crate::{Descriptor, Layout, StoreError, read_bounded, save};
 
 /// The largest index we read. That of a layer with 100 000 files has 15 MB.
@@ -120,14 +121,14 @@ impl Layers {
             reader.copy_to(file);
         }
         let mut members = Vec::new();
-        let size = each_member_at(reader, |header, at, body| -> Result<(), StoreError> {
+        let size = each_member_at(Reader::with_globals(reader), |header, at, body| {
             let name = header.display();
             let place = Place::read(header, at, body).map_err(|source| {
                 let (layer, doing) = (layer.digest, "read");
                 StoreError::Member { layer, doing, member: name, source }
             })?;
             members.push(place);
-            Ok(())
+            Ok::<_, StoreError>(())
         })?;
         let index = ArchiveIndex { members, size };
         let file = match (plain, copy) {

@@ -15,6 +15,9 @@ use std::io::{self, Read, Write};
 /// The most we read of one extended header or long name. Go's reader has the same limit.
 pub const SPECIAL_MAX: u64 = 1 << 20;
 
+/// The type flag of a pax header that is for all members after it.
+pub const GLOBAL: u8 = b'g';
+
 /// Size of a tar block.
 const BLOCK: usize = 512;
 
@@ -69,7 +72,11 @@ impl Kind {
 
     /// Whether bytes follow the header.
     pub fn has_body(self) -> bool {
-        matches!(self, Kind::File | Kind::Other(_))
+        match self {
+            Kind::File => true,
+            Kind::Other(flag) => flag != GLOBAL,
+            _ => false,
+        }
     }
 }
 
@@ -163,12 +170,18 @@ pub struct Reader<R> {
     /// Bytes of the current member not read yet.
     left: u64,
     padding: u64,
+    globals: bool,
 }
 
 impl<R: Read> Reader<R> {
-    /// Starts at the first header.
+    /// Starts at the first header. Global headers are passed over: no writer of layers makes any.
     pub fn new(input: R) -> Reader<R> {
-        Reader { input, left: 0, padding: 0 }
+        Reader { input, left: 0, padding: 0, globals: false }
+    }
+
+    /// Global headers are members as well: a name and records, and the flag [`GLOBAL`].
+    pub fn with_globals(input: R) -> Reader<R> {
+        Reader { globals: true, ..Reader::new(input) }
     }
 
     /// The input, which stands behind the header that was read last or in its bytes.
@@ -193,7 +206,16 @@ impl<R: Read> Reader<R> {
             let mut header = parse_header(&block)?;
             match block[156] {
                 b'x' => records = parse_records(&self.special(header.size)?)?,
-                b'g' => drop(self.special(header.size)?), // for all members: no writer of layers uses it
+                GLOBAL => {
+                    let found = parse_records(&self.special(header.size)?)?;
+                    if self.globals {
+                        let kind = Kind::Other(GLOBAL);
+                        let long = found.get(&b"path"[..]).filter(|path| !path.is_empty());
+                        let path = long.cloned().unwrap_or(header.path);
+                        let plain = Header::new(path, kind, 0, Time::default());
+                        return Ok(Some(Header { records: found, ..plain }));
+                    }
+                }
                 b'L' => long_path = Some(cstr(&self.special(header.size)?).to_vec()),
                 b'K' => long_link = Some(cstr(&self.special(header.size)?).to_vec()),
                 b'S' => return Err(invalid("sparse files are not supported")),
@@ -290,27 +312,52 @@ impl<W: Write> Writer<W> {
         if header.kind == Kind::File && header.path.ends_with(b"/") {
             return Err(invalid("the path of a file ends with a slash"));
         }
+        if header.kind == Kind::Other(GLOBAL) {
+            return self.global(header);
+        }
         let records = records_of(header)?;
         if !records.is_empty() {
             let body = format_records(&records);
-            if body.len() as u64 > SPECIAL_MAX {
-                return Err(invalid("its extended header is longer than 1 MiB"));
-            }
-            let mut name = ascii(&extended_name(&header.path));
-            name.truncate(100);
-            while name.last() == Some(&b'/') {
-                name.pop();
-            }
-            let special = Header {
-                size: body.len() as u64,
-                ..Header::new(name, Kind::Other(b'x'), 0, Time::default())
-            };
-            // Unlike a member, an extended header has no device fields.
-            self.raw(&special, false)?;
-            self.write_all(&body)?;
-            self.end_member()?;
+            self.special(&extended_name(&header.path), b'x', &body)?;
         }
-        self.raw(header, true)
+        self.output.write_all(&format_header(header, true))?;
+        let size = if header.kind.has_body() { header.size } else { 0 };
+        (self.left, self.padding) = (size, padding(size));
+        Ok(())
+    }
+
+    /// A header for all members after it has no header of its own, only records.
+    fn global(&mut self, header: &Header) -> io::Result<()> {
+        let mut records =
+            records_of(&Header::new(header.path.clone(), header.kind, 0, Time::default()))?;
+        for (key, value) in &header.records {
+            records.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+        if let Some((key, _)) = records.iter().find(|(k, v)| !valid_record(k, v)) {
+            let key = String::from_utf8_lossy(key);
+            let why = format!("{key:?} cannot stand in an extended header");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        self.special(&header.path, GLOBAL, &format_records(&records))
+    }
+
+    fn special(&mut self, name: &[u8], flag: u8, body: &[u8]) -> io::Result<()> {
+        if body.len() as u64 > SPECIAL_MAX {
+            return Err(invalid("its extended header is longer than 1 MiB"));
+        }
+        let mut name = ascii(name);
+        name.truncate(100);
+        while name.last() == Some(&b'/') {
+            name.pop();
+        }
+        let kind = Kind::Other(flag);
+        let special =
+            Header { size: body.len() as u64, ..Header::new(name, kind, 0, Time::default()) };
+        // Unlike a member, an extended header has no device fields.
+        self.output.write_all(&format_header(&special, false))?;
+        self.output.write_all(body)?;
+        (self.left, self.padding) = (0, padding(body.len() as u64));
+        self.end_member()
     }
 
     /// Starts a member and writes its bytes.
@@ -325,13 +372,6 @@ impl<W: Write> Writer<W> {
         self.end_member()?;
         self.output.write_all(&[0; 2 * BLOCK])?;
         Ok(self.output)
-    }
-
-    fn raw(&mut self, header: &Header, device: bool) -> io::Result<()> {
-        self.output.write_all(&format_header(header, device))?;
-        let size = if header.kind.has_body() { header.size } else { 0 };
-        (self.left, self.padding) = (size, padding(size));
-        Ok(())
     }
 
     fn end_member(&mut self) -> io::Result<()> {
@@ -741,6 +781,21 @@ mod tests {
         let (read, _) = round(&header, b"");
         let kept: Vec<_> = read.records.keys().map(|k| String::from_utf8_lossy(k)).collect();
         assert_eq!(kept, ["comment", "mtime"]);
+    }
+
+    #[test]
+    fn a_global_header_is_a_member_for_who_asks_for_it() {
+        let records = [(b"comment".to_vec(), b"x".to_vec())].into();
+        let global = Header::new("pax_global_header", Kind::Other(GLOBAL), 0, Time::default());
+        let global = Header { records, ..global };
+        let mut writer = Writer::new(Vec::new());
+        writer.header(&global).unwrap();
+        writer.member(&Header::new("a", Kind::File, 0o644, Time::default()), b"body").unwrap();
+        let bytes = writer.finish().unwrap();
+        let mut asked = Reader::with_globals(bytes.as_slice());
+        assert_eq!(asked.next().unwrap().unwrap(), global);
+        assert_eq!(asked.next().unwrap().unwrap().path, b"a");
+        assert_eq!(Reader::new(bytes.as_slice()).next().unwrap().unwrap().path, b"a");
     }
 
     #[test]

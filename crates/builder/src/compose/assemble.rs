@@ -17,6 +17,7 @@ use super::container::{Ids, Volumes, settle, volume_dir, with_volumes};
 use super::oci::Mount;
 use super::plan::{Content, Contents, Member, Origin, Place, Plan};
 use super::read::label;
+use super::sbom::{self, Sbom};
 use super::tree::{ImageFiles, KernelFiles, Part, RESOLV_LINK, apk_database, inner};
 use super::{ComposeError, Container, Description, Volume, files, gojson, kernel};
 
@@ -40,6 +41,8 @@ pub struct Options {
     pub decompress_kernel: bool,
     /// Whether to add a `Dockerfile` that starts the image's init.
     pub dockerfile: bool,
+    /// Whether to add `sbom.spdx.json`, which joins what the images' attestations say.
+    pub sbom: bool,
 }
 
 /// What was composed.
@@ -65,8 +68,7 @@ pub fn compose(
 ) -> Result<Facts, ComposeError> {
     let plan = plan(description, images, options)?;
     let written = plan.write(out)?;
-    let (images, warnings) = (plan.images, plan.warnings);
-    Ok(Facts { digest: written.digest, size: written.size, images, warnings })
+    Ok(plan.facts(written))
 }
 
 /// Finds out what the archive holds that `description` describes, with images from `images`.
@@ -88,6 +90,8 @@ pub fn plan(
         },
         out: Vec::new(),
         unpacked: HashMap::new(),
+        sbom: options.sbom.then(Sbom::default),
+        warnings: description.warnings.clone(),
     };
     let ids = ids(description);
     assembly.prepare(description);
@@ -106,17 +110,18 @@ pub fn plan(
             assembly.container(section, n, container, &volumes, &ids)?;
         }
     }
-    let Assembly { images, mut contents, mut out, .. } = assembly;
+    let Assembly { images, mut contents, mut out, sbom, warnings, .. } = assembly;
     out.extend(files::members(description, &ids, options.home.as_deref())?);
     if options.dockerfile {
         out.push(files::dockerfile());
     }
+    out.extend(sbom.map(|sbom| files::own(sbom::PATH, &sbom.print())));
     contents.layers.iter_mut().for_each(PlainLayer::drop_index);
     Ok(Plan {
         members: out,
         contents,
         images: images.into_iter().map(|(name, image)| (name, image.digest)).collect(),
-        warnings: description.warnings.clone(),
+        warnings,
     })
 }
 
@@ -139,6 +144,8 @@ struct Assembly {
     out: Vec<Member>,
     /// Where containers' images stand in the archive already, by full name.
     unpacked: HashMap<String, String>,
+    sbom: Option<Sbom>,
+    warnings: Vec<String>,
 }
 
 impl Assembly {
@@ -411,6 +418,7 @@ impl Assembly {
         resolv: Option<&str>,
     ) -> Result<Vec<Member>, ComposeError> {
         let layers = self.image(origin)?.manifest.layers.clone();
+        self.attestations(origin, prefix)?;
         let mut files = ImageFiles::new(origin, prefix, resolv);
         let mut flat = Flattener::default();
         let mut left = IMAGE_MAX;
@@ -432,6 +440,27 @@ impl Assembly {
             }
         }
         Ok(files.finish())
+    }
+
+    /// Takes up what the image says it is made of.
+    fn attestations(&mut self, origin: &Arc<Origin>, prefix: &str) -> Result<(), ComposeError> {
+        if self.sbom.is_none() {
+            return Ok(());
+        }
+        let manifest = self.image(origin)?.digest;
+        let read = |target| sbom::statements(&self.contents.layout, &target, &manifest);
+        let documents = self.target(&origin.source).and_then(read);
+        let documents = documents.map_err(|source| self.image_error(origin, source))?;
+        if documents.is_empty() {
+            let warning = format!("{} does not say what it is made of", origin.source);
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+        if let Some(sbom) = &mut self.sbom {
+            documents.iter().for_each(|document| sbom.add(prefix, document));
+        }
+        Ok(())
     }
 
     /// The place of a layer in `contents`.

@@ -329,6 +329,7 @@ fn devices(list: &[Device], resources: &mut Resources) -> Result<Vec<LinuxDevice
 
 /// Octal digits as a number below 2³¹.
 pub(super) fn octal(text: &str) -> Option<u32> {
+    let text = text.strip_prefix('+').unwrap_or(text);
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     u32::from_str_radix(text, 8).ok().filter(|n| digits && *n < 1 << 31)
 }

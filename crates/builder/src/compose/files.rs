@@ -48,15 +48,28 @@ pub(super) fn members(
             }
         }
         known.insert(plan.path.clone());
-        put(&plan.path, plan.kind, plan.mode, content);
+        let kind = match plan.kind {
+            // Nothing under the name of a folder is a folder.
+            Kind::File if plan.path.ends_with('/') && content.size == 0 => Kind::Dir,
+            kind => kind,
+        };
+        if kind == Kind::File && plan.path.ends_with('/') {
+            return Err(nonsense(format!("{:?} ends with a slash and has contents", plan.path)));
+        }
+        put(&plan.path, kind, plan.mode, content);
     }
     Ok(members)
 }
 
 /// The member that turns the archive into one for `docker build`.
 pub(super) fn dockerfile() -> Member {
-    let content = Content::text(DOCKERFILE);
-    let header = Header::new("Dockerfile", Kind::File, 0o644, MTIME);
+    own("Dockerfile", DOCKERFILE)
+}
+
+/// A member that says nothing of where it comes from.
+pub(super) fn own(path: &str, text: &str) -> Member {
+    let content = Content::text(text);
+    let header = Header::new(path, Kind::File, 0o644, MTIME);
     let header = Header { size: content.size, ..header };
     Member { header, origin: None, content }
 }
@@ -86,9 +99,6 @@ fn plan(file: &FileEntry, ids: &Ids) -> Result<Plan, String> {
         (false, false) => Kind::Symlink,
         (false, true) => Kind::File,
     };
-    if kind == Kind::File && path.ends_with('/') {
-        return Err(format!("{path:?} ends with a slash and is no directory"));
-    }
     if file.directory && file.contents.is_some() {
         return Err(format!("{path} is a directory and has contents"));
     }
@@ -224,6 +234,7 @@ mod tests {
             ("{path: a, contents: x, mode: '9'}", "is not octal"),
             ("{path: a, contents: x, uid: nobody}", "no container is named"),
             ("{path: a, source: ~/x}", "cannot read /nowhere/x"),
+            ("{path: a/, contents: x}", "ends with a slash and has contents"),
         ] {
             let error = list(&format!("files: [{entry}]")).unwrap_err();
             assert!(error.starts_with("files[0]: ") && error.contains(want), "{error}");

@@ -3,21 +3,30 @@
 use std::io::{self, Write};
 
 use serde::Serialize;
-use serde_json::ser::{CharEscape, Formatter, PrettyFormatter, Serializer};
+use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 /// Prints `value`, each level indented by `indent`, without a newline at the end.
 pub(super) fn print<T: Serialize>(value: &T, indent: &str) -> String {
+    with(value, PrettyFormatter::with_indent(indent.as_bytes()))
+}
+
+/// Prints `value` on one line, without a newline at the end.
+pub(super) fn compact<T: Serialize>(value: &T) -> String {
+    with(value, CompactFormatter)
+}
+
+fn with<T: Serialize, F: Formatter>(value: &T, formatter: F) -> String {
     let mut out = Vec::new();
-    let formatter = GoFormatter(PrettyFormatter::with_indent(indent.as_bytes()));
-    let printed = value.serialize(&mut Serializer::with_formatter(&mut out, formatter));
+    let mut serializer = Serializer::with_formatter(&mut out, GoFormatter(formatter));
+    let printed = value.serialize(&mut serializer);
     // Our values have string keys and no floats, and memory does not refuse bytes.
     debug_assert!(printed.is_ok());
     String::from_utf8(out).unwrap_or_default()
 }
 
-struct GoFormatter<'a>(PrettyFormatter<'a>);
+struct GoFormatter<F>(F);
 
-impl Formatter for GoFormatter<'_> {
+impl<F: Formatter> Formatter for GoFormatter<F> {
     fn begin_array<W: ?Sized + Write>(&mut self, w: &mut W) -> io::Result<()> {
         self.0.begin_array(w)
     }

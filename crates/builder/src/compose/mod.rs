@@ -6,8 +6,8 @@
 //! is fetched, no clock is asked: same description, same images, same bytes.
 //!
 //! What is odd in the archive is the reference's: entries that stand there twice, layers read from the
-//! top, folders with mode 0700 above files. There is no SBOM member: the reference's carries a random
-//! number.
+//! top, folders with mode 0700 above files. The one thing that is not the reference's to the byte is
+//! the name that `sbom.spdx.json` gives itself: a random number there, made of the inputs here.
 
 mod assemble;
 mod container;
@@ -16,11 +16,13 @@ mod error;
 mod files;
 mod gojson;
 mod goyaml;
+mod initrd;
 mod kernel;
 mod metadata;
 mod oci;
 mod plan;
 mod read;
+mod sbom;
 mod tree;
 pub(crate) mod yaml;
 
@@ -30,11 +32,12 @@ pub use description::{
     Runtime, Volume,
 };
 pub use error::ComposeError;
+pub use initrd::{Boot, boot_archive};
 pub use oci::{
     BlockIo, Cpu, DeviceRule, IdMapping, InterfacePriority, Memory, Mount, NetworkRule, Pids,
     Resources,
 };
-pub use plan::{Plan, Written};
+pub use plan::{Handle, Plan, Written};
 pub use read::PackageTag;
 
 /// The merged description as yml, image names as they stand: what `--dry-run` shows.

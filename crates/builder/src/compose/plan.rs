@@ -1,18 +1,20 @@
 //! A composition as a list of members whose bytes are handles: where they lie, how many, their
 //! digest. Making one reads no file that was seen before; [`Plan::write`] reads what it writes.
 
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
+use formats::tree::{self, Meta, Node, Tree};
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
-use store::tarball::{Header, Kind, Time, Writer};
+use store::tarball::{GLOBAL, Header, Kind, Time, Writer};
 use store::{Layers, Layout, PlainLayer, StoreError};
 
-use super::ComposeError;
+use super::{ComposeError, Facts};
 
 const SOURCE: &[u8] = b"LINUXKIT.source";
 const LOCATION: &[u8] = b"LINUXKIT.location";
@@ -97,6 +99,11 @@ impl Member {
         ends.map(move |at| Member::dir(&path[..at], origin))
     }
 
+    /// Where in the description it comes from.
+    pub(super) fn place(&self) -> String {
+        self.origin.as_ref().map_or("the end", |o| &o.location).to_owned()
+    }
+
     /// The header with what its origin adds to it.
     fn marked(&self) -> Header {
         let mut header = self.header.clone();
@@ -117,7 +124,7 @@ pub struct Plan {
     pub(super) members: Vec<Member>,
     pub(super) contents: Contents,
     /// Full names of the images, and their manifests.
-    pub(super) images: std::collections::BTreeMap<String, Digest>,
+    pub(super) images: BTreeMap<String, Digest>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -129,6 +136,10 @@ pub(super) struct Contents {
     pub(super) layers: Vec<PlainLayer>,
 }
 
+/// Where the content of a file of a [`Plan`] lies: to be opened with that plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handle(usize);
+
 /// An archive that was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Written {
@@ -138,7 +149,56 @@ pub struct Written {
     pub size: Bytes,
 }
 
+impl tree::Contents<Handle> for Plan {
+    fn open<'a>(&'a self, at: &Handle) -> io::Result<Box<dyn Read + 'a>> {
+        self.contents.open(&self.members[at.0].content)
+    }
+}
+
 impl Plan {
+    /// Full names of the images, and their manifests.
+    pub fn images(&self) -> &BTreeMap<String, Digest> {
+        &self.images
+    }
+
+    /// What was read and has no effect, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What there is to say of the archive, once it was written.
+    pub fn facts(&self, written: Written) -> Facts {
+        let (images, warnings) = (self.images.clone(), self.warnings.clone());
+        Facts { digest: written.digest, size: written.size, images, warnings }
+    }
+
+    /// The file system that the archive unpacks to. Of several members of one path the last counts.
+    pub fn tree(&self) -> Result<Tree<Handle>, ComposeError> {
+        let last: HashMap<Vec<u8>, usize> = (0..)
+            .zip(&self.members)
+            .filter(|(_, m)| m.header.kind != Kind::Other(GLOBAL))
+            .filter_map(|(n, m)| Some((tree::clean(&m.header.path)?, n)))
+            .collect();
+        let mut found = Tree::new();
+        // A layer's hard link may come before what it links to.
+        for links in [false, true] {
+            for (n, member) in (0..).zip(&self.members) {
+                let is_link = member.header.kind == Kind::HardLink;
+                let Some(path) = tree::clean(&member.header.path) else { continue };
+                if is_link != links || last.get(&path) != Some(&n) {
+                    continue;
+                }
+                let kind = kind(member, Handle(n));
+                let inserted = kind.and_then(|kind| {
+                    let node = Node { meta: meta(&member.header)?, kind };
+                    found.insert(path, node).map_err(|e| e.to_string())
+                });
+                inserted.map_err(|why| ComposeError::Nonsense { location: member.place(), why })?;
+            }
+        }
+        Ok(found)
+    }
+
     /// Writes the archive. After an error, what was written is of no use.
     pub fn write(&self, out: &mut dyn Write) -> Result<Written, ComposeError> {
         let out = io::BufWriter::with_capacity(1 << 18, out);
@@ -162,10 +222,10 @@ impl Plan {
         tar: &mut Writer<W>,
         buffer: &mut [u8],
     ) -> Result<(), ComposeError> {
-        let location = || member.origin.as_ref().map_or("the end", |o| &o.location).to_owned();
-        let name = || member.header.display();
-        let write_error =
-            |source| ComposeError::Write { location: location(), member: name(), source };
+        let write_error = |source| {
+            let name = member.header.display();
+            ComposeError::Write { location: member.place(), member: name, source }
+        };
         tar.header(&member.marked()).map_err(write_error)?;
         if !member.header.kind.has_body() {
             return Ok(());
@@ -224,16 +284,15 @@ impl Contents {
 
     /// Why a member's bytes could not be read. What was kept of a damaged layer is forgotten, so
     /// that the next composition makes it anew or says what is wrong with the layer itself.
-    fn read_error(&self, member: &Member, source: io::Error) -> ComposeError {
-        let origin = member.origin.as_deref();
-        let location = origin.map_or("the end", |o| &o.location).to_owned();
+    pub(super) fn read_error(&self, member: &Member, source: io::Error) -> ComposeError {
+        let location = member.place();
         let name = member.header.display();
         match &member.content.place {
             Place::File(path) => ComposeError::Source { location, path: path.clone(), source },
             Place::Layer { layer, .. } => {
                 let digest = self.layers[*layer].digest();
                 self.keeper.forget(&digest);
-                let image = origin.map_or_else(String::new, |o| o.source.clone());
+                let image = member.origin.as_ref().map_or_else(String::new, |o| o.source.clone());
                 let doing = "read";
                 let source = StoreError::Member { layer: digest, doing, member: name, source };
                 ComposeError::Image { location, image, source: source.into() }
@@ -241,6 +300,43 @@ impl Contents {
             _ => ComposeError::Write { location, member: name, source },
         }
     }
+}
+
+fn kind(member: &Member, at: Handle) -> Result<tree::Kind<Handle>, String> {
+    let header = &member.header;
+    let name = || header.display();
+    let device = || {
+        let number = |n| u32::try_from(n).map_err(|_| format!("{}: {n} is no device", name()));
+        Ok::<_, String>((number(header.device.0)?, number(header.device.1)?))
+    };
+    Ok(match header.kind {
+        Kind::Dir => tree::Kind::Folder,
+        // 7 is a file that shall lie in one piece.
+        Kind::File | Kind::Other(b'7') => {
+            let Content { size, digest, .. } = member.content;
+            tree::Kind::File(tree::Content { size: Bytes(size), digest, at })
+        }
+        Kind::Symlink => tree::Kind::Symlink(header.link.clone()),
+        Kind::HardLink => tree::Kind::Same(tree::clean(&header.link).unwrap_or_default()),
+        Kind::CharDevice => device().map(|(major, minor)| tree::Kind::Char { major, minor })?,
+        Kind::BlockDevice => device().map(|(major, minor)| tree::Kind::Block { major, minor })?,
+        Kind::Fifo => tree::Kind::Fifo,
+        Kind::Other(flag) => return Err(format!("{} has the unknown type {flag}", name())),
+    })
+}
+
+fn meta(header: &Header) -> Result<Meta, String> {
+    let owner = |n| {
+        let why = |_| format!("{}: {n} is no user or group", header.display());
+        u32::try_from(n).map_err(why)
+    };
+    Ok(Meta {
+        mode: u16::try_from(header.mode & 0o7777).unwrap_or_default(),
+        uid: owner(header.uid)?,
+        gid: owner(header.gid)?,
+        mtime: header.mtime.seconds,
+        xattrs: header.xattrs().map(|(k, v)| (k.to_vec(), v.to_vec())).collect(),
+    })
 }
 
 /// So many bytes of a source, no fewer.

@@ -29,8 +29,9 @@ impl Description {
         let mut whole = Description::default();
         for (file, text) in files {
             let mut root = yaml::parse(file, text)?;
-            fill_packages(file, &mut root, package)?;
-            let reader = Reader { file, warnings: Vec::new() };
+            let mut warnings = Vec::new();
+            fill_packages(file, &mut root, package, &mut warnings)?;
+            let reader = Reader { file, warnings };
             append(&mut whole, reader.description(&root)?);
         }
         check(&whole)?;
@@ -81,8 +82,14 @@ fn check(d: &Description) -> Result<()> {
     twice("volumes", d.volumes.iter().map(|v| v.name.as_str()).collect())
 }
 
-/// Replaces every scalar `@pkg:<path>` by what the caller makes of the path.
-fn fill_packages(file: &str, node: &mut Node, package: &PackageTag<'_>) -> Result<()> {
+/// Replaces every scalar `@pkg:<path>` by what the caller makes of the path. The reference makes
+/// nothing of any other text that starts with `@`, and so do we.
+fn fill_packages(
+    file: &str,
+    node: &mut Node,
+    package: &PackageTag<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<()> {
     match &mut node.value {
         Value::Scalar { text, plain } => {
             if let Some(path) = text.strip_prefix("@pkg:") {
@@ -91,12 +98,20 @@ fn fill_packages(file: &str, node: &mut Node, package: &PackageTag<'_>) -> Resul
                     ComposeError::at(file, node.at, &format!("@pkg:{path}: {why}"))
                 })?;
                 *plain = false;
+            } else if text.starts_with('@') {
+                let line = node.at.line;
+                let why = "text that starts with @ counts as empty, as in linuxkit";
+                warnings.push(format!("{file}:{line}: {why}"));
+                text.clear();
+                *plain = false;
             }
             Ok(())
         }
-        Value::List(items) => items.iter_mut().try_for_each(|n| fill_packages(file, n, package)),
+        Value::List(items) => {
+            items.iter_mut().try_for_each(|n| fill_packages(file, n, package, warnings))
+        }
         Value::Map(entries) => {
-            entries.iter_mut().try_for_each(|(_, n)| fill_packages(file, n, package))
+            entries.iter_mut().try_for_each(|(_, n)| fill_packages(file, n, package, warnings))
         }
     }
 }
@@ -580,8 +595,13 @@ impl Reader<'_> {
 
     fn int<T: TryFrom<i128>>(&self, node: Option<&Node>) -> Result<Option<T>> {
         let Some(node) = node else { return Ok(None) };
-        let Meaning::Int(n) = node.meaning() else {
-            return Err(self.wrong(node, "a whole number"));
+        let n = match (node.meaning(), &node.value) {
+            (Meaning::Int(n), _) => n,
+            // JSON schema says that 5.0 is a whole number.
+            (Meaning::Float, Value::Scalar { text, .. }) if whole(text).is_some() => {
+                whole(text).unwrap_or_default()
+            }
+            _ => return Err(self.wrong(node, "a whole number")),
         };
         let too_large = |_| self.fail(node, &format!("{n} is out of range"));
         T::try_from(n).map(Some).map_err(too_large)
@@ -601,6 +621,12 @@ impl Reader<'_> {
     fn fail(&self, node: &Node, why: &str) -> ComposeError {
         ComposeError::at(self.file, node.at, why)
     }
+}
+
+/// `5.0`, `-7.` and the like.
+fn whole(text: &str) -> Option<i128> {
+    let (number, fraction) = text.split_once('.')?;
+    fraction.bytes().all(|b| b == b'0').then(|| number.parse().ok())?
 }
 
 #[cfg(test)]
@@ -660,6 +686,11 @@ mod tests {
         assert_eq!(service.run.readonly, Some(false));
         assert_eq!(service.run.uid, Some(Owner::Id(16)));
         assert_eq!(service.run.gid, Some(Owner::Name("svc".to_owned())));
+        let d = read("services: [{name: a, image: '@x', oomScoreAdj: -5.0}]").unwrap();
+        assert_eq!(d.services[0].run.oom_score_adj, Some(-5));
+        assert_eq!(d.services[0].image, "");
+        let want = ["x.yml:1: text that starts with @ counts as empty, as in linuxkit"];
+        assert_eq!(d.warnings, want);
     }
 
     #[test]

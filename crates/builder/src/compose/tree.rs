@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use store::ArchiveIndex;
-use store::tarball::{Header, Kind, Time};
+use store::tarball::{Header, Kind, Time, clean_path};
 
 use super::plan::{Content, MTIME, Member, Origin, Place};
 
@@ -118,7 +118,7 @@ impl<'a> ImageFiles<'a> {
             _ => return None,
         };
         header.size = text.len() as u64;
-        if !text.is_empty() {
+        if !text.is_empty() && !header.kind.has_body() {
             // The reference fails on an image that has a link here.
             header.kind = Kind::File;
             header.link.clear();
@@ -214,7 +214,8 @@ pub(super) fn inner(archive: &Member, index: ArchiveIndex) -> Result<Vec<Member>
     let mut members = Vec::with_capacity(index.members.len());
     for place in index.members {
         let header = place.header;
-        if header.path.split(|b| *b == b'/').any(|part| part == b"..") {
+        let clean = clean_path(&header.path);
+        if clean == b".." || clean.starts_with(b"../") {
             return Err(format!("{:?} leads out of the archive", header.display()));
         }
         let at = model::Bytes(at.0.saturating_add(place.at.0));

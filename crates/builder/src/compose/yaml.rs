@@ -165,8 +165,13 @@ impl<'a> Tree<'a> {
         let before = self.nodes;
         let (anchor, value) = match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let quoted = tag.is_some_and(|t| t.is_yaml_core_schema_tag("str"));
-                let plain = style == ScalarStyle::Plain && !quoted;
+                let is = |name| tag.as_ref().is_some_and(|t| t.is_yaml_core_schema_tag(name));
+                if is("binary") {
+                    return Err(self.fail(at, "!!binary is not understood: write the text itself"));
+                }
+                // A tag says what a scalar is, whether it stands in quotes or not.
+                let said = ["int", "bool", "float", "null"].into_iter().any(is);
+                let plain = said || (style == ScalarStyle::Plain && !is("str"));
                 (anchor, Value::Scalar { text: text.into_owned(), plain })
             }
             Event::SequenceStart(_, anchor, _) => {
@@ -326,6 +331,7 @@ mod tests {
         check("a: &x [1, '2']\nb: *x\n", r#"{a=[1 "2"] b=[1 "2"]}"#);
         check("a: &x {p: 1, q: 2}\nb:\n  <<: *x\n  q: 3\n", "{a={p=1 q=2} b={q=3 p=1}}");
         check("a: !!str 5", r#"{a="5"}"#);
+        check("a: [!!int '5', !!bool \"true\"]", "{a=[5 true]}");
     }
 
     #[test]

@@ -63,6 +63,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// After so many answers without a byte we give up.
 const TRIES: u32 = 3;
 
+/// A text from the web, whole. Refuses what is longer than `max` or no UTF-8.
+pub fn fetch_text(url: &str, max: Bytes) -> Result<String, FetchError> {
+    let bytes = Client::of_host().get(url, max)?;
+    String::from_utf8(bytes)
+        .map_err(|source| FetchError::Unreachable { url: url.to_owned(), source: source.into() })
+}
+
 /// A client for mirrors. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Client {

@@ -41,7 +41,7 @@ pub use binaries::CargoError;
 pub use catalog::{Catalog, CatalogError, Entry};
 pub use deb::DebError;
 pub use error::PkgError;
-pub use fetch::FetchError;
+pub use fetch::{FetchError, fetch_text};
 pub use index::ResolveError;
 pub use kernel::KernelError;
 pub use lock::{Deb, Lock, LockError, Section};
