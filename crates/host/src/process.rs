@@ -17,8 +17,6 @@ pub enum Tool {
     Mke2fs,
     /// Checks ext4 file systems (e2fsprogs).
     E2fsck,
-    /// Makes squashfs images (squashfs-tools), until our own writer is in.
-    Mksquashfs,
     /// Virtual machines of an architecture.
     Qemu(Arch),
     /// Disk images (qemu-utils).
@@ -49,7 +47,6 @@ impl Tool {
             Tool::Crun => "crun",
             Tool::Mke2fs => "mke2fs",
             Tool::E2fsck => "e2fsck",
-            Tool::Mksquashfs => "mksquashfs",
             Tool::Qemu(Arch::Amd64) => "qemu-system-x86_64",
             Tool::Qemu(Arch::Arm64) => "qemu-system-aarch64",
             Tool::Qemu(Arch::Riscv64) => "qemu-system-riscv64",
@@ -73,7 +70,6 @@ impl Tool {
             Tool::Nft => "nftables",
             Tool::Crun => "crun",
             Tool::Mke2fs | Tool::E2fsck => "e2fsprogs",
-            Tool::Mksquashfs => "squashfs-tools",
             Tool::Qemu(Arch::Amd64) => "qemu-system-x86",
             Tool::Qemu(Arch::Arm64) => "qemu-system-arm",
             Tool::Qemu(Arch::Riscv64) => "qemu-system-misc",

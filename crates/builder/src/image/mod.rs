@@ -11,6 +11,7 @@
 //! inputs give the same bytes, with the cache or without. Packages and composition are made
 //! elsewhere; this module asks for them.
 
+mod blocks;
 mod boards;
 pub mod cache;
 mod config;
@@ -36,6 +37,7 @@ use std::path::PathBuf;
 
 use formats::fat::Files;
 use formats::layout::Profile;
+use formats::squashfs::Method;
 use model::{Bytes, Digest};
 
 use crate::describe::Selection;
@@ -54,7 +56,7 @@ pub use pipeline::{config, installer, live, rootfs, slot, usb_config};
 pub use rootfs::RootfsError;
 pub use slot::{BuildSlotError, SlotFacts};
 pub use slots::{SlotState, SlotsError, SlotMark, set_slots, slots};
-pub use squashfs::{Codec, Feed, Mksquashfs, Options, SquashfsError, Writer};
+pub use squashfs::SquashfsError;
 pub use version::{Flavor, State, StateError, ask, full_version, version};
 
 /// What is to be built.
@@ -146,10 +148,10 @@ pub enum Packing {
 }
 
 impl Packing {
-    fn codec(self) -> Codec {
+    fn method(self) -> Method {
         match self {
-            Packing::Fast => Codec::Zstd(3),
-            Packing::Small => Codec::Zstd(15),
+            Packing::Fast => Method::Zstd(3),
+            Packing::Small => Method::Zstd(15),
         }
     }
 }

@@ -9,17 +9,19 @@ use std::time::Instant;
 use formats::fat::{self, Files};
 use formats::gpt::Gpt;
 use formats::layout::{Purpose, Role, Want};
+use formats::squashfs::Blocks;
 use model::installer::About;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use super::blocks::KeptBlocks;
 use super::cache::{Done, Steps};
 use super::disk::{self, Disk, DiskError};
 use super::installer::Bits;
 use super::rootfs::Rootfs;
 use super::slot::{self, SlotFacts};
-use super::squashfs::{Mksquashfs, Options, Writer};
+use super::squashfs::{self, Recipe};
 use super::{
     Board, Boards, ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source,
     StepFacts, boards, config as conf, convert, esp, known, source, update,
@@ -269,15 +271,12 @@ impl<'a> Run<'a> {
     fn pack(&mut self, system: System, tar: &Tar) -> Result<Slot, ImageError> {
         let rootfs = Rootfs::open(&tar.path)?;
         let time = self.request.time.unwrap_or_else(|| rootfs.latest());
-        let options = Options { codec: self.request.packing.codec(), block: BLOCK, time };
+        let recipe = Recipe { method: self.request.packing.method(), block: BLOCK, time };
 
         let started = self.begin(&format!("packing the {}", system.name()));
-        let writer = Mksquashfs;
-        let (name, key) = (writer.name()?, options.key());
-        let inputs = [VERSION, &name, &key, &tar.digest.hex()];
+        let inputs = [VERSION, &recipe.key(), &tar.digest.hex()];
         let packed = self.steps.step("squashfs", &inputs, |folder| {
-            let feed = |out: &mut dyn Write| rootfs.write(&slot::is_in_uki, out);
-            writer.write(&feed, &options, &folder.join(SQUASHFS)).map_err(ImageError::from)
+            self.squashfs(system, &rootfs, &recipe, &folder.join(SQUASHFS))
         })?;
         self.end("squashfs", started, packed.cached);
 
@@ -316,6 +315,28 @@ impl<'a> Run<'a> {
         let facts = read_facts(&made.folder.join(FACTS))?;
         let (image, uki) = (made.folder.join(SLOT), made.folder.join(UKI));
         Ok(Slot { image, uki, facts, time, _held: made })
+    }
+
+    /// Packs a root file system without what the unified kernel image holds.
+    fn squashfs(
+        &self,
+        system: System,
+        rootfs: &Rootfs,
+        recipe: &Recipe,
+        path: &Path,
+    ) -> Result<(), ImageError> {
+        let in_uki = |path: &[u8]| std::str::from_utf8(path).is_ok_and(slot::is_in_uki);
+        let mut tree = rootfs.tree().clone().without(in_uki);
+        tree.no_later_than(i64::try_from(recipe.time).unwrap_or(i64::MAX));
+        let name = format!("{}-{}-{:?}", self.request.arch, system.role().name(), recipe.method);
+        // Without kept blocks the same image comes about, only later.
+        let mut kept = KeptBlocks::open(&self.request.cache, &name).ok();
+        let blocks = kept.as_mut().map(|kept| kept as &mut dyn Blocks);
+        squashfs::write(&tree, rootfs.archive(), recipe, blocks, path)?;
+        if let Some(Err(error)) = kept.map(KeptBlocks::keep) {
+            tracing::warn!("packed blocks are not kept: {error}");
+        }
+        Ok(())
     }
 
     /// What goes into CONFIG: folders in their order, then single files, and what says of when it is.

@@ -1,152 +1,87 @@
-//! Squashfs images, whoever writes them.
+//! The root file system as a squashfs image, with blocks kept between builds.
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Read};
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use host::process::{Tool, ToolError, finish};
+use formats::squashfs::{Blocks, Facts, Method, Options, WriteError};
+use formats::tree::{Contents, Tree};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
-use super::rootfs::RootfsError;
-
-/// How an image is to be written.
+/// How an image is to be written: what shows in its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Options {
+pub(super) struct Recipe {
     /// Compression.
-    pub codec: Codec,
+    pub method: Method,
     /// Size of data blocks: a power of two from 4 KiB to 1 MiB.
     pub block: Bytes,
-    /// The image's time and that of its root folder, in seconds since 1970. Files with a later
-    /// time get this one.
+    /// The image's time, in seconds since 1970.
     pub time: u64,
-}
-
-impl Options {
-    /// The options as text, for keys of cached steps.
-    pub(super) fn key(&self) -> String {
-        format!("{:?} {} {}", self.codec, self.block.0, self.time)
-    }
-}
-
-/// Compression methods that the node's kernel reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Codec {
-    /// Zstandard with this level: 1 to 22.
-    Zstd(u8),
-    /// xz.
-    Xz,
-}
-
-/// What feeds a writer: it writes a tar with each path once, folders before what is in them.
-pub type Feed<'a> = dyn Fn(&mut dyn Write) -> Result<(), RootfsError> + Sync + 'a;
-
-/// Whoever makes a squashfs of a tar. The same tar and options give the same bytes.
-pub trait Writer {
-    /// Who writes, with a version: another one may give other bytes.
-    fn name(&self) -> Result<String, SquashfsError>;
-
-    /// Writes the image to `path`, which does not exist yet.
-    fn write(&self, feed: &Feed<'_>, options: &Options, path: &Path) -> Result<(), SquashfsError>;
 }
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 pub enum SquashfsError {
-    /// The program said no.
-    #[error("cannot write the squashfs")]
-    Tool(#[from] ToolError),
-    /// The root file system could not be read.
-    #[error("cannot write the squashfs")]
-    Feed(#[source] RootfsError),
-    /// The program reads no tar.
-    #[error("{0} does not read tar archives; 4.5 and later do")]
-    Old(String),
-    /// It is not there although the program was content.
-    #[error("mksquashfs left no image at {0}")]
-    Missing(PathBuf),
+    /// The tree cannot be a squashfs, or it cannot be read.
+    #[error("cannot write the squashfs {path}")]
+    Write {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: WriteError,
+    },
+    /// The file cannot be written.
+    #[error("cannot create {path}")]
+    Create {
+        /// The image.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
 }
 
 impl Diagnose for SquashfsError {
     fn diagnose(&self) -> Diagnosis {
         match self {
-            SquashfsError::Feed(cause) => cause.diagnose(),
-            SquashfsError::Tool(ToolError::Spawn { .. }) | SquashfsError::Old(_) => {
-                Diagnosis::of(Who::Operator, "apt install squashfs-tools")
-            }
-            _ => {
-                Diagnosis::of(Who::Operator, "see what mksquashfs says; a full disk is one reason")
+            SquashfsError::Write { source, .. } => source.diagnose(),
+            SquashfsError::Create { .. } => {
+                Diagnosis::of(Who::Operator, "check that the path is right and may be used")
             }
         }
     }
 }
 
-/// Debian's `mksquashfs`.
-#[derive(Debug, Clone, Copy)]
-pub struct Mksquashfs;
-
-impl Writer for Mksquashfs {
-    fn name(&self) -> Result<String, SquashfsError> {
-        let args = ["-version"];
-        let ask = Tool::Mksquashfs.command().args(args).output();
-        let out = ask.map_err(|source| ToolError::Spawn { tool: Tool::Mksquashfs, source })?;
-        // Its exit status is 1 or 0, depending on the version.
-        let said = String::from_utf8_lossy(&out.stdout);
-        let first = said.lines().next().unwrap_or_default();
-        let number = first.split_whitespace().nth(2).unwrap_or_default();
-        let parts: Vec<u32> = number.split('.').map_while(|n| n.parse().ok()).collect();
-        if parts < vec![4, 5] {
-            return Err(SquashfsError::Old(format!("{first:?}")));
-        }
-        Ok(format!("mksquashfs {number}"))
+impl Recipe {
+    /// The recipe as text, for keys of cached steps.
+    pub(super) fn key(&self) -> String {
+        format!("{} {} {}", self.method.key(), self.block.0, self.time)
     }
+}
 
-    fn write(&self, feed: &Feed<'_>, options: &Options, path: &Path) -> Result<(), SquashfsError> {
-        let tool = Tool::Mksquashfs;
-        let block = options.block.0.to_string();
-        let target = path.to_string_lossy();
-        let mut args: Vec<&str> = vec!["-", &target, "-tar", "-noappend", "-exit-on-error"];
-        args.extend(["-quiet", "-no-progress", "-root-mode", "755", "-b", &block]);
-        let level;
-        match options.codec {
-            Codec::Zstd(n) => {
-                level = n.to_string();
-                args.extend(["-comp", "zstd", "-Xcompression-level", &level]);
-            }
-            Codec::Xz => args.extend(["-comp", "xz", "-Xbcj", "x86"]),
-        }
-        let mut child = tool
-            .command()
-            .args(&args)
-            // The only way to set the time of the root folder when reading a tar.
-            .env("SOURCE_DATE_EPOCH", options.time.to_string())
-            .env("TZ", "UTC")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| ToolError::Spawn { tool, source })?;
-        let mut pipe = child.stdin.take();
-        let (fed, out) = std::thread::scope(|scope| {
-            let feeder = scope.spawn(move || match &mut pipe {
-                Some(pipe) => feed(&mut io::BufWriter::with_capacity(1 << 20, pipe)),
-                None => Ok(()),
-            });
-            let out = child.wait_with_output();
-            (feeder.join(), out)
-        });
-        let out = out.map_err(|source| ToolError::Pipe { tool, source })?;
-        let fed = fed.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        match (finish(tool, &args, out), fed) {
-            // A program that gave up closed the pipe: what it said is the reason.
-            (Err(said), Ok(()) | Err(RootfsError::Write(_))) => Err(said.into()),
-            (_, Err(cause)) => {
-                let _ = std::fs::remove_file(path);
-                Err(SquashfsError::Feed(cause))
-            }
-            (Ok(_), Ok(())) if path.is_file() => Ok(()),
-            (Ok(_), Ok(())) => Err(SquashfsError::Missing(path.to_owned())),
-        }
-    }
+/// Writes the image to `path` with all processors.
+pub(super) fn write<C: Sync>(
+    tree: &Tree<C>,
+    contents: &dyn Contents<C>,
+    recipe: &Recipe,
+    kept: Option<&mut dyn Blocks>,
+    path: &Path,
+) -> Result<Facts, SquashfsError> {
+    let create = |source| SquashfsError::Create { path: path.to_owned(), source };
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path).map_err(create)?);
+    let options = Options {
+        method: recipe.method,
+        block: recipe.block,
+        // What came after the year 2106 is told as that.
+        time: u32::try_from(recipe.time).unwrap_or(u32::MAX),
+        threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+    };
+    let written = formats::squashfs::write(tree, contents, &options, kept, &mut out);
+    let written = written.and_then(|facts| {
+        out.into_inner().map_err(|e| WriteError::Write(e.into_error()))?;
+        Ok(facts)
+    });
+    written.map_err(|source| SquashfsError::Write { path: path.to_owned(), source })
 }
 
 /// Reads the first bytes of an image.

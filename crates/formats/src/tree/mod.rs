@@ -295,6 +295,13 @@ impl<C> Tree<C> {
         self.nodes.get_mut(real).map(|node| &mut node.meta)
     }
 
+    /// Gives what is later than `time`, in seconds since 1970, this time.
+    pub fn no_later_than(&mut self, time: i64) {
+        for node in self.nodes.values_mut() {
+            node.meta.mtime = node.meta.mtime.min(time);
+        }
+    }
+
     /// A file's content, to change its digest or handle.
     pub fn content_mut(&mut self, path: &[u8]) -> Option<&mut Content<C>> {
         match &mut self.nodes.get_mut(path)?.kind {

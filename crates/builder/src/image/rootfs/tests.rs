@@ -1,3 +1,6 @@
+use formats::tree::{self, Kind};
+use tar::{EntryType, Header};
+
 use super::*;
 
 /// A tar of these members, in this order. `path` says by its end what it is: `/` a folder,
@@ -30,21 +33,28 @@ fn tar(dir: &Path, members: &[(&str, &str)]) -> PathBuf {
     path
 }
 
-/// What the tree is passed on as: one line a member.
+/// The tree: one line a path.
 fn show(rootfs: &Rootfs) -> String {
-    let mut bytes = Vec::new();
-    rootfs.write(&|name| name == "boot/kernel", &mut bytes).unwrap();
     let mut text = String::new();
-    for entry in tar::Archive::new(&bytes[..]).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let mut body = String::new();
-        entry.read_to_string(&mut body).unwrap();
-        let name = entry.path().unwrap().display().to_string();
-        let link = entry.link_name().unwrap().map(|l| format!(" {}", l.display()));
-        let (kind, time) = (entry.header().entry_type(), entry.header().mtime().unwrap());
-        text += &format!("{kind:?} {name}{} {time} {body}\n", link.unwrap_or_default());
+    for (path, node) in rootfs.tree().iter() {
+        let what = match &node.kind {
+            Kind::Folder => "/".to_owned(),
+            Kind::File(content) => {
+                String::from_utf8_lossy(&rootfs.content(content).unwrap()).into_owned()
+            }
+            Kind::Symlink(to) => format!("-> {}", tree::show(to)),
+            Kind::Same(to) => format!("== {}", tree::show(to)),
+            other => format!("{other:?}"),
+        };
+        text += &format!("{} {} {what}\n", tree::show(path), node.meta.mtime);
     }
     text
+}
+
+/// An error with its causes.
+fn whole(error: &RootfsError) -> String {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[track_caller]
@@ -53,7 +63,7 @@ fn check(members: &[(&str, &str)], expect: expect_test::Expect) {
     let rootfs = Rootfs::open(&tar(dir.path(), members));
     expect.assert_eq(
         &rootfs
-            .map_or_else(|e| e.to_string(), |r| show(&r))
+            .map_or_else(|e| whole(&e), |r| show(&r))
             .replace(&dir.path().display().to_string(), "DIR"),
     );
 }
@@ -63,35 +73,37 @@ fn each_path_comes_once_with_what_was_said_last() {
     check(
         &[("etc/", ""), ("etc/hosts", "old"), ("etc/", ""), ("etc/hosts", "new")],
         expect_test::expect![[r#"
-            Directory etc 1002 
-            Regular etc/hosts 1003 new
+             1003 /
+            etc 1002 /
+            etc/hosts 1003 new
         "#]],
     );
 }
 
 #[test]
-fn folders_that_nobody_names_appear_and_the_kernel_stays_out() {
+fn folders_that_nobody_names_appear_and_the_root_has_its_own_time() {
     check(
-        &[("boot/kernel", "bzImage"), ("boot/cmdline", "quiet"), ("a/b/c", "x")],
+        &[("a/b/c", "x"), ("./", ""), ("./d", "y")],
         expect_test::expect![[r#"
-            Directory a 1002 
-            Directory a/b 1002 
-            Regular a/b/c 1002 x
-            Directory boot 1002 
-            Regular boot/cmdline 1001 quiet
+             1001 /
+            a 1000 /
+            a/b 1000 /
+            a/b/c 1000 x
+            d 1002 y
         "#]],
     );
 }
 
 #[test]
-fn hard_links_follow_what_they_link_to() {
+fn hard_links_lead_to_their_file() {
     check(
         &[("z", "body"), ("a == z", ""), ("b == a", ""), ("l -> z", "")],
         expect_test::expect![[r#"
-            Symlink l z 1003 
-            Regular z 1000 body
-            Link a z 1001 
-            Link b z 1002 
+             1003 /
+            a 1001 == z
+            b 1002 == z
+            l 1003 -> z
+            z 1000 body
         "#]],
     );
 }
@@ -102,13 +114,13 @@ fn what_cannot_be_unpacked_is_refused() {
         (
             &[("lib/modules/x", "m"), ("lib -> usr/lib", "")][..],
             expect_test::expect![[
-                r#""lib" in DIR/rootfs.tar is no folder, but "lib/modules/x" lies in it"#
+                r#"DIR/rootfs.tar cannot be unpacked: "lib" is no folder, but "lib/modules" lies in it"#
             ]],
         ),
         (
             &[("lib -> usr/lib", ""), ("lib/x", "m")],
             expect_test::expect![[
-                r#""lib/x" in DIR/rootfs.tar lies below "lib", which is no folder"#
+                r#"DIR/rootfs.tar cannot be unpacked: "lib/x" lies below "lib", which is no folder"#
             ]],
         ),
     ] {
