@@ -12,6 +12,7 @@ use crate::steps::Steps;
 
 /// What is to be done with a finished image.
 #[derive(Debug, clap::Args)]
+#[group(id = "edit")]
 pub(crate) struct Args {
     /// `config` only: change the CONFIG partition of this finished disk, live or installer, instead
     /// of building one; with nothing to change, list it
