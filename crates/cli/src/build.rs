@@ -57,10 +57,10 @@ pub(crate) struct Args {
     /// Pack fast instead of small
     #[arg(long)]
     fast: bool,
-    /// Formats of the live disk: raw, qcow2, vdi, vmdk, vmdk-stream, vhdx, parallels, gcp; raw is
-    /// always made
-    #[arg(long, value_delimiter = ',', default_value = "raw,qcow2", value_parser = format)]
-    format: Vec<Format>,
+    /// Formats besides raw, which is always made: qcow2, vdi, vmdk, vmdk-stream, vhdx, parallels,
+    /// gcp; of an installer also iso and net. By default qcow2 of a live disk, none of an installer
+    #[arg(long, value_delimiter = ',', value_parser = format)]
+    format: Option<Vec<Format>>,
     /// The version; by default that of the repository
     #[arg(long, env = "ROOTFS_VERSION", value_parser = version)]
     version: Option<String>,
@@ -98,6 +98,9 @@ pub(crate) struct Args {
     /// systemd's EFI stub; by default that of the package uefi
     #[arg(long, value_name = "FILE")]
     stub: Option<PathBuf>,
+    /// iPXE as a program of UEFI, for --format net; by default that of the package ipxe
+    #[arg(long, value_name = "FILE")]
+    ipxe: Option<PathBuf>,
     /// Refuse to build when a pinned Debian package has vanished
     #[arg(long)]
     locked: bool,
@@ -209,7 +212,8 @@ fn request(args: Args) -> anyhow::Result<Request> {
         stub: args.stub,
         conf,
         set,
-        formats: args.format,
+        ipxe: args.ipxe,
+        formats: formats(args.target, args.format)?,
         update: args.update,
         media: args.media_size.map(Bytes::mib),
         time: args.time,
@@ -271,8 +275,18 @@ pub(crate) fn profile(text: &str) -> Result<Profile, WrongUse> {
         .ok_or_else(|| WrongUse(format!("no such profile; there are {}", known.join(", "))))
 }
 
-pub(crate) fn format(text: &str) -> Result<Format, WrongUse> {
-    let known: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
+/// What was asked for, or what the target comes in.
+fn formats(target: Target, asked: Option<Vec<Format>>) -> Result<Vec<Format>, WrongUse> {
+    let installer = target == Target::Installer;
+    let all = asked.unwrap_or_else(|| if installer { vec![] } else { vec![Format::QCOW2] });
+    match all.iter().find(|f| !installer && matches!(f, Format::Iso | Format::Net)) {
+        Some(format) => Err(WrongUse(format!("only an installer comes as {}", format.name()))),
+        None => Ok(all),
+    }
+}
+
+fn format(text: &str) -> Result<Format, WrongUse> {
+    let known: Vec<&str> = Format::all().map(Format::name).collect();
     Format::by_name(text)
         .ok_or_else(|| WrongUse(format!("no such format; there are {}", known.join(", "))))
 }

@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use builder::image::Format;
 use builder::image::convert::{Conversion, convert};
 use builder::pkg::Progress as _;
+use formats::disk::Format;
 use model::Bytes;
 
-use crate::build::format;
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::steps::Steps;
 
@@ -73,6 +72,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         made.stored
     ));
     Ok(())
+}
+
+fn format(text: &str) -> Result<Format, WrongUse> {
+    let known: Vec<&str> = Format::ALL.iter().map(|f| f.name()).collect();
+    Format::by_name(text)
+        .ok_or_else(|| WrongUse(format!("no such format; there are {}", known.join(", "))))
 }
 
 /// A number with a unit: `32G`, `8192M`, `1048576`.

@@ -43,7 +43,7 @@ pub(crate) fn get(asked: Option<&Path>, debug: bool, arch: Arch) -> anyhow::Resu
 fn build_disk(debug: bool, arch: Arch) -> anyhow::Result<(PathBuf, Option<Bytes>)> {
     let mut request = build::default_request()?;
     request.arch = arch;
-    request.formats = vec![Format::Raw];
+    request.formats = vec![Format::RAW];
     if debug {
         // Beside the others: an image with a shell is not taken for one without.
         request.debug = true;

@@ -1,5 +1,6 @@
 //! Where an installer runs from: a partition named INSTALLER, or the file `installer.img` in an ISO
-//! on a CD or a stick. The kernel reads the ISO; the file becomes a loop device.
+//! on a CD or a stick, or in memory when it came over the network. The kernel reads the ISO; the file
+//! becomes a loop device.
 
 use std::fs::{self, File};
 use std::io;
@@ -8,7 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use model::installer::ISO_SYSTEM;
+use model::installer::{ISO_IN_MEMORY, ISO_SYSTEM};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
@@ -28,6 +29,11 @@ const VOLUME_NAME: &[u8] = b"EVEISO";
 
 /// Waits for either. A stick and a CD may both be there: the root hash knows ours.
 pub(crate) fn wait_for(sys: &Path, patience: Duration) -> Result<Vec<Partition>, Failure> {
+    let in_memory = Path::new(ISO_IN_MEMORY);
+    if in_memory.exists() {
+        let device = loop_device(in_memory).doing(|| format!("make a disk of {ISO_IN_MEMORY}"))?;
+        return Ok(vec![attach(&device)?]);
+    }
     let step = Duration::from_millis(200);
     let mut waited = Duration::ZERO;
     loop {

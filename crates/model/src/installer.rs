@@ -34,6 +34,9 @@ pub const ANSWERS: &str = "installer.json";
 /// At the root of an installer's ISO: the slot image of the installer itself.
 pub const ISO_SYSTEM: &str = "installer.img";
 
+/// In the initrd of an installer that came over the network: its ISO.
+pub const ISO_IN_MEMORY: &str = "/installer.iso";
+
 /// Where a boot medium without partitions is mounted in the installer.
 pub const MEDIUM: &str = "/mnt";
 

@@ -9,7 +9,7 @@ use std::num::NonZero;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use formats::disk::{self, Disk, Format, Grown, HEAD};
+use formats::disk::{self, Disk, Grown, HEAD};
 use formats::qcow2::Packing;
 use formats::{gcp, parallels, qcow2, vdi, vhdx, vmdk};
 use model::{Bytes, Diagnose, Diagnosis, Who};
@@ -21,15 +21,52 @@ use super::{FileFacts, Progress};
 const GCP_STEP: Bytes = Bytes::gib(1);
 const CHUNK: usize = 1 << 20;
 
+/// What a live disk or an installer is wrapped in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A disk.
+    Disk(disk::Format),
+    /// An installer as an ISO image.
+    Iso,
+    /// An installer as an archive with what a server hands out.
+    Net,
+}
+
+impl Format {
+    /// A disk byte for byte.
+    pub const RAW: Format = Format::Disk(disk::Format::Raw);
+    /// A disk for QEMU.
+    pub const QCOW2: Format = Format::Disk(disk::Format::Qcow2);
+
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Format> {
+        disk::Format::ALL.into_iter().map(Format::Disk).chain([Format::Iso, Format::Net])
+    }
+
+    /// What people call it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Format::Disk(format) => format.name(),
+            Format::Iso => "iso",
+            Format::Net => "net",
+        }
+    }
+
+    /// By its name.
+    pub fn by_name(name: &str) -> Option<Format> {
+        Format::all().find(|format| format.name() == name)
+    }
+}
+
 /// What is to become of a disk image.
 #[derive(Debug, Clone)]
 pub struct Conversion {
     /// The image; of Parallels also the folder with the image and its description.
     pub from: PathBuf,
     /// Its format. `None`: what its first bytes say.
-    pub from_format: Option<Format>,
+    pub from_format: Option<disk::Format>,
     /// The new format.
-    pub to: Format,
+    pub to: disk::Format,
     /// The size of the new disk. `None`: that of the old one. A disk for Google Cloud is rounded up
     /// to whole GiB, which is all that is taken there.
     pub size: Option<Bytes>,
@@ -107,10 +144,10 @@ impl Diagnose for ConvertError {
 }
 
 /// What an image of this format is called in `dist`: `live` gives `live.qcow2`.
-pub fn file_name(stem: &str, format: Format) -> String {
+pub fn file_name(stem: &str, format: disk::Format) -> String {
     match format {
-        Format::Gcp => format!("{stem}.img.tar.gz"),
-        Format::VmdkStream => format!("{stem}-stream.vmdk"),
+        disk::Format::Gcp => format!("{stem}.img.tar.gz"),
+        disk::Format::VmdkStream => format!("{stem}-stream.vmdk"),
         _ => format!("{stem}.{format}"),
     }
 }
@@ -119,7 +156,7 @@ pub fn file_name(stem: &str, format: Format) -> String {
 /// `dist`. The disk becomes `media` large, if it is smaller.
 pub fn write_as(
     raw: &Path,
-    format: Format,
+    format: disk::Format,
     media: Bytes,
     time: u64,
     progress: &dyn Progress,
@@ -127,7 +164,7 @@ pub fn write_as(
     let own = fs::metadata(raw).map_err(DiskError::file("read", raw))?.len();
     let conversion = Conversion {
         from: raw.to_owned(),
-        from_format: Some(Format::Raw),
+        from_format: Some(disk::Format::Raw),
         to: format,
         size: Some(Bytes(own.max(media.0))),
         time,
@@ -148,12 +185,12 @@ pub fn convert(
     let (from, format, disk) = open(&conversion.from, conversion.from_format)?;
     let failed = ConvertError::between(&from, path);
     let mut size = conversion.size.unwrap_or(disk.size());
-    if conversion.to == Format::Gcp {
+    if conversion.to == disk::Format::Gcp {
         size = size.round_up(GCP_STEP);
     }
     let grown = Grown::new(disk, size).map_err(&failed)?;
     let mut disk = Watched::new(grown, progress).map_err(&failed)?;
-    if conversion.to == Format::Parallels && path.extension().is_none_or(|e| e != "hds") {
+    if conversion.to == disk::Format::Parallels && path.extension().is_none_or(|e| e != "hds") {
         write_bundle(&mut disk, path, &failed)?;
     } else {
         whole(path, |file| write(&mut disk, conversion, file, path, &failed))?;
@@ -166,14 +203,17 @@ pub fn convert(
 /// Opens the disk in an image: the file it really is in, its format, and the disk.
 pub fn open(
     path: &Path,
-    format: Option<Format>,
-) -> Result<(PathBuf, Format, Box<dyn Disk>), ConvertError> {
+    format: Option<disk::Format>,
+) -> Result<(PathBuf, disk::Format, Box<dyn Disk>), ConvertError> {
     let path = if path.is_dir() { in_bundle(path)? } else { path.to_owned() };
     let (format, disk) = open_file(&path, format)?;
     Ok((path, format, disk))
 }
 
-fn open_file(path: &Path, format: Option<Format>) -> Result<(Format, Box<dyn Disk>), ConvertError> {
+fn open_file(
+    path: &Path,
+    format: Option<disk::Format>,
+) -> Result<(disk::Format, Box<dyn Disk>), ConvertError> {
     let read = DiskError::file("read", path);
     let failed = |source| ConvertError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(DiskError::file("open", path))?;
@@ -182,11 +222,11 @@ fn open_file(path: &Path, format: Option<Format>) -> Result<(Format, Box<dyn Dis
         None => {
             let mut head = Vec::new();
             (&file).take(HEAD as u64).read_to_end(&mut head).map_err(&read)?;
-            Format::of(&head).map_err(|e| failed(e.into()))?
+            disk::Format::of(&head).map_err(|e| failed(e.into()))?
         }
     };
     let data = match format {
-        Format::Raw => Some(host::sparse::stretches(&file).map_err(&read)?),
+        disk::Format::Raw => Some(host::sparse::stretches(&file).map_err(&read)?),
         _ => None,
     };
     Ok((format, disk::open(format, file, data).map_err(failed)?))
@@ -202,25 +242,25 @@ fn write(
     let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     match conversion.to {
-        Format::Raw => {
+        disk::Format::Raw => {
             let size = disk.size().0;
             copy(disk, file).map_err(failed)?;
             file.set_len(size).map_err(DiskError::file("write", path))?;
             Ok(())
         }
-        Format::Qcow2 => {
+        disk::Format::Qcow2 => {
             let out = BufWriter::with_capacity(CHUNK, file);
             qcow2::write(disk, out, Packing::Zlib, threads)
         }
-        Format::Vdi => vdi::write(disk, file),
-        Format::Vmdk => vmdk::write(disk, file, &name),
-        Format::VmdkStream => {
+        disk::Format::Vdi => vdi::write(disk, file),
+        disk::Format::Vmdk => vmdk::write(disk, file, &name),
+        disk::Format::VmdkStream => {
             let out = BufWriter::with_capacity(CHUNK, file);
             vmdk::write_stream(disk, out, &name, threads)
         }
-        Format::Vhdx => vhdx::write(disk, file),
-        Format::Parallels => parallels::write(disk, file).map(|_| ()),
-        Format::Gcp => {
+        disk::Format::Vhdx => vhdx::write(disk, file),
+        disk::Format::Parallels => parallels::write(disk, file).map(|_| ()),
+        disk::Format::Gcp => {
             let out = BufWriter::with_capacity(CHUNK, file);
             gcp::write(disk, out, conversion.time, threads)
         }
@@ -279,7 +319,7 @@ fn in_bundle(folder: &Path) -> Result<PathBuf, ConvertError> {
 /// Copies what a disk holds; what is zero stays a hole.
 fn copy(disk: &mut dyn Disk, file: &mut File) -> Result<(), disk::Error> {
     let mut buffer = vec![0; CHUNK];
-    let mut out = disk::SparseOut::new(file, Format::Raw);
+    let mut out = disk::SparseOut::new(file, disk::Format::Raw);
     let mut at = 0;
     while let Some(data) = disk.next_data(at)? {
         at = data.start;
@@ -349,7 +389,7 @@ mod tests {
 
     use super::*;
 
-    fn conversion(from: &Path, to: Format) -> Conversion {
+    fn conversion(from: &Path, to: disk::Format) -> Conversion {
         Conversion { from: from.to_owned(), from_format: None, to, size: None, time: 7 }
     }
 
@@ -361,14 +401,14 @@ mod tests {
         file.set_len(5 << 20).unwrap();
         file.write_all_at(b"something", 700_000).unwrap();
         file.write_all_at(b"else", (5 << 20) - 4).unwrap();
-        let readable = Format::ALL.into_iter().filter(|f| *f != Format::Gcp);
+        let readable = disk::Format::ALL.into_iter().filter(|f| *f != disk::Format::Gcp);
         let mut last = raw.clone();
         for format in readable {
             let next = dir.path().join(file_name("next", format));
             let made = convert(&conversion(&last, format), &next, &()).unwrap();
             assert_eq!((made.size, made.to), (Bytes::mib(5), format.name()));
             let back = dir.path().join("back.raw");
-            convert(&conversion(&next, Format::Raw), &back, &()).unwrap();
+            convert(&conversion(&next, disk::Format::Raw), &back, &()).unwrap();
             assert!(fs::read(&back).unwrap() == fs::read(&raw).unwrap(), "{format}");
             last = next;
         }
@@ -384,7 +424,7 @@ mod tests {
         File::create(&raw).unwrap().set_len(1 << 20).unwrap();
         fs::create_dir(&bundle).unwrap();
         File::create(bundle.join("old")).unwrap();
-        let facts = write_as(&raw, Format::Parallels, Bytes::mib(3), 0, &()).unwrap();
+        let facts = write_as(&raw, disk::Format::Parallels, Bytes::mib(3), 0, &()).unwrap();
         assert_eq!((facts.name.as_str(), facts.size), ("live.parallels", Bytes::mib(3)));
         let mut names: Vec<_> =
             fs::read_dir(&bundle).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -394,7 +434,7 @@ mod tests {
             ["DiskDescriptor.xml", "live.0.{5fbaabe3-6958-40ff-92a7-860e329aab41}.hds"]
         );
         let (_, format, disk) = open(&bundle, None).unwrap();
-        assert_eq!((format, disk.size()), (Format::Parallels, Bytes::mib(3)));
+        assert_eq!((format, disk.size()), (disk::Format::Parallels, Bytes::mib(3)));
     }
 
     #[test]
@@ -402,13 +442,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let raw = dir.path().join("live.raw");
         File::create(&raw).unwrap().set_len(3 << 20).unwrap();
-        let facts = write_as(&raw, Format::Gcp, Bytes::mib(1025), 0, &()).unwrap();
+        let facts = write_as(&raw, disk::Format::Gcp, Bytes::mib(1025), 0, &()).unwrap();
         assert_eq!((facts.name.as_str(), facts.size), ("live.img.tar.gz", Bytes::gib(2)));
-        let small = Conversion { size: Some(Bytes::mib(2)), ..conversion(&raw, Format::Vdi) };
+        let small = Conversion { size: Some(Bytes::mib(2)), ..conversion(&raw, disk::Format::Vdi) };
         let error = convert(&small, &dir.path().join("x.vdi"), &()).unwrap_err();
         assert!(matches!(error, ConvertError::Write { .. }), "{error}");
         assert!(!dir.path().join("x.vdi").exists());
-        let archive = conversion(&dir.path().join("live.img.tar.gz"), Format::Raw);
+        let archive = conversion(&dir.path().join("live.img.tar.gz"), disk::Format::Raw);
         let error = convert(&archive, &dir.path().join("x.raw"), &()).unwrap_err();
         assert!(model::chain(&error).contains("compressed with gzip"), "{error}");
     }

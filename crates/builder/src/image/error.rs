@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use model::{Diagnose, Diagnosis, Who};
 
 use super::cache::CacheError;
+use super::net::NetError;
 use super::{
-    BoardError, BuildSlotError, ConfigError, ConvertError, DiskError, RootfsError, SquashfsError,
+    BoardError, BuildSlotError, ConfigError, ConvertError, DiskError, IsoError, RootfsError,
+    SquashfsError,
 };
 use crate::compose::ComposeError;
 use crate::describe::RepositoryError;
@@ -33,9 +35,9 @@ pub enum ImageError {
         /// Why not.
         source: store::StoreError,
     },
-    /// The package of the boot stub does not hold it.
+    /// A package does not hold what is taken from it.
     #[error("the package {package} has no {file}")]
-    NoStub {
+    NoFile {
         /// Its image.
         package: String,
         /// The file that was looked for.
@@ -59,6 +61,12 @@ pub enum ImageError {
     /// No disk of another format.
     #[error("cannot convert the disk")]
     Convert(#[from] ConvertError),
+    /// No ISO.
+    #[error("cannot make the ISO")]
+    Iso(#[from] IsoError),
+    /// No archive for a server.
+    #[error("cannot make the archive for a boot server")]
+    Net(#[from] NetError),
     /// The firmware of a board is not as it must be.
     #[error("cannot use the firmware of the platform")]
     Board(#[from] BoardError),
@@ -98,14 +106,16 @@ impl Diagnose for ImageError {
             ImageError::Config(cause) => cause.diagnose(),
             ImageError::Disk(cause) => cause.diagnose(),
             ImageError::Convert(cause) => cause.diagnose(),
+            ImageError::Iso(cause) => cause.diagnose(),
+            ImageError::Net(cause) => cause.diagnose(),
             ImageError::Board(cause) => cause.diagnose(),
             ImageError::Cache(cause) => cause.diagnose(),
             ImageError::Package { .. } => Diagnosis::of(
                 Who::Operator,
                 "remove the folder oci in the build cache; it is filled again",
             ),
-            ImageError::NoStub { .. } => {
-                Diagnosis::of(Who::Operator, "give systemd's EFI stub with --stub")
+            ImageError::NoFile { .. } => {
+                Diagnosis::of(Who::Operator, "give the file itself: --stub, --ipxe")
             }
             ImageError::File { .. } | ImageError::Save(_) => {
                 Diagnosis::of(Who::Operator, "check that the path is right and may be used")

@@ -21,9 +21,11 @@ mod error;
 mod esp;
 mod initrd;
 mod installer;
+mod iso;
 mod known;
 mod machine;
 mod names;
+pub mod net;
 mod pipeline;
 mod rootfs;
 mod slot;
@@ -45,11 +47,11 @@ use crate::describe::Selection;
 pub use crate::pkg::{Arch, Progress};
 pub use boards::{Board, BoardError, Boards};
 pub use config::{ConfigError, edit_config, get_config, read_folder, set_config};
-pub use convert::ConvertError;
+pub use convert::{ConvertError, Format};
 pub use disk::DiskError;
 pub use error::ImageError;
-pub use formats::disk::Format;
 pub use initrd::InitrdError;
+pub use iso::IsoError;
 pub use known::Unusable;
 pub use machine::arch_of;
 pub use pipeline::{config, installer, live, rootfs, slot, usb_config};
@@ -95,6 +97,8 @@ pub struct Request {
     pub installer: Option<PathBuf>,
     /// systemd's EFI stub. `None`: that of the package `uefi`.
     pub stub: Option<PathBuf>,
+    /// iPXE as a program of UEFI. `None`: that of the package `ipxe`.
+    pub ipxe: Option<PathBuf>,
     /// Folders of files for the CONFIG partition; the last that has a file counts.
     pub conf: Vec<PathBuf>,
     /// Single files for it, which count more.

@@ -24,7 +24,7 @@ use super::slot::{self, SlotFacts};
 use super::squashfs::{self, Recipe};
 use super::{
     Board, Boards, ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source,
-    StepFacts, boards, config as conf, convert, esp, known, source, update,
+    StepFacts, boards, config as conf, convert, esp, iso, known, net, source, update,
 };
 use crate::pkg::{self, Package};
 
@@ -285,7 +285,7 @@ impl<'a> Run<'a> {
             let names = [source::STUB_PACKAGE.to_owned()];
             self.packages = pkg::build(&names, &self.options, self.progress)?;
         }
-        let stub = source::stub(self.request.stub.as_deref(), &self.options, &self.packages)?;
+        let stub = self.stub()?;
         let words = if self.request.debug { vec!["eve.debug".to_owned()] } else { Vec::new() };
         let recipe = slot::Recipe {
             arch: self.request.arch,
@@ -396,13 +396,23 @@ impl<'a> Run<'a> {
         self.note("live.raw", disk.size(), None);
         self.end("live.raw", started, false);
         let media = self.request.media.unwrap_or(self.request.profile.media);
-        for format in self.request.formats.iter().filter(|format| **format != Format::Raw) {
-            let started = self.begin(&format!("writing the live disk as {format}"));
-            let facts = convert::write_as(&raw, *format, media, slot.time, self.progress)?;
+        self.convert(&raw, media, slot.time)?;
+        self.point_current()
+    }
+
+    /// Writes a raw disk in the other formats that were asked for.
+    fn convert(&mut self, raw: &Path, size: Bytes, time: u64) -> Result<(), ImageError> {
+        for format in &self.request.formats {
+            let Format::Disk(format) = *format else { continue };
+            if format == formats::disk::Format::Raw {
+                continue;
+            }
+            let started = self.begin(&format!("writing the disk as {format}"));
+            let facts = convert::write_as(raw, format, size, time, self.progress)?;
             self.end(&facts.name, started, false);
             self.facts.files.push(facts);
         }
-        self.point_current()
+        Ok(())
     }
 
     fn installer_disk(&mut self, system: &Slot, config: &Files) -> Result<(), ImageError> {
@@ -420,7 +430,87 @@ impl<'a> Run<'a> {
         disk::write(&disk, &raw)?;
         self.note("installer.raw", disk.size(), None);
         self.end("installer.raw", started, false);
+        self.convert(&raw, Bytes(0), system.time)?;
+        self.installer_media(system, &esp, config)?;
         self.point_current()
+    }
+
+    /// The installer as ISO and as archive for a boot server, as far as they were asked for.
+    fn installer_media(
+        &mut self,
+        system: &Slot,
+        esp: &Files,
+        config: &Files,
+    ) -> Result<(), ImageError> {
+        let wants = |format| self.request.formats.contains(&format);
+        let (wants_iso, wants_net) = (wants(Format::Iso), wants(Format::Net));
+        if !wants_iso && !wants_net {
+            return Ok(());
+        }
+        let installer = iso::Installer {
+            esp,
+            config,
+            config_size: self.request.profile.config,
+            config_time: self.config_time(),
+            system: &system.image,
+            version: &self.request.version,
+            time: system.time,
+            seed: Uuid::new_v5(&Uuid::NAMESPACE_OID, &system.facts.digest.0),
+        };
+        let iso = self.facts.folder.join("installer.iso");
+        let started = self.begin("writing the installer as ISO");
+        let size = iso::write(&installer, &iso)?;
+        self.note("installer.iso", size, None);
+        self.end("installer.iso", started, false);
+        if wants_net {
+            self.installer_net(&installer, system, &iso)?;
+        }
+        Ok(())
+    }
+
+    fn installer_net(
+        &mut self,
+        installer: &iso::Installer<'_>,
+        system: &Slot,
+        iso: &Path,
+    ) -> Result<(), ImageError> {
+        let started = self.begin("writing the installer for a boot server");
+        let arch = self.request.arch;
+        let ipxe = self.ipxe()?;
+        let stub = self.stub()?;
+        let uki = fs::read(&system.uki).map_err(ImageError::file("read", &system.uki))?;
+        let uki = net::loader(&stub, &uki, &iso::slim(installer)?, system.time)?;
+        let archive = self.facts.folder.join("installer.net");
+        let boot = net::NetBoot {
+            arch,
+            iso,
+            ipxe: &ipxe,
+            script: &net::script(arch, None),
+            loaders: &[(arch.loader().to_owned(), uki)],
+            grub: None,
+            time: system.time,
+        };
+        let size = net::write(&boot, &archive)?;
+        self.note("installer.net", size, None);
+        self.end("installer.net", started, false);
+        Ok(())
+    }
+
+    fn stub(&self) -> Result<Vec<u8>, ImageError> {
+        source::stub(self.request.stub.as_deref(), &self.options, &self.packages)
+    }
+
+    /// iPXE for UEFI; nothing where Debian has none for the processor.
+    fn ipxe(&mut self) -> Result<Vec<u8>, ImageError> {
+        if let Some(path) = &self.request.ipxe {
+            return fs::read(path).map_err(ImageError::file("read", path));
+        }
+        if !net::has_ipxe(self.request.arch) {
+            return Ok(Vec::new());
+        }
+        let names = [source::IPXE_PACKAGE.to_owned()];
+        let made = pkg::build(&names, &self.options, self.progress)?;
+        source::file(source::IPXE_PACKAGE, net::IPXE, &self.options, &made)
     }
 
     /// What the board has in front of the first partition.

@@ -18,9 +18,11 @@ use crate::pkg::{self, Package};
 
 /// The package that holds systemd's EFI stub.
 pub(super) const STUB_PACKAGE: &str = "pkg/uefi";
+/// The package that holds iPXE.
+pub(super) const IPXE_PACKAGE: &str = "pkg/ipxe";
 
-/// A boot stub has 100 KiB.
-const STUB_MAX: Bytes = Bytes::mib(16);
+/// A boot stub has 100 KiB, iPXE 1 MiB.
+const FILE_MAX: Bytes = Bytes::mib(16);
 const PACKAGE_MAX: Bytes = Bytes::gib(1);
 
 /// A description with its packages built.
@@ -148,12 +150,21 @@ pub(super) fn stub(
     if let Some(path) = path {
         return std::fs::read(path).map_err(ImageError::file("read", path));
     }
-    let image = packages.get(STUB_PACKAGE).map_or(STUB_PACKAGE, |p| p.image.as_str());
+    file(STUB_PACKAGE, &stub_name(options.arch), options, packages)
+}
+
+/// The file of a package whose path ends with `name`.
+pub(super) fn file(
+    package: &str,
+    name: &str,
+    options: &pkg::Options,
+    packages: &BTreeMap<String, Package>,
+) -> Result<Vec<u8>, ImageError> {
+    let image = packages.get(package).map_or(package, |p| p.image.as_str());
     let unusable = |source: StoreError| ImageError::Package { package: image.to_owned(), source };
     let layout = Layout::open(options.layout()).map_err(unusable)?;
-    let missing =
-        || ImageError::NoStub { package: image.to_owned(), file: stub_name(options.arch) };
-    read_file(&layout, image, options.arch).map_err(unusable)?.ok_or_else(missing)
+    let missing = || ImageError::NoFile { package: image.to_owned(), file: name.to_owned() };
+    read_file(&layout, image, options.arch, name).map_err(unusable)?.ok_or_else(missing)
 }
 
 /// What systemd calls its stub for an architecture.
@@ -161,18 +172,23 @@ fn stub_name(arch: Arch) -> String {
     format!("linux{}.efi.stub", arch.efi())
 }
 
-fn read_file(layout: &Layout, image: &str, arch: Arch) -> Result<Option<Vec<u8>>, StoreError> {
-    let found = layout.resolve(image, &Platform::linux(arch.name()))?;
-    let image = Image::read(layout, &found)?;
-    let (mut stub, name) = (None, stub_name(arch));
+fn read_file(
+    layout: &Layout,
+    image: &str,
+    arch: Arch,
+    name: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let resolved = layout.resolve(image, &Platform::linux(arch.name()))?;
+    let image = Image::read(layout, &resolved)?;
+    let mut found = None;
     flatten(layout, &image.manifest, PACKAGE_MAX, |header, body| {
         if header.path.ends_with(name.as_bytes()) {
             let mut bytes = Vec::new();
             // An error of the body is told by the layer itself.
-            let whole = body.take(STUB_MAX.0).read_to_end(&mut bytes).is_ok();
-            stub = whole.then_some(bytes);
+            let whole = body.take(FILE_MAX.0).read_to_end(&mut bytes).is_ok();
+            found = whole.then_some(bytes);
         }
         Ok::<_, StoreError>(())
     })?;
-    Ok(stub)
+    Ok(found)
 }

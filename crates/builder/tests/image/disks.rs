@@ -18,7 +18,7 @@ fn folder(dir: &Path) -> std::path::PathBuf {
 }
 
 fn raw(dir: &Path) -> Request {
-    Request { formats: vec![Format::Raw], ..small::request(dir) }
+    Request { formats: vec![Format::RAW], ..small::request(dir) }
 }
 
 fn table(disk: &Path) -> Gpt {
