@@ -101,6 +101,9 @@ pub(crate) struct Args {
     /// iPXE as a program of UEFI, for --format net; by default that of the package ipxe
     #[arg(long, value_name = "FILE")]
     ipxe: Option<PathBuf>,
+    /// The folder i386-pc of GRUB for BIOS machines; by default that of the package grub
+    #[arg(long, value_name = "DIR")]
+    grub: Option<PathBuf>,
     /// Refuse to build when a pinned Debian package has vanished
     #[arg(long)]
     locked: bool,
@@ -210,6 +213,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         },
         installer: args.installer_rootfs,
         stub: args.stub,
+        grub: args.grub,
         conf,
         set,
         ipxe: args.ipxe,

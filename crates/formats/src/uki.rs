@@ -144,9 +144,16 @@ impl<'a> Pe<'a> {
 
     /// What a section holds, without padding. `None` if there is no such section.
     pub fn section(&self, name: &str) -> Option<&'a [u8]> {
+        let range = self.range(name)?;
+        let place = |n| usize::try_from(n).ok();
+        self.bytes.get(place(range.start)?..place(range.end)?)
+    }
+
+    /// Where that lies in the file.
+    pub fn range(&self, name: &str) -> Option<std::ops::Range<u64>> {
         let section = self.sections.iter().find(|s| s.name == name)?;
-        let at = section.at as usize;
-        self.bytes.get(at..at + section.raw.min(section.length) as usize)
+        let at = u64::from(section.at);
+        Some(at..at + u64::from(section.raw.min(section.length)))
     }
 
     /// Adds sections behind all others, in this order.

@@ -26,6 +26,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("mtools", "reads FAT"),
     ("xorriso", "reads ISO images"),
     ("libarchive-tools", "reads them too"),
+    ("grub-common", "makes a core image that ours is compared with"),
+    ("grub-pc-bin", "the parts of a boot loader for BIOS machines"),
     ("binutils", "reads kernel images"),
     ("cpio", "reads the initrd"),
     ("crun", "containers in tests of the app service"),

@@ -134,6 +134,12 @@ impl<'a> Disk<'a> {
         Disk { table, pieces }
     }
 
+    /// Puts these bytes at `at`.
+    pub(super) fn bytes(&mut self, at: Bytes, bytes: &'a [u8]) {
+        let length = bytes.len() as u64;
+        self.pieces.push(Piece { at: at.0, length, from: Content::Bytes(bytes.into()) });
+    }
+
     /// Its table.
     pub(super) fn table(&self) -> &Gpt {
         &self.table

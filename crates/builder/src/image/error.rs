@@ -8,8 +8,8 @@ use model::{Diagnose, Diagnosis, Who};
 use super::cache::CacheError;
 use super::net::NetError;
 use super::{
-    BoardError, BuildSlotError, ConfigError, ConvertError, DiskError, IsoError, RootfsError,
-    SquashfsError,
+    BiosError, BoardError, BuildSlotError, ConfigError, ConvertError, DiskError, IsoError,
+    RootfsError, SquashfsError,
 };
 use crate::compose::ComposeError;
 use crate::describe::RepositoryError;
@@ -70,6 +70,9 @@ pub enum ImageError {
     /// The firmware of a board is not as it must be.
     #[error("cannot use the firmware of the platform")]
     Board(#[from] BoardError),
+    /// No boot loader for BIOS machines.
+    #[error("cannot make the disk bootable by a BIOS")]
+    Bios(#[from] BiosError),
     /// The cache of steps cannot be used.
     #[error("cannot use the build cache")]
     Cache(#[from] CacheError),
@@ -109,6 +112,7 @@ impl Diagnose for ImageError {
             ImageError::Iso(cause) => cause.diagnose(),
             ImageError::Net(cause) => cause.diagnose(),
             ImageError::Board(cause) => cause.diagnose(),
+            ImageError::Bios(cause) => cause.diagnose(),
             ImageError::Cache(cause) => cause.diagnose(),
             ImageError::Package { .. } => Diagnosis::of(
                 Who::Operator,

@@ -11,6 +11,7 @@
 //! inputs give the same bytes, with the cache or without. Packages and composition are made
 //! elsewhere; this module asks for them.
 
+mod bios;
 mod blocks;
 mod boards;
 pub mod cache;
@@ -19,6 +20,7 @@ pub mod convert;
 mod disk;
 mod error;
 mod esp;
+mod grub;
 mod initrd;
 mod installer;
 mod iso;
@@ -45,11 +47,13 @@ use model::{Bytes, Digest};
 use crate::describe::Selection;
 
 pub use crate::pkg::{Arch, Progress};
+pub use bios::BiosError;
 pub use boards::{Board, BoardError, Boards};
 pub use config::{ConfigError, edit_config, get_config, read_folder, set_config};
 pub use convert::{ConvertError, Format};
 pub use disk::DiskError;
 pub use error::ImageError;
+pub use grub::GrubError;
 pub use initrd::InitrdError;
 pub use iso::IsoError;
 pub use known::Unusable;
@@ -99,6 +103,9 @@ pub struct Request {
     pub stub: Option<PathBuf>,
     /// iPXE as a program of UEFI. `None`: that of the package `ipxe`.
     pub ipxe: Option<PathBuf>,
+    /// The folder i386-pc of GRUB, for machines with a BIOS. `None`: that of the package `grub`, if
+    /// the image is made of packages and for amd64.
+    pub grub: Option<PathBuf>,
     /// Folders of files for the CONFIG partition; the last that has a file counts.
     pub conf: Vec<PathBuf>,
     /// Single files for it, which count more.

@@ -1,5 +1,7 @@
 //! The way from packages to disks, step by step.
 
+mod disks;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -7,13 +9,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use formats::fat::{self, Files};
-use formats::gpt::Gpt;
 use formats::layout::{Purpose, Role, Want};
 use formats::squashfs::Blocks;
 use model::installer::About;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
-use uuid::Uuid;
 
 use super::blocks::KeptBlocks;
 use super::cache::{Done, Steps};
@@ -23,8 +23,8 @@ use super::rootfs::Rootfs;
 use super::slot::{self, SlotFacts};
 use super::squashfs::{self, Recipe};
 use super::{
-    Board, Boards, ConfigError, Facts, FileFacts, Format, ImageError, Progress, Request, Source,
-    StepFacts, boards, config as conf, convert, esp, iso, known, net, source, update,
+    Board, Boards, ConfigError, Facts, FileFacts, ImageError, Progress, Request, Source, StepFacts,
+    boards, config as conf, known, source,
 };
 use crate::pkg::{self, Package};
 
@@ -74,7 +74,7 @@ pub fn live(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageEr
     let files = run.config_files()?;
     run.put_slot(&slot)?;
     run.put_config(&files)?;
-    run.disk(&slot, &files)?;
+    run.live_disk(&slot, &files)?;
     run.finish()
 }
 
@@ -239,8 +239,8 @@ impl<'a> Run<'a> {
     fn installer_system(&mut self, node: &Slot, config: &Files) -> Result<Slot, ImageError> {
         let base = self.rootfs(System::Installer)?;
         let started = self.begin("adding what is installed");
-        let uki = fs::read(&node.uki).map_err(ImageError::file("read", &node.uki))?;
-        let esp = esp::files(self.request.arch, uki, &self.board);
+        let loader = self.loader()?;
+        let esp = self.esp(System::Node, node, loader.as_ref())?;
         let volume = Role::Config.volume(self.request.profile.config, self.config_time());
         let config = match volume {
             Some(volume) => fat::render(&volume, config)
@@ -253,7 +253,7 @@ impl<'a> Run<'a> {
             slot_about: About { size, digest },
             config,
             esp: &esp,
-            others: Files::new(),
+            others: loader.map(|l| l.bits()).unwrap_or_default(),
             time: node.time,
         };
         let key = bits.key(self.request);
@@ -374,157 +374,6 @@ impl<'a> Run<'a> {
             self.note("config.img", size, None);
         }
         Ok(())
-    }
-
-    fn disk(&mut self, slot: &Slot, config: &Files) -> Result<(), ImageError> {
-        let started = self.begin("writing the live disk");
-        let uki = fs::read(&slot.uki).map_err(ImageError::file("read", &slot.uki))?;
-        let (esp, empty) = (esp::files(self.request.arch, uki, &self.board), Files::new());
-        let mut disk = Disk::new(self.plan(Purpose::Live, slot)?);
-        disk.volume(Role::Esp, &esp, slot.time)?;
-        disk.volume(Role::EspB, &empty, slot.time)?;
-        disk.volume(Role::Config, config, self.config_time())?;
-        disk.image(Role::ImgA, &slot.image)?;
-        self.in_front(&mut disk)?;
-        let raw = self.facts.folder.join("live.raw");
-        if self.request.update && raw.exists() {
-            let written = update::update(&disk, &raw)?;
-            self.progress.line(&format!("live.raw: {written} changed"));
-        } else {
-            disk::write(&disk, &raw)?;
-        }
-        self.note("live.raw", disk.size(), None);
-        self.end("live.raw", started, false);
-        let media = self.request.media.unwrap_or(self.request.profile.media);
-        self.convert(&raw, media, slot.time)?;
-        self.point_current()
-    }
-
-    /// Writes a raw disk in the other formats that were asked for.
-    fn convert(&mut self, raw: &Path, size: Bytes, time: u64) -> Result<(), ImageError> {
-        for format in &self.request.formats {
-            let Format::Disk(format) = *format else { continue };
-            if format == formats::disk::Format::Raw {
-                continue;
-            }
-            let started = self.begin(&format!("writing the disk as {format}"));
-            let facts = convert::write_as(raw, format, size, time, self.progress)?;
-            self.end(&facts.name, started, false);
-            self.facts.files.push(facts);
-        }
-        Ok(())
-    }
-
-    fn installer_disk(&mut self, system: &Slot, config: &Files) -> Result<(), ImageError> {
-        let started = self.begin("writing the installer");
-        let uki = fs::read(&system.uki).map_err(ImageError::file("read", &system.uki))?;
-        let (mut esp, empty) = (esp::files(self.request.arch, uki, &self.board), Files::new());
-        esp.extend(esp::of_installer(system.facts.digest));
-        let mut disk = Disk::new(self.plan(Purpose::Installer, system)?);
-        disk.volume(Role::Esp, &esp, system.time)?;
-        disk.volume(Role::InstallerConfig, config, self.config_time())?;
-        disk.image(Role::Installer, &system.image)?;
-        self.in_front(&mut disk)?;
-        disk.volume(Role::Inventory, &empty, system.time)?;
-        let raw = self.facts.folder.join("installer.raw");
-        disk::write(&disk, &raw)?;
-        self.note("installer.raw", disk.size(), None);
-        self.end("installer.raw", started, false);
-        self.convert(&raw, Bytes(0), system.time)?;
-        self.installer_media(system, &esp, config)?;
-        self.point_current()
-    }
-
-    /// The installer as ISO and as archive for a boot server, as far as they were asked for.
-    fn installer_media(
-        &mut self,
-        system: &Slot,
-        esp: &Files,
-        config: &Files,
-    ) -> Result<(), ImageError> {
-        let wants = |format| self.request.formats.contains(&format);
-        let (wants_iso, wants_net) = (wants(Format::Iso), wants(Format::Net));
-        if !wants_iso && !wants_net {
-            return Ok(());
-        }
-        let installer = iso::Installer {
-            esp,
-            config,
-            config_size: self.request.profile.config,
-            config_time: self.config_time(),
-            system: &system.image,
-            version: &self.request.version,
-            time: system.time,
-            seed: Uuid::new_v5(&Uuid::NAMESPACE_OID, &system.facts.digest.0),
-        };
-        let iso = self.facts.folder.join("installer.iso");
-        let started = self.begin("writing the installer as ISO");
-        let size = iso::write(&installer, &iso)?;
-        self.note("installer.iso", size, None);
-        self.end("installer.iso", started, false);
-        if wants_net {
-            self.installer_net(&installer, system, &iso)?;
-        }
-        Ok(())
-    }
-
-    fn installer_net(
-        &mut self,
-        installer: &iso::Installer<'_>,
-        system: &Slot,
-        iso: &Path,
-    ) -> Result<(), ImageError> {
-        let started = self.begin("writing the installer for a boot server");
-        let arch = self.request.arch;
-        let ipxe = self.ipxe()?;
-        let stub = self.stub()?;
-        let uki = fs::read(&system.uki).map_err(ImageError::file("read", &system.uki))?;
-        let uki = net::loader(&stub, &uki, &iso::slim(installer)?, system.time)?;
-        let archive = self.facts.folder.join("installer.net");
-        let boot = net::NetBoot {
-            arch,
-            iso,
-            ipxe: &ipxe,
-            script: &net::script(arch, None),
-            loaders: &[(arch.loader().to_owned(), uki)],
-            grub: None,
-            time: system.time,
-        };
-        let size = net::write(&boot, &archive)?;
-        self.note("installer.net", size, None);
-        self.end("installer.net", started, false);
-        Ok(())
-    }
-
-    fn stub(&self) -> Result<Vec<u8>, ImageError> {
-        source::stub(self.request.stub.as_deref(), &self.options, &self.packages)
-    }
-
-    /// iPXE for UEFI; nothing where Debian has none for the processor.
-    fn ipxe(&mut self) -> Result<Vec<u8>, ImageError> {
-        if let Some(path) = &self.request.ipxe {
-            return fs::read(path).map_err(ImageError::file("read", path));
-        }
-        if !net::has_ipxe(self.request.arch) {
-            return Ok(Vec::new());
-        }
-        let names = [source::IPXE_PACKAGE.to_owned()];
-        let made = pkg::build(&names, &self.options, self.progress)?;
-        source::file(source::IPXE_PACKAGE, net::IPXE, &self.options, &made)
-    }
-
-    /// What the board has in front of the first partition.
-    fn in_front<'b>(&'b self, disk: &mut Disk<'b>) -> Result<(), DiskError> {
-        let Some(raw) = &self.board.raw else { return Ok(()) };
-        disk.file(raw.at, Bytes(self.board.start.0 - raw.at.0), &raw.path)
-    }
-
-    /// The table of a disk that this image goes onto.
-    fn plan(&self, purpose: Purpose, image: &Slot) -> Result<Gpt, ImageError> {
-        let seed = Uuid::new_v5(&Uuid::NAMESPACE_OID, &image.facts.digest.0);
-        let (size, start) = (image.facts.size, self.board.start);
-        let want = Want { image: size, start, seed, ..Want::default() };
-        Ok(self.request.profile.plan(purpose, &want).map_err(DiskError::from)?)
     }
 
     /// Makes `current` point to this version, as one step.

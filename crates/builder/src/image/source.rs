@@ -10,6 +10,7 @@ use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 use store::{Image, Layout, Platform, StoreError, flatten};
 
+use super::grub::Parts;
 use super::pipeline::System;
 use super::{Arch, ImageError, Progress, Request};
 use crate::compose::{self, Description};
@@ -20,6 +21,8 @@ use crate::pkg::{self, Package};
 pub(super) const STUB_PACKAGE: &str = "pkg/uefi";
 /// The package that holds iPXE.
 pub(super) const IPXE_PACKAGE: &str = "pkg/ipxe";
+/// The package that holds the parts of GRUB for BIOS machines.
+pub(super) const GRUB_PACKAGE: &str = "pkg/grub";
 
 /// A boot stub has 100 KiB, iPXE 1 MiB.
 const FILE_MAX: Bytes = Bytes::mib(16);
@@ -61,6 +64,10 @@ pub(super) fn prepare(
     let mut names = asked.into_inner();
     if request.stub.is_none() {
         names.insert(STUB_PACKAGE.to_owned());
+    }
+    let has_grub = request.repository.join(GRUB_PACKAGE).is_dir();
+    if request.grub.is_none() && request.arch == Arch::Amd64 && has_grub {
+        names.insert(GRUB_PACKAGE.to_owned());
     }
     let names: Vec<String> = names.into_iter().collect();
     let packages = pkg::build(&names, options, progress)?;
@@ -164,7 +171,36 @@ pub(super) fn file(
     let unusable = |source: StoreError| ImageError::Package { package: image.to_owned(), source };
     let layout = Layout::open(options.layout()).map_err(unusable)?;
     let missing = || ImageError::NoFile { package: image.to_owned(), file: name.to_owned() };
-    read_file(&layout, image, options.arch, name).map_err(unusable)?.ok_or_else(missing)
+    let found = read_files(&layout, image, options.arch, &|path| path.ends_with(name));
+    found.map_err(unusable)?.into_values().next().ok_or_else(missing)
+}
+
+/// The parts of GRUB for BIOS machines: those of the folder, else of the package.
+pub(super) fn grub(
+    folder: Option<&Path>,
+    options: &pkg::Options,
+    package: Option<&Package>,
+) -> Result<Parts, ImageError> {
+    if let (None, Some(package)) = (folder, package) {
+        let image = package.image.as_str();
+        let unusable = |source| ImageError::Package { package: image.to_owned(), source };
+        let layout = Layout::open(options.layout()).map_err(unusable)?;
+        let is_part = |path: &str| path.contains("/i386-pc/");
+        let files = read_files(&layout, image, options.arch, &is_part).map_err(unusable)?;
+        let own = |path: String| path.rsplit('/').next().unwrap_or_default().to_owned();
+        return Ok(files.into_iter().map(|(path, body)| (own(path), body)).collect());
+    }
+    let mut parts = Parts::new();
+    let Some(folder) = folder else { return Ok(parts) };
+    let read = ImageError::file("read", folder);
+    for entry in fs::read_dir(folder).map_err(&read)? {
+        let entry = entry.map_err(&read)?;
+        let path = entry.path();
+        if let (Ok(name), true) = (entry.file_name().into_string(), path.is_file()) {
+            parts.insert(name, fs::read(&path).map_err(ImageError::file("read", &path))?);
+        }
+    }
+    Ok(parts)
 }
 
 /// What systemd calls its stub for an architecture.
@@ -172,23 +208,27 @@ fn stub_name(arch: Arch) -> String {
     format!("linux{}.efi.stub", arch.efi())
 }
 
-fn read_file(
+/// The regular files of an image whose paths are wanted. One that is larger than any of ours is left
+/// out.
+fn read_files(
     layout: &Layout,
     image: &str,
     arch: Arch,
-    name: &str,
-) -> Result<Option<Vec<u8>>, StoreError> {
-    let resolved = layout.resolve(image, &Platform::linux(arch.name()))?;
-    let image = Image::read(layout, &resolved)?;
-    let mut found = None;
+    wanted: &dyn Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
+    let found = layout.resolve(image, &Platform::linux(arch.name()))?;
+    let image = Image::read(layout, &found)?;
+    let mut files = BTreeMap::new();
     flatten(layout, &image.manifest, PACKAGE_MAX, |header, body| {
-        if header.path.ends_with(name.as_bytes()) {
+        let path = String::from_utf8_lossy(&header.path).into_owned();
+        if wanted(&path) {
             let mut bytes = Vec::new();
             // An error of the body is told by the layer itself.
-            let whole = body.take(FILE_MAX.0).read_to_end(&mut bytes).is_ok();
-            found = whole.then_some(bytes);
+            if body.take(FILE_MAX.0).read_to_end(&mut bytes).is_ok() && !bytes.is_empty() {
+                files.insert(path, bytes);
+            }
         }
         Ok::<_, StoreError>(())
     })?;
-    Ok(found)
+    Ok(files)
 }

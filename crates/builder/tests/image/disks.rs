@@ -144,6 +144,44 @@ fn a_boards_firmware_stands_in_front_of_a_first_partition_that_starts_later() {
 }
 
 #[test]
+fn a_bios_finds_grub_in_the_gap_and_grub_finds_the_kernel_in_the_slot() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let folder = std::env::var_os("EVE_GRUB").unwrap_or("/usr/lib/grub/i386-pc".into());
+    for profile in [Profile::SMALL, Profile::EVE_2026] {
+        let request = Request { grub: Some(folder.clone().into()), profile, ..raw(dir.path()) };
+        let facts = image::live(&request, &()).unwrap();
+        let said = tool("sgdisk", "gdisk", &facts.folder, &["-v", "live.raw"]);
+        assert!(said.contains("No problems found"), "{said}");
+        let disk = facts.folder.join("live.raw");
+        let file = File::open(&disk).unwrap();
+        let mut head = vec![0; 2048 * 512];
+        file.read_exact_at(&mut head, 0).unwrap();
+        assert_eq!((head[92], head[510], head[511]), (34, 0x55, 0xAA));
+        assert_eq!(head[446], if profile.hybrid { 0x80 } else { 0 });
+        assert_eq!(head[34 * 512 + 500], 35);
+        let sectors = u16::from_le_bytes([head[34 * 512 + 508], head[34 * 512 + 509]]);
+        assert!(35 + usize::from(sectors) < 2048, "{sectors}");
+        assert!(head[(34 + usize::from(sectors)) * 512..][..512].iter().any(|b| *b != 0));
+
+        let table = table(&disk);
+        let esp = format!("live.raw@@{}", Role::Esp.find(&table).unwrap().1.offset().0);
+        let config = tool("mtype", "mtools", &facts.folder, &["-i", &esp, "::boot/grub/grub.cfg"]);
+        let slot = Role::ImgA.find(&table).unwrap().1.offset().0;
+        for (word, starts) in [("linux", &b"bzImage bzImage "[..]), ("initrd", b"\x28\xb5\x2f\xfd")]
+        {
+            let line = config.lines().find(|l| l.starts_with(&format!("{word} "))).unwrap();
+            let list = line.split(' ').nth(1).unwrap().strip_prefix("($disk,gpt2)").unwrap();
+            let (start, count) = list.split_once('+').unwrap();
+            let mut found = vec![0; count.parse::<usize>().unwrap() * 512];
+            file.read_exact_at(&mut found, slot + start.parse::<u64>().unwrap() * 512).unwrap();
+            assert!(found.starts_with(starts), "{line}: {:02x?}", &found[..16]);
+        }
+        assert!(config.contains("eve.verity=") && config.contains("eve.slot=IMGA"), "{config}");
+    }
+}
+
+#[test]
 fn a_configuration_stick_is_one_volume_with_just_what_was_given() {
     let dir = tempfile::tempdir().unwrap();
     let set = [("usb.json".to_owned(), b"{}".to_vec()), ("dump/".to_owned(), Vec::new())];

@@ -67,6 +67,7 @@ pub(crate) fn request(dir: &Path) -> Request {
         version: VERSION.into(),
         source: Source::Tar(dir.join("rootfs.tar")),
         installer: None,
+        grub: None,
         stub: Some(dir.join("stub.efi")),
         conf: Vec::new(),
         set: [("server".to_owned(), b"controller.example:8443".to_vec())].into(),
