@@ -1,8 +1,8 @@
 # A thin face: each target is one command of the tool, and EVE's names for targets and variables mean
 # what EVE's documentation says. `make help` lists the targets, `make knobs` the variables.
 #
-# ZARCH, HV, PLATFORM, ROOTFS_VERSION, CONF_DIR, MEDIA_SIZE, KERNEL_TAG and KERNEL_IMAGE are read by
-# the tool itself: make hands what is said on its command line on to it.
+# ZARCH, HV, PLATFORM, ROOTFS_VERSION, CONF_DIR, MEDIA_SIZE, ROOTFS_FORMAT, LIVE_UPDATE, KERNEL_TAG and
+# KERNEL_IMAGE are read by the tool itself: make hands what is said on its command line on to it.
 
 CARGO ?= cargo
 EVE   := $(CARGO) run -q -p cli --
@@ -25,7 +25,7 @@ LINKER  = { echo "gcc and libc6-dev are missing and will be installed: Rust link
 #| DEV=y                       for developers: the debug package, -dev in the version
 #| KERNEL_TAG=IMAGE            an image with another kernel
 #| KERNEL_IMAGE=FILE           a kernel that takes the place of that in the image
-#| ROOTFS_FORMAT=squash|ext4   the root file system's format
+#| ROOTFS_FORMAT=squash        the root file system's format
 #| IMG_FORMAT=qcow2            the format of `live`
 #| INSTALLER_IMG_FORMAT=raw    the format of `installer`
 #| MEDIA_SIZE=MIB              the size of virtual disks
@@ -67,8 +67,6 @@ QEMU_EVE_SERIAL      ?= 31415926
 
 DEVELOPER := $(if $(call on,DEV),--dev)
 BUILD     := $(EVE) build
-IMAGE_OPT := $(DEVELOPER) $(if $(ROOTFS_FORMAT),--rootfs-format '$(ROOTFS_FORMAT)')
-LIVE_OPT  := $(IMAGE_OPT) $(if $(call on,LIVE_UPDATE),--update)
 ARCH_OPT  := $(if $(ZARCH),--arch '$(ZARCH)')
 FOLDER    := $(EVE) version $(DEVELOPER) --folder
 RUN_OPT   := $(if $(QEMU_MEMORY),--memory '$(QEMU_MEMORY)') --serial '$(QEMU_EVE_SERIAL)' \
@@ -123,34 +121,34 @@ clean: ## remove what was built (the package cache stays)
 .PHONY: rootfs config config.img live installer installer.raw installertar installer.tar installer-img eve
 rootfs: tool ## the root file system: rootfs.tar, and the slot image that a controller hands out
 	@$(BUILD) rootfs $(DEVELOPER)
-	@$(BUILD) slot $(IMAGE_OPT)
+	@$(BUILD) slot $(DEVELOPER)
 
 rootfs-%: tool ## the same for a hypervisor or a platform: rootfs-xen, rootfs-rt
 	@$(BUILD) rootfs $(DEVELOPER) $(if $(filter $(HVS),$*),--hv,--platform) '$*'
-	@$(BUILD) slot $(IMAGE_OPT) $(if $(filter $(HVS),$*),--hv,--platform) '$*'
+	@$(BUILD) slot $(DEVELOPER) $(if $(filter $(HVS),$*),--hv,--platform) '$*'
 
 config config.img: tool ## the CONFIG partition: config.img
 	@$(BUILD) config $(DEVELOPER)
 
 live: tool ## the live disk: live.<IMG_FORMAT>
-	@$(BUILD) live $(LIVE_OPT) --format '$(IMG_FORMAT)'
+	@$(BUILD) live $(DEVELOPER) --format '$(IMG_FORMAT)'
 
 live-%: tool ## the same as raw, qcow2, vdi, vmdk, vhdx, parallels, gcp
-	@$(BUILD) live $(LIVE_OPT) --format '$*'
+	@$(BUILD) live $(DEVELOPER) --format '$*'
 
 installer installer.raw: tool ## the disk that installs: installer.raw
-	@$(BUILD) installer $(IMAGE_OPT) --format '$(INSTALLER_IMG_FORMAT)'
+	@$(BUILD) installer $(DEVELOPER) --format '$(INSTALLER_IMG_FORMAT)'
 
 installer-%: tool ## the same as raw, iso, net
-	@$(BUILD) installer $(IMAGE_OPT) --format '$*'
+	@$(BUILD) installer $(DEVELOPER) --format '$*'
 
 installertar installer.tar installer-img: tool
-	@$(BUILD) installer $(IMAGE_OPT) --format raw
+	@$(BUILD) installer $(DEVELOPER) --format raw
 
 eve: tool ## everything that a release has: disks, installers, CONFIG, software bill of materials
-	@$(BUILD) live $(LIVE_OPT) --format 'raw,$(IMG_FORMAT)'
+	@$(BUILD) live $(DEVELOPER) --format 'raw,$(IMG_FORMAT)'
 	@$(BUILD) rootfs $(DEVELOPER)
-	@$(BUILD) installer $(IMAGE_OPT) --format raw,iso,net
+	@$(BUILD) installer $(DEVELOPER) --format raw,iso,net
 	@$(MAKE) --no-print-directory sbom
 
 ##@ packages

@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use builder::describe::Variant;
 use builder::image::{self, Arch, Facts, Flavor, Format, Packing, Request, Source};
+use clap::ValueEnum;
 use formats::fat::Files;
 use formats::layout::Profile;
 use model::Bytes;
@@ -42,6 +44,9 @@ pub(crate) struct Args {
     /// A kernel file that takes the place of that in the kernel's image
     #[arg(long, env = "KERNEL_IMAGE", value_name = "FILE")]
     kernel_image: Option<PathBuf>,
+    /// The format of the root file system: squash
+    #[arg(long, env = "ROOTFS_FORMAT", default_value = "squash", value_parser = rootfs_format)]
+    rootfs_format: String,
     /// The sizes of the partitions
     #[arg(long, default_value = "small", value_parser = profile)]
     profile: Profile,
@@ -51,7 +56,8 @@ pub(crate) struct Args {
     /// Accept the licences under which that firmware comes
     #[arg(long)]
     accept_license: bool,
-    /// For developers: with the debug package; services write to the console
+    /// For developers: with the debug package; services write to the console. A version with the
+    /// flag `-dev` is for developers, too
     #[arg(long, visible_alias = "dev")]
     debug: bool,
     /// Pack fast instead of small
@@ -110,6 +116,9 @@ pub(crate) struct Args {
     /// All times in the image that are not those of files, in seconds since 1970
     #[arg(long, env = "SOURCE_DATE_EPOCH", value_name = "SECONDS")]
     time: Option<u64>,
+    /// Build nothing; say what would be built, as what, and where
+    #[arg(long)]
+    dry_run: bool,
     /// Print what was built as JSON
     #[arg(long)]
     json: bool,
@@ -145,7 +154,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         files.extend(single_files(&args.file, &args.set)?);
         return edit::run(&args.edit, &files, json);
     }
+    let dry_run = args.dry_run;
     let request = request(args)?;
+    if dry_run {
+        announce(target, &request);
+        return Ok(());
+    }
     let steps = Steps::default();
     let built = match target {
         Target::Rootfs => image::rootfs(&request, &steps),
@@ -173,7 +187,11 @@ fn request(args: Args) -> anyhow::Result<Request> {
     // A finished root file system can do without.
     let repository = match places::repository() {
         Err(_) if args.rootfs.is_some() && args.version.is_some() => PathBuf::from("."),
-        found => found?,
+        found => {
+            let repository = found?;
+            check_machine(&args, &repository)?;
+            repository
+        }
     };
     let version = match args.version {
         Some(version) => version,
@@ -183,6 +201,8 @@ fn request(args: Args) -> anyhow::Result<Request> {
             image::version(&state, &Flavor { dev, kernel: args.kernel_tag.as_deref(), platform })
         }
     };
+    let full = image::full_version(&version, &args.hv, args.arch.name());
+    let debug = args.debug || Variant::of(&full).dev;
     let defaults = repository.join("conf");
     let wanted = args.target != Target::UsbConfig && defaults.is_dir();
     let mut conf: Vec<PathBuf> = wanted.then_some(defaults).into_iter().collect();
@@ -203,9 +223,9 @@ fn request(args: Args) -> anyhow::Result<Request> {
         profile: args.profile,
         firmware: args.firmware,
         accept_licence: args.accept_license,
-        debug: args.debug,
+        debug,
         kernel: args.kernel_tag,
-        kernel_image: args.kernel_image,
+        kernel_image: args.kernel_image.filter(|path| !path.as_os_str().is_empty()),
         version,
         source: match args.rootfs {
             Some(path) => Source::Tar(path),
@@ -223,6 +243,39 @@ fn request(args: Args) -> anyhow::Result<Request> {
         time: args.time,
         packing: if args.fast { Packing::Fast } else { Packing::Small },
     })
+}
+
+/// Fails before any work if there is no such machine, or none that this can be built for.
+fn check_machine(args: &Args, repository: &Path) -> anyhow::Result<()> {
+    let composes = match args.target {
+        Target::Config | Target::UsbConfig => false,
+        _ => args.rootfs.is_none(),
+    };
+    let kernel = args.kernel_tag.as_deref();
+    let machine = (args.arch.name(), args.hv.as_str(), args.platform.as_str());
+    crate::describe::check(repository, machine, composes.then_some(kernel))
+}
+
+/// Says what would be built; nothing is.
+fn announce(target: Target, request: &Request) {
+    let Request { arch, hv, platform, version, kernel, .. } = request;
+    let what = target.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
+    let mut rows = vec![
+        vec!["builds".to_owned(), what],
+        vec!["for".to_owned(), format!("ZARCH={arch} HV={hv} PLATFORM={platform}")],
+        vec!["as".to_owned(), image::full_version(version, hv, arch.name())],
+        vec!["into".to_owned(), path(&request.out.join(arch.name()), version)],
+    ];
+    if request.debug {
+        rows.push(vec!["with".to_owned(), "what developers need".to_owned()]);
+    }
+    if let Some(kernel) = kernel {
+        rows.push(vec!["kernel".to_owned(), kernel.clone()]);
+    }
+    if let Some(kernel) = &request.kernel_image {
+        rows.push(vec!["kernel".to_owned(), kernel.display().to_string()]);
+    }
+    rows.iter().for_each(|row| out::line(format!("{:7} {}", row[0], row[1])));
 }
 
 fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Result<Files> {
@@ -302,6 +355,19 @@ pub(crate) fn version(text: &str) -> Result<String, WrongUse> {
         return Err(WrongUse("a version has letters, digits and . _ - + only".to_owned()));
     }
     Ok(text.to_owned())
+}
+
+fn rootfs_format(text: &str) -> Result<String, WrongUse> {
+    match text {
+        "squash" => Ok(text.to_owned()),
+        "ext4" => Err(WrongUse(
+            "no node of ours can write to its root file system, which dm-verity guards: there is \
+             squash only (a changed file is in a new image within seconds; LIVE_UPDATE=1 puts it \
+             into the one that is there)"
+                .to_owned(),
+        )),
+        _ => Err(WrongUse("no such format; there is squash".to_owned())),
+    }
 }
 
 fn setting(text: &str) -> Result<(String, String), WrongUse> {

@@ -11,6 +11,7 @@ use builder::pkg;
 use model::Bytes;
 use store::{Draft, Layout, import_tar};
 
+use crate::describe::Templates;
 use crate::out::{self, OrAdvise, Step, WrongUse};
 use crate::places;
 
@@ -20,11 +21,12 @@ const TEXT_MAX: Bytes = Bytes::mib(1);
 /// Arguments of `eve compose`.
 ///
 /// Several files are one description: lists append, of the kernel's fields the last counts.
-/// `@pkg:pkg/NAME` stands for the image of a package of this repository.
+/// `@pkg:pkg/NAME` stands for the image of a package of this repository. A file that ends with `.in`
+/// is a template: `eve describe` tells what becomes of it.
 ///
-/// Example: eve compose -o rootfs.tar images/rootfs.yml
+/// Example: eve compose -o rootfs.tar images/rootfs.yml.in
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(verbatim_doc_comment, disable_version_flag = true)]
 pub(crate) struct Args {
     /// The description, in one or several files; `-` is standard input, an http(s) URL is fetched
     #[arg(required = true, value_name = "FILE.yml")]
@@ -54,6 +56,8 @@ pub(crate) struct Args {
     /// Leave out sbom.spdx.json, which joins what the images say they are made of
     #[arg(long)]
     no_sbom: bool,
+    #[command(flatten)]
+    templates: Templates,
     /// Compose nothing; print the description with all files merged and packages resolved
     #[arg(long)]
     dry_run: bool,
@@ -95,7 +99,20 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let why = "this format makes several files: give -o what their names start with";
         return Err(WrongUse(why.to_owned()).into());
     }
-    let texts = args.files.iter().map(|f| read(f)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut texts = args.files.iter().map(|f| read(f)).collect::<anyhow::Result<Vec<_>>>()?;
+    for (path, (name, text)) in args.files.iter().zip(&mut texts) {
+        if Templates::is_one(path) {
+            let described = args.templates.describe(&args.arch, path, text)?;
+            if args.templates.explain {
+                crate::describe::explain(&described);
+            }
+            *text = described.yml();
+            *name = format!("what {name} became");
+        }
+    }
+    if args.templates.explain {
+        return Ok(());
+    }
     let texts: Vec<(&str, &str)> = texts.iter().map(|(f, t)| (f.as_str(), t.as_str())).collect();
     let packages = packages(&texts)?;
     let find = pkg::resolver(&packages);

@@ -134,6 +134,80 @@ pub(crate) struct VersionArgs {
     folder: bool,
 }
 
+/// How files that end with `.in` become descriptions, for commands that take descriptions.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Templates {
+    /// For templates (*.yml.in), as `eve describe` has it: the hypervisor
+    #[arg(long, env = "HV", default_value = "kvm")]
+    hv: String,
+    /// For templates: the platform
+    #[arg(long, env = "PLATFORM", default_value = "generic")]
+    platform: String,
+    /// For templates: for developers
+    #[arg(long)]
+    dev: bool,
+    /// For templates: another kernel image than the platform's
+    #[arg(long, env = "KERNEL_TAG", value_name = "IMAGE")]
+    kernel_tag: Option<String>,
+    /// For templates: a modifier (repeatable) [default: for the repository's own, its own]
+    #[arg(long = "modifier", value_name = "MODIFIER.yq")]
+    modifiers: Vec<PathBuf>,
+    /// For templates: what a word stands for (repeatable)
+    #[arg(long, value_name = "WORD=VALUE", value_parser = word)]
+    tag: Vec<(String, String)>,
+    /// For templates: the version that the image will tell
+    #[arg(long, value_name = "VERSION")]
+    version: Option<String>,
+    /// With --dry-run: print where each value of the templates came from
+    #[arg(long, requires = "dry_run")]
+    pub explain: bool,
+}
+
+impl Templates {
+    /// Whether a file is a template.
+    pub(crate) fn is_one(path: &Path) -> bool {
+        path.extension().is_some_and(|e| e == "in")
+    }
+
+    /// What a template becomes on machines of `arch`.
+    pub(crate) fn describe(
+        &self,
+        arch: &str,
+        path: &Path,
+        text: &str,
+    ) -> anyhow::Result<Described> {
+        let machine = Machine {
+            arch: arch.to_owned(),
+            hv: self.hv.clone(),
+            platform: self.platform.clone(),
+            dev: self.dev,
+            kernel_tag: self.kernel_tag.clone(),
+        };
+        let version = self.version.as_deref();
+        let described = match own_template(path) {
+            Some(image) if self.modifiers.is_empty() && self.tag.is_empty() => {
+                of_repository(&machine, version, image)?
+            }
+            _ => {
+                let template = Text { name: path.display().to_string(), text: text.to_owned() };
+                let said = |(key, value): &(String, String)| (key.clone(), value.clone(), "--tag");
+                let words: Vec<_> = self.tag.iter().map(said).collect();
+                of_files(&machine, version, template, &self.modifiers, Some(&words))?
+            }
+        };
+        tell(&described.unknown, false)?;
+        Ok(described)
+    }
+}
+
+/// Which of the repository's own templates a file is.
+fn own_template(path: &Path) -> Option<Image> {
+    let (path, root) = (path.canonicalize().ok()?, places::repository().ok()?);
+    let is_it = |image: &Image| root.join(image.template()).canonicalize().is_ok_and(|p| p == path);
+    [Image::Rootfs, Image::Installer].into_iter().find(is_it)
+}
+
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let described = describe(&args)?;
     if !args.keep_tags {
@@ -143,11 +217,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         return out::json(&described.explain());
     }
     if args.explain {
-        let rows = described
-            .explain()
-            .into_iter()
-            .map(|said| vec![said.path, out::short(&said.value, 60), said.origin]);
-        out::table(&["value", "is", "says"], &rows.collect::<Vec<_>>());
+        explain(&described);
         return Ok(());
     }
     let yml = described.yml();
@@ -161,35 +231,57 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Prints where each value came from.
+pub(crate) fn explain(described: &Described) {
+    let rows = described.explain().into_iter();
+    let rows = rows.map(|said| vec![said.path, out::short(&said.value, 60), said.origin]);
+    out::table(&["value", "is", "says"], &rows.collect::<Vec<_>>());
+}
+
 fn describe(args: &Args) -> anyhow::Result<Described> {
+    let version = args.version.as_deref();
     let image = match args.template.to_str() {
         Some("rootfs") => Some(Image::Rootfs),
         Some("installer") => Some(Image::Installer),
         _ => None,
     };
-    match image {
-        Some(image) => {
-            if let Some(modifier) = args.modifiers.first() {
-                let why = format!(
-                    "rootfs and installer have their own modifiers; name the template's file to \
-                     apply {}",
-                    modifier.display()
-                );
-                return Err(WrongUse(why).into());
-            }
-            of_repository(args, image)
+    if let Some(image) = image {
+        if !args.modifiers.is_empty()
+            || args.keep_tags
+            || !args.tag.is_empty()
+            || args.tags.is_some()
+        {
+            let why = "rootfs and installer have their own modifiers and words; name the template's \
+                       file to say others";
+            return Err(WrongUse(why.to_owned()).into());
         }
-        None => of_files(args),
+        return of_repository(&args.machine, version, image);
     }
+    let mut words = Vec::new();
+    let lines = args.tags.as_ref().map(|path| read(path)).transpose()?;
+    if let Some(Text { name, text }) = &lines {
+        for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
+            let (key, value) = word(line).map_err(|e| WrongUse(format!("{name}: {line}: {e}")))?;
+            words.push((key, value, name.as_str()));
+        }
+    }
+    words.extend(args.tag.iter().map(|(key, value)| (key.clone(), value.clone(), "--tag")));
+    let words = (!args.keep_tags).then_some(&words[..]);
+    of_files(&args.machine, version, read(&args.template)?, &args.modifiers, words)
 }
 
-fn of_repository(args: &Args, image: Image) -> anyhow::Result<Described> {
+fn of_repository(
+    machine: &Machine,
+    version: Option<&str>,
+    image: Image,
+) -> anyhow::Result<Described> {
     let root = places::repository()?;
     let clone = Repository::open(&root).or_advise()?;
-    let Machine { arch, hv, platform, dev, kernel_tag } = &args.machine;
-    let full = match &args.version {
-        Some(version) => version.clone(),
-        None => image::full_version(&version_of(&args.machine, &root)?, hv, arch),
+    let Machine { arch, hv, platform, dev, kernel_tag } = machine;
+    check(&root, (arch, hv, platform), None)?;
+    let full = match version {
+        Some(version) => version.to_owned(),
+        None => image::full_version(&version_of(machine, &root)?, hv, arch),
     };
     let selection = Selection {
         arch: arch.clone(),
@@ -199,50 +291,62 @@ fn of_repository(args: &Args, image: Image) -> anyhow::Result<Described> {
         version: Some(full),
         kernel: kernel_tag.clone(),
     };
-    if args.keep_tags || !args.tag.is_empty() || args.tags.is_some() {
-        let why = "words of the repository's own templates are its packages; name the template's \
-                   file to say otherwise";
-        return Err(WrongUse(why.to_owned()).into());
-    }
     clone.describe(image, &selection).or_advise()
 }
 
-fn of_files(args: &Args) -> anyhow::Result<Described> {
-    let Machine { arch, hv, platform, dev, kernel_tag } = &args.machine;
-    let mut words = Words::default();
-    if !args.keep_tags {
+/// `words` are said beyond what the repository's stand for; without, all stay as they are.
+fn of_files(
+    machine: &Machine,
+    version: Option<&str>,
+    template: Text,
+    modifiers: &[PathBuf],
+    words: Option<&[(String, String, &str)]>,
+) -> anyhow::Result<Described> {
+    let Machine { arch, hv, platform, dev, kernel_tag } = machine;
+    let mut known = Words::default();
+    if let Some(words) = words {
         // Outside of a clone there are no packages and no matrix.
         if let Ok(root) = places::repository() {
+            check(&root, (arch, hv, platform), None)?;
             let clone = Repository::open(&root).or_advise()?;
             let row = clone.matrix().find(arch, hv, platform).or_advise()?;
-            words = clone.words(row, kernel_tag.as_deref());
+            known = clone.words(row, kernel_tag.as_deref());
         } else if let Some(kernel) = kernel_tag {
-            words.say("KERNEL_TAG", kernel.clone(), "KERNEL_TAG");
+            known.say("KERNEL_TAG", kernel.clone(), "KERNEL_TAG");
         }
-        if let Some(path) = &args.tags {
-            let Text { name, text } = read(path)?;
-            for line in text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#')) {
-                let (key, value) =
-                    word(line).map_err(|e| WrongUse(format!("{name}: {line}: {e}")))?;
-                words.say(key, value, &name);
-            }
-        }
-        for (key, value) in &args.tag {
-            words.say(key.clone(), value.clone(), "--tag");
+        for (word, value, said_by) in words {
+            known.say(word.clone(), value.clone(), said_by);
         }
     }
-    let of_version = args.version.as_deref().map(Variant::of).unwrap_or_default();
-    let modifiers = args.modifiers.iter().map(|m| read(m)).collect::<anyhow::Result<_>>()?;
+    let of_version = version.map(Variant::of).unwrap_or_default();
     let request = Request {
-        template: read(&args.template)?,
-        modifiers,
+        template,
+        modifiers: modifiers.iter().map(|m| read(m)).collect::<anyhow::Result<_>>()?,
         hv: Some(hv.clone()),
         platform: Some(platform.clone()),
-        version: args.version.clone(),
+        version: version.map(str::to_owned),
         variant: Variant { dev: *dev || of_version.dev, k: hv == "k" || of_version.k },
-        words,
+        words: known,
     };
     describe::describe(&request).or_advise()
+}
+
+/// Fails if there is no such machine: that is wrong use. With `kernel`, also if nothing can be built
+/// for it with that kernel.
+pub(crate) fn check(
+    repository: &Path,
+    (arch, hv, platform): (&str, &str, &str),
+    kernel: Option<Option<&str>>,
+) -> anyhow::Result<()> {
+    let clone = Repository::open(repository).or_advise()?;
+    let matrix = clone.matrix();
+    if let Err(error) = matrix.find(arch, hv, platform) {
+        return Err(WrongUse(format!("{error} (`eve matrix` shows what goes together)")).into());
+    }
+    if let Some(kernel) = kernel {
+        matrix.buildable(arch, hv, platform, kernel).or_advise()?;
+    }
+    Ok(())
 }
 
 /// Warns of words that stand for nothing, or fails.
@@ -270,6 +374,7 @@ pub(crate) fn matrix(args: MatrixArgs) -> anyhow::Result<()> {
     }
     let (arch, hv) = (arch.as_deref().unwrap_or("amd64"), hv.as_deref().unwrap_or("kvm"));
     let platform = platform.as_deref().unwrap_or("generic");
+    check(clone.root(), (arch, hv, platform), None)?;
     let row = matrix.find(arch, hv, platform).or_advise()?;
     if args.kernel_tag {
         out::line(kernel(&row.kernel_tag())?);
@@ -357,7 +462,7 @@ pub(crate) fn version(args: VersionArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let clone = Repository::open(&root).or_advise()?;
-    clone.matrix().find(arch, hv, platform).or_advise()?;
+    check(clone.root(), (arch, hv, platform), None)?;
     let version = match args.version {
         Some(version) => version,
         None => version_of(&args.machine, &root)?,

@@ -36,8 +36,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     let path = args.words.pop().unwrap_or_default();
-    let image =
-        args.words.pop().unwrap_or_else(places::newest_images);
+    let image = args.words.pop().unwrap_or_else(places::newest_images);
     let contents = inspect::contents(&image).or_advise()?;
     let mut found = explain(&contents, &path.to_string_lossy()).map_err(|e| {
         let near = e.near.join(", ");

@@ -88,8 +88,7 @@ struct PartitionFacts<'a> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let from =
-        args.from.clone().unwrap_or_else(places::newest_images);
+    let from = args.from.clone().unwrap_or_else(places::newest_images);
     let mut payload = Payload::from_path(&from).or_advise()?;
     payload.profile = args.profile.unwrap_or(payload.profile);
     let wish = wish(&args)?;

@@ -3,6 +3,7 @@
 #[macro_use]
 mod out;
 mod build;
+mod cache;
 mod compose;
 mod controller;
 mod convert;
@@ -35,6 +36,8 @@ struct Eve {
 enum Command {
     /// Build images: rootfs, slot, config, live, installer
     Build(build::Args),
+    /// The images that packages became: list, import, export
+    Cache(cache::Args),
     /// Compose a root file system tar from linuxkit yml files
     Compose(compose::Args),
     /// Convert a disk image into another format
@@ -78,6 +81,7 @@ fn main() -> std::process::ExitCode {
     out::start_log();
     let outcome = match eve.command {
         Command::Build(args) => build::run(args),
+        Command::Cache(args) => cache::run(args),
         Command::Compose(args) => compose::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Describe(args) => describe::run(args),

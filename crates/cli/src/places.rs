@@ -39,7 +39,7 @@ pub(crate) fn newest_images() -> PathBuf {
 
 /// The folder of the newest images for a kind of machine: `dist/amd64/current`, here or in a
 /// folder above.
-fn newest_images_for(arch: Arch) -> PathBuf {
+pub(crate) fn newest_images_for(arch: Arch) -> PathBuf {
     let here = std::env::current_dir().unwrap_or_default();
     let newest = Path::new("dist").join(arch.name()).join("current");
     here.ancestors().map(|d| d.join(&newest)).find(|d| d.exists()).unwrap_or(newest)

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use host::process::Tool;
-use host::qemu::{Disk, DiskFormat, Firmware, Forward, Machine, Nic, Serial, Swtpm, probe, start};
+use host::qemu::{
+    Accel, Disk, DiskFormat, Firmware, Flash, Forward, Machine, Nic, Serial, Swtpm, probe, start,
+};
 use model::{Arch, Bytes};
 
 use crate::out::{self, OrAdvise};
@@ -15,20 +17,33 @@ use crate::places;
 /// KVM is used only if a probe shows that it really runs a guest here; EVE_ACCEL=kvm or tcg
 /// overrides that. The network is QEMU's user network: the guest reaches this machine as 10.0.2.2.
 /// Type Ctrl-a x to end the machine, Ctrl-a c for QEMU's monitor.
+///
+/// `live` boots a built image and leaves it as it is. `installer` boots one with an empty disk,
+/// made anew each time, to install to. `target` boots that disk, or another that was installed to,
+/// and lets it write to it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     eve run                            boot dist/amd64/current, forget what it writes\n  \
     eve run --keep /tmp/n1 --tpm       keep disk, firmware variables and TPM in a folder\n  \
     eve run --forward 8080:8080        http://localhost:8080 leads to port 8080 of the node\n  \
-    eve run target --image disk.qcow2  boot an installed disk and let it write to it\n  \
+    eve run installer --format iso     install to dist/<arch>/current/target.qcow2\n  \
+    eve run target                     boot that disk\n  \
     eve run --arch arm64               boot dist/arm64/current on an ARM machine")]
 pub(crate) struct Args {
-    /// What to boot: `live`, the image stays as it is; `target`, an installed disk is written to
+    /// What to boot
     #[arg(value_enum, default_value_t = What::Live)]
     what: What,
-    /// The disk image [default: live.raw or live.qcow2 in dist/<arch>/current]
+    /// The image [default: live.raw or live.qcow2, installer.<format>, target.qcow2 in
+    /// dist/<arch>/current]
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// What the installer comes on: a disk, a CD, the network
+    #[arg(long, value_enum, default_value_t = Medium::Raw)]
+    format: Medium,
+    /// The disk that the installer installs to, made anew [default: target.qcow2 in
+    /// dist/<arch>/current]
+    #[arg(long, value_name = "FILE.qcow2")]
+    target: Option<PathBuf>,
     /// Keep what the node writes in this folder, and go on from there the next time
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -38,12 +53,15 @@ pub(crate) struct Args {
     /// Memory of the node, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(128..=1_048_576))]
     memory: u64,
-    /// Size of the node's disk, in MiB, if the image is raw and smaller
+    /// Size of the node's disk, in MiB, if the image is raw and smaller, or none yet
     #[arg(long, value_name = "MIB", default_value_t = 4096, value_parser = clap::value_parser!(u64).range(1..=1 << 25))]
     disk: u64,
     /// Processors of the node [default: 2 with KVM, else 1]
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..))]
     cpus: Option<u8>,
+    /// Do not use KVM, even if it works
+    #[arg(long)]
+    no_accel: bool,
     /// Network cards of the node
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(0..=8))]
     nics: u8,
@@ -56,7 +74,10 @@ pub(crate) struct Args {
     /// The serial number that the node's firmware shows
     #[arg(long, default_value = "eve-run")]
     serial: String,
-    /// Print the QEMU command line instead of running it
+    /// A file for QEMU's process id
+    #[arg(long, value_name = "FILE")]
+    pid_file: Option<PathBuf>,
+    /// Print the QEMU command line instead of running it; nothing is made and nothing need be there
     #[arg(long)]
     dry_run: bool,
 }
@@ -66,8 +87,40 @@ pub(crate) struct Args {
 pub(crate) enum What {
     /// A built image, which stays as it is
     Live,
+    /// An image that installs, beside an empty disk
+    Installer,
     /// An installed disk, which is written to
     Target,
+}
+
+/// What an installer comes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Medium {
+    /// A disk: installer.raw
+    Raw,
+    /// A CD: installer.iso
+    Iso,
+    /// The network: installer.net
+    Net,
+}
+
+impl Medium {
+    const fn file(self) -> &'static str {
+        match self {
+            Medium::Raw => "installer.raw",
+            Medium::Iso => "installer.iso",
+            Medium::Net => "installer.net",
+        }
+    }
+}
+
+/// What firmware finds to boot.
+#[derive(Debug, Default)]
+struct Drives {
+    disks: Vec<Disk>,
+    cd: Option<PathBuf>,
+    /// What the network hands out.
+    net: Option<PathBuf>,
 }
 
 /// `8080:80`: a port of this machine's loopback, and the guest's.
@@ -81,34 +134,34 @@ pub(crate) fn parse_forward(text: &str) -> Result<Forward, String> {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let arch = places::arch(args.arch, args.image.as_deref())?;
-    let image = match (args.what, &args.image) {
-        (What::Target, None) => {
-            let advice = "name the installed disk with --image";
-            return Err(out::advised("`eve run target` needs a disk", advice));
-        }
-        (_, image) => places::live_image(image.as_deref(), arch)?,
-    };
-    let scratch = Scratch::open(args.keep.as_deref())?;
+    let image = image(&args, arch)?;
+    let scratch = Scratch::open(args.keep.as_deref(), args.dry_run)?;
     let dir = scratch.path.as_path();
-    let (accel, why) = probe::accel(&places::cache(), arch).or_advise()?;
-    let firmware = Firmware::find(arch).or_advise()?;
-    let flash = firmware.in_folder(dir).or_advise()?;
-    let swtpm = (args.tpm && !args.dry_run).then(|| Swtpm::start(dir)).transpose().or_advise()?;
-    let tpm = args.tpm.then(|| dir.join("tpm.sock"));
+    let (accel, why) = match args.no_accel {
+        true => (Accel::Tcg, "as asked for".to_owned()),
+        false => probe::accel(&places::cache(), arch).or_advise()?,
+    };
+    let drives = drives(&args, &image, arch, dir)?;
+    let mut nics = nics(args.nics, args.forward);
+    if let Some(nic) = nics.first_mut() {
+        nic.boot = drives.net;
+    }
     let machine = Machine {
         arch,
         accel,
         memory: Bytes::mib(args.memory),
         cpus: args.cpus,
-        flash: Some(flash),
-        disks: vec![disk(args.what, &image, dir, Bytes::mib(args.disk))?],
-        nics: nics(args.nics, args.forward),
+        flash: Some(flash(arch, dir, args.dry_run)?),
+        disks: drives.disks,
+        cd: drives.cd,
+        nics,
         serial: Serial::Terminal { copy: dir.join("serial.log") },
         debug: Some(dir.join("debug.sock")),
         watchdog: true,
-        tpm,
+        tpm: args.tpm.then(|| dir.join("tpm.sock")),
         serial_number: args.serial,
         qmp: dir.join("qmp.sock"),
+        pid_file: args.pid_file,
         incoming: None,
         reboot: true,
     };
@@ -116,6 +169,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         out::line(format!("{} {}", Tool::Qemu(arch), shell_words(&machine.args())));
         return Ok(());
     }
+    let swtpm = args.tpm.then(|| Swtpm::start(dir)).transpose().or_advise()?;
     say!("booting {} with {accel}: {why}", image.display());
     say!("Ctrl-a x ends it");
     let mut guest = start(&machine, &dir.join("qemu.log")).or_advise()?;
@@ -124,17 +178,90 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     ended
 }
 
-/// An installed disk as it is; for an image a layer over it that takes what is written.
-fn disk(what: What, image: &Path, dir: &Path, size: Bytes) -> anyhow::Result<Disk> {
-    if what == What::Target {
-        let format = DiskFormat::of(image);
-        return Ok(Disk { path: image.to_owned(), format });
+/// The image that is booted. It need not be there if nothing is run.
+fn image(args: &Args, arch: Arch) -> anyhow::Result<PathBuf> {
+    let newest = places::newest_images_for(arch);
+    let (there, made_by) = match args.what {
+        What::Live => match places::live_image(args.image.as_deref(), arch) {
+            Err(_) if args.dry_run => (newest.join("live.raw"), ""),
+            found => return found,
+        },
+        What::Installer => (newest.join(args.format.file()), "eve build installer"),
+        What::Target => (target(args, arch), "eve run installer"),
+    };
+    let path = args.image.clone().unwrap_or(there);
+    if !args.dry_run && !path.is_file() {
+        let advice = format!("make it with `{made_by}`, or name another with --image");
+        return Err(out::advised(format!("there is no {}", path.display()), advice));
     }
+    Ok(path)
+}
+
+/// The disk that is installed to.
+fn target(args: &Args, arch: Arch) -> PathBuf {
+    let newest = || places::newest_images_for(arch).join("target.qcow2");
+    args.target.clone().unwrap_or_else(newest)
+}
+
+/// An image to boot stays as it is, under a layer that takes what is written; an installed disk is
+/// written to.
+fn drives(args: &Args, image: &Path, arch: Arch, dir: &Path) -> anyhow::Result<Drives> {
+    let size = Bytes::mib(args.disk);
+    let as_it_is = |path: &Path| Disk { path: path.to_owned(), format: DiskFormat::of(path) };
+    match args.what {
+        What::Target => Ok(Drives { disks: vec![as_it_is(image)], ..Drives::default() }),
+        What::Live => {
+            let disks = vec![layer(image, dir, Some(size), args.dry_run)?];
+            Ok(Drives { disks, ..Drives::default() })
+        }
+        What::Installer => {
+            let target = target(args, arch);
+            if !args.dry_run {
+                host::qemu::blank(&target, size).or_advise()?;
+                say!("the disk to install to: {}, {size}", target.display());
+            }
+            let mut drives = Drives { disks: vec![as_it_is(&target)], ..Drives::default() };
+            match args.format {
+                Medium::Raw => drives.disks.push(layer(image, dir, None, args.dry_run)?),
+                Medium::Iso => drives.cd = Some(image.to_owned()),
+                Medium::Net => drives.net = Some(net(image, arch, dir, args.dry_run)?),
+            }
+            Ok(drives)
+        }
+    }
+}
+
+fn layer(image: &Path, dir: &Path, size: Option<Bytes>, dry: bool) -> anyhow::Result<Disk> {
     let layer = dir.join("disk.qcow2");
-    if !layer.exists() {
-        host::qemu::overlay(image, DiskFormat::of(image), &layer, Some(size)).or_advise()?;
+    if !dry && !layer.exists() {
+        host::qemu::overlay(image, DiskFormat::of(image), &layer, size).or_advise()?;
     }
     Ok(Disk { path: layer, format: DiskFormat::Qcow2 })
+}
+
+/// Lays out what the network hands out; the file that firmware asks for.
+fn net(archive: &Path, arch: Arch, dir: &Path, dry: bool) -> anyhow::Result<PathBuf> {
+    let folder = dir.join("net");
+    if !dry {
+        let failed = || format!("cannot unpack {}", archive.display());
+        std::fs::create_dir_all(&folder).with_context(failed)?;
+        let file = std::fs::File::open(archive).with_context(failed)?;
+        // Members that lead out of the folder are left out by it.
+        tar::Archive::new(file).unpack(&folder).with_context(failed)?;
+    }
+    let ipxe = folder.join("ipxe.efi");
+    let ours = dry || ipxe.is_file();
+    Ok(if ours { ipxe } else { folder.join("EFI/BOOT").join(arch.loader()) })
+}
+
+fn flash(arch: Arch, dir: &Path, dry: bool) -> anyhow::Result<Flash> {
+    match Firmware::find(arch) {
+        Ok(firmware) if dry => Ok(firmware.with_vars(dir.join("vars.fd"), DiskFormat::Raw)),
+        Err(_) if dry => {
+            Ok(Firmware::expected(arch).with_vars(dir.join("vars.fd"), DiskFormat::Raw))
+        }
+        found => found.and_then(|firmware| firmware.in_folder(dir)).or_advise(),
+    }
 }
 
 fn nics(count: u8, forwards: Vec<Forward>) -> Vec<Nic> {
@@ -150,11 +277,14 @@ struct Scratch {
 }
 
 impl Scratch {
-    fn open(keep: Option<&Path>) -> anyhow::Result<Scratch> {
+    fn open(keep: Option<&Path>, dry: bool) -> anyhow::Result<Scratch> {
         let path = match keep {
             Some(dir) => dir.to_owned(),
             None => std::env::temp_dir().join(format!("eve-run-{}", std::process::id())),
         };
+        if dry {
+            return Ok(Scratch { path, remove: false });
+        }
         let made = std::fs::create_dir_all(&path);
         made.with_context(|| format!("cannot create {}", path.display()))?;
         let path = path.canonicalize().context("cannot find the folder just made")?;

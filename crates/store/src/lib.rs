@@ -35,5 +35,5 @@ pub use read::read_bounded;
 pub use refs::{Ref, Resolved};
 pub use save::{Draft, SaveError, remove, save};
 pub use secret::save_with_mode;
-pub use transfer::{Imported, export_tar, import_tar};
+pub use transfer::{Imported, export_image, export_tar, import_tar};
 pub use unpack::{Limits, Unpacked, remove_tree, unpack};

@@ -12,7 +12,7 @@ use crate::{Descriptor, ImageConfig, Index, Layout, MANIFEST_MAX, Manifest, Plat
 use crate::{StoreError, save};
 
 /// What we write, and read first.
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 /// What containerd writes.
 const IMAGE_NAME: &str = "io.containerd.image.name";
 

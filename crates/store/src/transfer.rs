@@ -7,8 +7,11 @@ use std::path::Path;
 use model::{Bytes, Digest};
 
 use crate::image::{read_document, to_json};
+use crate::refs::REF_NAME;
 use crate::tarball::{Header, Kind, Reader, Time, Writer, clean_path};
-use crate::{Descriptor, Index, Layout, MANIFEST_MAX, Manifest, Ref, StoreError, media_type};
+use crate::{
+    Descriptor, Index, Layout, MANIFEST_MAX, Manifest, Platform, Ref, StoreError, media_type,
+};
 
 /// What an import brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,6 +94,47 @@ pub fn export_tar(layout: &Layout, names: &[&str], out: impl Write) -> Result<()
             next.extend(manifest.layers);
         }
     }
+    write(layout, &index, None, &blobs, out)
+}
+
+/// Writes the image of one platform, called `shown`, as an OCI layout in a tar file that old versions
+/// of `docker load` understand, too: `manifest.json` says the same to them.
+pub fn export_image(
+    layout: &Layout,
+    name: &str,
+    platform: &Platform,
+    shown: &str,
+    out: impl Write,
+) -> Result<(), StoreError> {
+    let mut target = layout.resolve(name, platform)?;
+    let manifest = read_document(layout, &target)?;
+    let manifest = Manifest::parse(&manifest, &target.digest.to_string())?;
+    let parts: Vec<Digest> = manifest.layers.iter().map(|layer| layer.digest).collect();
+    let blobs = [target.digest, manifest.config.digest].into_iter().chain(parts.iter().copied());
+    let blobs = blobs.collect();
+    let at = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    let for_docker = serde_json::json!([{
+        "Config": at(&manifest.config.digest),
+        "RepoTags": [shown],
+        "Layers": parts.iter().map(at).collect::<Vec<_>>(),
+    }]);
+    target.annotations = [(REF_NAME.to_owned(), shown.to_owned())].into();
+    let index = Index {
+        schema_version: 2,
+        media_type: Some(media_type::INDEX.to_owned()),
+        manifests: vec![target],
+        annotations: Default::default(),
+    };
+    write(layout, &index, Some(to_json(&for_docker)), &blobs, out)
+}
+
+fn write(
+    layout: &Layout,
+    index: &Index,
+    for_docker: Option<Vec<u8>>,
+    blobs: &BTreeSet<Digest>,
+    out: impl Write,
+) -> Result<(), StoreError> {
     let mut tar = Writer::new(out);
     let fail = |source| StoreError::io("export", layout.root())(source);
     let file = |name: &str, size: u64| Header {
@@ -98,9 +142,12 @@ pub fn export_tar(layout: &Layout, names: &[&str], out: impl Write) -> Result<()
         ..Header::new(name, Kind::File, 0o644, Time::default())
     };
     tar.member(&file("oci-layout", 0), br#"{"imageLayoutVersion":"1.0.0"}"#).map_err(fail)?;
-    tar.member(&file("index.json", 0), &to_json(&index)).map_err(fail)?;
+    tar.member(&file("index.json", 0), &to_json(index)).map_err(fail)?;
+    if let Some(bytes) = for_docker {
+        tar.member(&file("manifest.json", 0), &bytes).map_err(fail)?;
+    }
     for digest in blobs {
-        let (mut blob, size) = layout.open_blob(&digest)?;
+        let (mut blob, size) = layout.open_blob(digest)?;
         let copied = tar
             .header(&file(&format!("blobs/sha256/{}", digest.hex()), size.0))
             .and_then(|()| io::copy(&mut blob, &mut tar));
@@ -112,7 +159,7 @@ pub fn export_tar(layout: &Layout, names: &[&str], out: impl Write) -> Result<()
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Compression, Image, ImageBuilder, Platform};
+    use crate::{Compression, Image, ImageBuilder};
 
     #[test]
     fn what_is_exported_can_be_imported() {
@@ -124,6 +171,15 @@ mod tests {
         one.tag("docker.io/a/b:1", &made).unwrap();
         let mut tar = Vec::new();
         export_tar(&one, &["docker.io/a/b:1"], &mut tar).unwrap();
+
+        let mut single = Vec::new();
+        let platform = Platform::linux("amd64");
+        export_image(&one, "docker.io/a/b:1", &platform, "own/name:2", &mut single).unwrap();
+        let other = Layout::create(dir.path().join("single")).unwrap();
+        let brought = import_tar(&other, single.as_slice(), Path::new("y.tar")).unwrap();
+        assert_eq!(brought, Imported { names: vec!["own/name:2".to_owned()], blobs: 3 });
+        let text = String::from_utf8_lossy(&single);
+        assert!(text.contains("\"RepoTags\":[\"own/name:2\"]"), "docker finds the name");
 
         let two = Layout::create(dir.path().join("2")).unwrap();
         let brought = import_tar(&two, tar.as_slice(), Path::new("x.tar")).unwrap();

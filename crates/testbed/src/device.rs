@@ -121,6 +121,7 @@ impl Device {
                 lab.firmware().clone().with_vars(scratch.join("vars.qcow2"), DiskFormat::Qcow2),
             ),
             disks: vec![Disk { path: disk, format: DiskFormat::Qcow2 }],
+            cd: None,
             nics: nics.collect(),
             serial: Serial::File(logs.join("serial.log")),
             debug: Some(scratch.join("debug.sock")),
@@ -128,6 +129,7 @@ impl Device {
             tpm: setup.tpm.then(|| scratch.join("tpm.sock")),
             serial_number: "lab-node".into(),
             qmp: scratch.join("qmp.sock"),
+            pid_file: None,
             incoming: None,
             reboot: true,
         };

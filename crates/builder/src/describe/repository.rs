@@ -118,6 +118,11 @@ impl Repository {
         Ok(Repository { root: root.to_owned(), matrix, tags })
     }
 
+    /// Where the clone lies.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// What goes together.
     pub fn matrix(&self) -> &Matrix {
         &self.matrix

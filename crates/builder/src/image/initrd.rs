@@ -48,7 +48,7 @@ impl Diagnose for InitrdError {
         match self {
             InitrdError::Rootfs(cause) => cause.diagnose(),
             InitrdError::Kernels(_) => {
-                Diagnosis::of(Who::Operator, "have one kernel package in images/rootfs.yml")
+                Diagnosis::of(Who::Operator, "have one kernel package in images/rootfs.yml.in")
             }
             InitrdError::Unknown(_) | InitrdError::Circle(_) => {
                 Diagnosis::of(Who::Operator, "correct the kernel package's lists of modules")

@@ -61,7 +61,7 @@ pub use machine::arch_of;
 pub use pipeline::{config, installer, live, rootfs, slot, usb_config};
 pub use rootfs::RootfsError;
 pub use slot::{BuildSlotError, SlotFacts};
-pub use slots::{SlotState, SlotsError, SlotMark, set_slots, slots};
+pub use slots::{SlotMark, SlotState, SlotsError, set_slots, slots};
 pub use squashfs::SquashfsError;
 pub use version::{Flavor, State, StateError, ask, full_version, version};
 

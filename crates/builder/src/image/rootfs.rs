@@ -70,7 +70,7 @@ impl Diagnose for RootfsError {
                 "look at the package that brings this path"
             }
             RootfsError::Missing { .. } => {
-                "add the package that brings this file to images/rootfs.yml"
+                "add the package that brings this file to images/rootfs.yml.in"
             }
         };
         Diagnosis::of(Who::Operator, advice)

@@ -65,6 +65,7 @@ pub(super) fn machine(
         cpus,
         flash: Some(flash),
         disks: vec![Disk { path: folder.disk(), format: DiskFormat::Raw }],
+        cd: None,
         nics: vec![Nic::new(0, vec![page(state)])],
         serial: Serial::File(folder.serial_log()),
         debug: Some(dir.join("debug.sock")),
@@ -72,6 +73,7 @@ pub(super) fn machine(
         tpm: state.tpm.as_ref().map(|_| dir.join("tpm.sock")),
         serial_number: state.serial.clone(),
         qmp: folder.qmp(),
+        pid_file: None,
         incoming: None,
         reboot: true,
     })

@@ -29,6 +29,13 @@ pub fn overlay(
     Ok(())
 }
 
+/// Makes `at`, an empty qcow2 image of a disk. What was there is gone.
+pub fn blank(at: &Path, size: Bytes) -> Result<(), QemuError> {
+    let (at, size) = (at.to_string_lossy(), size.0.to_string());
+    run(Tool::QemuImg, &["create", "-q", "-f", "qcow2", &at, &size])?;
+    Ok(())
+}
+
 /// Copies a file, holes and all: a disk of 4 GiB that holds 100 MiB costs 100 MiB. `at` must not
 /// exist yet.
 pub fn copy_sparse(from: &Path, at: &Path) -> Result<(), QemuError> {

@@ -60,6 +60,13 @@ impl Firmware {
         }
     }
 
+    /// Where it would be if it were installed: the first place that is looked into.
+    pub fn expected(arch: Arch) -> Firmware {
+        let ours = PLACES.iter().find(|(a, ..)| *a == arch);
+        let (code, vars) = ours.map_or(("", None), |(_, code, vars)| (*code, *vars));
+        Firmware { code: code.into(), vars: vars.map(PathBuf::from) }
+    }
+
     /// It as a part of a machine whose own variables are in a folder, as `vars.fd`: copied there the
     /// first time.
     pub fn in_folder(self, dir: &Path) -> Result<Flash, QemuError> {

@@ -226,6 +226,7 @@ mod tests {
             cpus: None,
             flash: None,
             disks: vec![Disk { path: dir.join("disk.qcow2"), format: DiskFormat::Qcow2 }],
+            cd: None,
             nics: vec![],
             serial: Serial::File(dir.join(log)),
             debug: None,
@@ -233,6 +234,7 @@ mod tests {
             tpm: Some(dir.join("tpm.sock")),
             serial_number: "test".into(),
             qmp: dir.join("qmp.sock"),
+            pid_file: None,
             incoming: None,
             reboot: false,
         }

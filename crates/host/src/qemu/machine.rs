@@ -22,6 +22,8 @@ pub struct Machine {
     pub flash: Option<Flash>,
     /// The first one is booted.
     pub disks: Vec<Disk>,
+    /// An image of a CD in its drive. It is booted if no disk can be.
+    pub cd: Option<PathBuf>,
     /// `eth0`, `eth1`, …
     pub nics: Vec<Nic>,
     /// The first serial port.
@@ -36,6 +38,8 @@ pub struct Machine {
     pub serial_number: String,
     /// The Unix socket of the monitor (QMP).
     pub qmp: PathBuf,
+    /// A file for QEMU's process id.
+    pub pid_file: Option<PathBuf>,
     /// A memory snapshot to start from; see [`super::Qmp::save_memory`].
     pub incoming: Option<PathBuf>,
     /// Whether the guest may reboot. If not, QEMU ends where the guest would.
@@ -138,6 +142,9 @@ pub struct Nic {
     pub forwards: Vec<Forward>,
     /// The cable.
     pub plugged: bool,
+    /// A file that the network hands out by TFTP, with the rest of its folder, for firmware to boot.
+    /// It is booted if nothing else can be.
+    pub boot: Option<PathBuf>,
 }
 
 impl Nic {
@@ -148,6 +155,7 @@ impl Nic {
             mac: [0x52, 0x54, 0x00, 0x12, 0x34, 0x56_u8.wrapping_add(index)],
             forwards,
             plugged: true,
+            boot: None,
         }
     }
 }
@@ -229,8 +237,19 @@ impl Machine {
         for (i, disk) in self.disks.iter().enumerate() {
             disk.write(i, &mut args);
         }
+        let mut last = self.disks.len();
+        if let Some(cd) = &self.cd {
+            let cd = file(cd);
+            args.pair(
+                "-drive",
+                format!("if=none,id=cd,media=cdrom,format=raw,readonly=on,file={cd}"),
+            );
+            args.pair("-device", "virtio-scsi-pci,id=scsi");
+            args.pair("-device", format!("scsi-cd,bus=scsi.0,drive=cd,bootindex={last}"));
+            last += 1;
+        }
         for (i, nic) in self.nics.iter().enumerate() {
-            nic.write(i, &mut args);
+            nic.write(i, last, &mut args);
         }
         self.serial.write(&mut args);
         args.pair("-device", "virtio-rng-pci");
@@ -251,6 +270,9 @@ impl Machine {
         let qmp = file(&self.qmp);
         args.pair("-chardev", format!("socket,id=qmp,path={qmp},server=on,wait=off"));
         args.pair("-mon", "chardev=qmp,mode=control");
+        if let Some(path) = &self.pid_file {
+            args.pair("-pidfile", path.to_string_lossy());
+        }
         if let Some(memory) = &self.incoming {
             // `file:` would be shorter, but QEMU knows it only since 8.2.
             args.pair("-incoming", format!("exec:cat {}", shell_word(memory)));
@@ -283,15 +305,22 @@ impl Disk {
 }
 
 impl Nic {
-    fn write(&self, i: usize, args: &mut Args) {
+    fn write(&self, i: usize, boot_index: usize, args: &mut Args) {
         let net = i + 2;
         let mut netdev = format!("user,id=net{i},net=10.0.{net}.0/24,dhcpstart=10.0.{net}.15");
         for Forward { at, guest_port } in &self.forwards {
             netdev.push_str(&format!(",hostfwd=tcp:{}-:{guest_port}", host_address(at)));
         }
-        args.pair("-netdev", netdev);
         let mac = self.mac.map(|b| format!("{b:02x}")).join(":");
-        args.pair("-device", format!("virtio-net-pci,id=nic{i},netdev=net{i},mac={mac},romfile="));
+        let mut card = format!("virtio-net-pci,id=nic{i},netdev=net{i},mac={mac},romfile=");
+        if let Some((path, name)) = self.boot.as_ref().and_then(|p| Some((p, p.file_name()?))) {
+            let folder = file(path.parent().unwrap_or(Path::new(".")));
+            netdev
+                .push_str(&format!(",tftp={folder},bootfile={}", quoted(&name.to_string_lossy())));
+            card.push_str(&format!(",bootindex={}", boot_index + i));
+        }
+        args.pair("-netdev", netdev);
+        args.pair("-device", card);
     }
 }
 
@@ -359,6 +388,7 @@ mod tests {
             cpus: Some(2),
             flash: None,
             disks: vec![],
+            cd: None,
             nics: vec![],
             serial: Serial::File("/s/serial.log".into()),
             debug: None,
@@ -366,6 +396,7 @@ mod tests {
             tpm: None,
             serial_number: "node-1".into(),
             qmp: "/s/qmp".into(),
+            pid_file: None,
             incoming: None,
             reboot: true,
         }
@@ -453,6 +484,33 @@ mod tests {
                 "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:12:34:56,romfile=",
                 "-netdev user,id=net1,net=10.0.3.0/24,dhcpstart=10.0.3.15",
                 "-device virtio-net-pci,id=nic1,netdev=net1,mac=52:54:00:12:34:57,romfile=",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_installs_is_booted_once_the_disk_cannot_be() {
+        let disk = Disk { path: "/s/target".into(), format: DiskFormat::Qcow2 };
+        let nic = Nic { boot: Some("/n,et/ipxe.efi".into()), ..Nic::new(0, vec![]) };
+        check(
+            &Machine {
+                disks: vec![disk],
+                cd: Some("/i/installer.iso".into()),
+                nics: vec![nic],
+                pid_file: Some("/s/pid".into()),
+                ..bare()
+            },
+            &[
+                "-drive if=none,id=disk0,format=qcow2,discard=unmap,file=/s/target",
+                "-device virtio-blk-pci,drive=disk0,bootindex=0",
+                "-drive if=none,id=cd,media=cdrom,format=raw,readonly=on,file=/i/installer.iso",
+                "-device virtio-scsi-pci,id=scsi",
+                "-device scsi-cd,bus=scsi.0,drive=cd,bootindex=1",
+                "-netdev user,id=net0,net=10.0.2.0/24,dhcpstart=10.0.2.15,tftp=/n,,et,\
+                 bootfile=ipxe.efi",
+                "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:12:34:56,romfile=,\
+                 bootindex=2",
+                "-pidfile /s/pid",
             ],
         );
     }

@@ -16,7 +16,7 @@ mod qmp;
 mod serial;
 mod swtpm;
 
-pub use disk::{copy_sparse, grow, overlay};
+pub use disk::{blank, copy_sparse, grow, overlay};
 pub use error::QemuError;
 pub use firmware::Firmware;
 pub use forward::{Forward, Page};
