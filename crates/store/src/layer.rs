@@ -77,8 +77,9 @@ impl LayerReader {
         Bytes(self.read)
     }
 
-    /// Reads what is left, and compares the stored bytes with the layer's digest.
-    pub fn finish(mut self) -> Result<(), StoreError> {
+    /// Reads what is left, and compares the stored bytes with the layer's digest. The size of the
+    /// plain archive.
+    pub fn finish(mut self) -> Result<Bytes, StoreError> {
         // A damaged layer may decompress to the end of its archive and fail only here, or before.
         let rest = io::copy(&mut self, &mut io::sink());
         let copied = self.copy.take().map_or(Ok(()), |mut copy| copy.flush());
@@ -86,7 +87,8 @@ impl LayerReader {
         if got != self.layer.digest {
             return Err(self.layout.corrupt(&self.layer.digest, got));
         }
-        rest.and(copied).map_err(|source| self.member("its end", source))
+        rest.and(copied).map_err(|source| self.member("its end", source))?;
+        Ok(Bytes(self.read))
     }
 
     /// Why reading failed: a wrong digest is the cause of all that follows from it.
@@ -155,10 +157,7 @@ pub(crate) fn each_member_at<E: From<StoreError>>(
             }
         }
     }
-    let layer = archive.into_inner();
-    let read = layer.read_so_far();
-    layer.finish()?;
-    Ok(read)
+    Ok(archive.into_inner().finish()?)
 }
 
 /// A member's bytes; remembers when they could not be read, whatever the visitor makes of that.

@@ -32,14 +32,6 @@ pub enum ComposeError {
         /// What is wrong.
         why: String,
     },
-    /// Two things of one name.
-    #[error("two {what} are named {name:?}")]
-    Twice {
-        /// Of what there are two.
-        what: &'static str,
-        /// Their name.
-        name: String,
-    },
     /// An image that nobody has brought.
     #[error(
         "{location}: image {image} is not in {}: build it with `eve pkg build`, or bring it with \
@@ -103,7 +95,7 @@ impl ComposeError {
 impl Diagnose for ComposeError {
     fn diagnose(&self) -> Diagnosis {
         match self {
-            Self::At { .. } | Self::File { .. } | Self::Twice { .. } | Self::Nonsense { .. } => {
+            Self::At { .. } | Self::File { .. } | Self::Nonsense { .. } => {
                 Diagnosis::of(Who::Operator, "correct the description")
             }
             Self::NoImage { .. } => Diagnosis::of(Who::Operator, "build or import the image"),

@@ -4,7 +4,7 @@
 //! take both: `yes`, `no`, `on`, `off` are booleans where one belongs, and a `mode` may stand without
 //! quotes and keeps its digits.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use super::ComposeError;
 use super::description::{
@@ -15,7 +15,7 @@ use super::oci::{
     BlockIo, Cpu, DeviceRule, IdMapping, InterfacePriority, Memory, Mount, NetworkRule, Pids,
     Resources,
 };
-use super::yaml::{self, Key, Meaning, Node, Value};
+use super::yaml::{self, Key, Meaning, Node, Place, Value};
 
 /// Finds the tag of the package that `@pkg:<path>` names. The error says why it cannot.
 pub type PackageTag<'a> = dyn Fn(&str) -> std::result::Result<String, String> + 'a;
@@ -27,16 +27,50 @@ impl Description {
     /// the last one said counts.
     pub fn parse(files: &[(&str, &str)], package: &PackageTag<'_>) -> Result<Description> {
         let mut whole = Description::default();
+        let mut names = Names::default();
         for (file, text) in files {
             let mut root = yaml::parse(file, text)?;
             let mut warnings = Vec::new();
             fill_packages(file, &mut root, package, &mut warnings)?;
             let reader = Reader { file, warnings };
             append(&mut whole, reader.description(&root)?);
+            names.take(file, &root)?;
         }
-        check(&whole)?;
         Ok(whole)
     }
+}
+
+/// Where the names stand that must differ from each other, in all files: of services and volumes.
+#[derive(Default)]
+struct Names(HashMap<(&'static str, String), (String, Place)>);
+
+impl Names {
+    fn take(&mut self, file: &str, root: &Node) -> Result<()> {
+        for what in ["services", "volumes"] {
+            for name in names(root, what) {
+                let Value::Scalar { text, .. } = &name.value else { continue };
+                let here = (file.to_owned(), name.at);
+                let Some((other, at)) = self.0.insert((what, text.clone()), here) else { continue };
+                let other = format!("{other}:{}:{}", at.line, at.column);
+                let why = format!("two {what} are named {text:?}, the other one at {other}");
+                return Err(ComposeError::at(file, name.at, &why));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names in a list of mappings.
+fn names<'n>(root: &'n Node, list: &str) -> impl Iterator<Item = &'n Node> {
+    fn get<'n>(node: &'n Node, key: &str) -> Option<&'n Node> {
+        let Value::Map(entries) = &node.value else { return None };
+        entries.iter().find(|(k, _)| k.text == key).map(|(_, node)| node)
+    }
+    let items = match get(root, list).map(|node| &node.value) {
+        Some(Value::List(items)) => items.as_slice(),
+        _ => &[],
+    };
+    items.iter().filter_map(|item| get(item, "name"))
 }
 
 /// Reads the label `org.mobyproject.config` of `image`.
@@ -68,18 +102,6 @@ fn append(whole: &mut Description, mut more: Description) {
     whole.files.append(&mut more.files);
     whole.volumes.append(&mut more.volumes);
     whole.warnings.append(&mut more.warnings);
-}
-
-fn check(d: &Description) -> Result<()> {
-    let twice = |what, names: Vec<&str>| {
-        let mut seen = HashSet::new();
-        match names.into_iter().find(|name| !seen.insert(*name)) {
-            Some(name) => Err(ComposeError::Twice { what, name: name.to_owned() }),
-            None => Ok(()),
-        }
-    };
-    twice("services", d.services.iter().map(|s| s.name.as_str()).collect())?;
-    twice("volumes", d.volumes.iter().map(|v| v.name.as_str()).collect())
 }
 
 /// Replaces every scalar `@pkg:<path>` by what the caller makes of the path. The reference makes
@@ -669,8 +691,12 @@ mod tests {
         refused("init: ['@pkg:pkg/b']", "x.yml:1:8: @pkg:pkg/b: no such package");
         refused(
             "services: [{name: a, image: b}, {name: a, image: c}]",
-            "two services are named \"a\"",
+            "x.yml:1:40: two services are named \"a\", the other one at x.yml:1:19",
         );
+        let files = [("1", "volumes: [{name: v}]"), ("2", "\nvolumes:\n- name: v\n")];
+        let error = Description::parse(&files, &|_| Err(String::new())).unwrap_err();
+        let want = "2:3:9: two volumes are named \"v\", the other one at 1:1:17";
+        assert_eq!(error.to_string(), want);
     }
 
     #[test]

@@ -61,9 +61,6 @@ const KEYRING: &str = "pkg/debian-archive.gpg";
 /// Times in images are no later than 2026-01-01T00:00:00Z, unless `SOURCE_DATE_EPOCH` says so.
 const EPOCH: u64 = 1_767_225_600;
 
-/// Layers are packed at this level of zstd: what the images become is packed again, harder.
-const LEVEL: i32 = 3;
-
 /// Hears how far a build is. Every method does nothing unless it is given.
 pub trait Progress {
     /// A new step begins: `compiling eved for the node`.
@@ -451,7 +448,8 @@ impl<'a> Build<'a> {
         }
         let epoch = self.options.epoch;
         let write = |out: &mut dyn Write| -> io::Result<()> { out.write_all(&tree.to_tar(epoch)?) };
-        let layer = image.layer(Compression::Zstd(LEVEL), write).map_err(kept)?;
+        // Plain, so that whoever composes reads single files of it where they lie.
+        let layer = image.layer(Compression::None, write).map_err(kept)?;
         let manifest = image.finish().map_err(kept)?;
         self.layout.tag(&package.image, &manifest).map_err(kept)?;
         // Compositions look names up in their full form.
