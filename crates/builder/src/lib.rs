@@ -7,6 +7,7 @@ pub mod describe;
 pub mod explain;
 pub mod image;
 pub mod inspect;
+pub mod mkfs;
 pub mod pkg;
 pub mod sbom;
 pub mod sizes;

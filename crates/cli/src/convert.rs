@@ -81,7 +81,7 @@ fn format(text: &str) -> Result<Format, WrongUse> {
 }
 
 /// A number with a unit: `32G`, `8192M`, `1048576`.
-fn size(text: &str) -> Result<Bytes, WrongUse> {
+pub(crate) fn size(text: &str) -> Result<Bytes, WrongUse> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
         "" | "B" => Some(0),

@@ -13,6 +13,7 @@ mod explain;
 mod fleet;
 mod image;
 mod install;
+mod mkfs;
 mod pkg;
 mod places;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Describe(describe::Args),
     Matrix(describe::MatrixArgs),
     Version(describe::VersionArgs),
+    /// Make a file system of a tar: squashfs, ext4, FAT
+    Mkfs(mkfs::Args),
     /// Build and inspect packages, and their lock file
     Pkg(pkg::Args),
     /// Show or set which slot of a disk image boots
@@ -87,6 +90,7 @@ fn main() -> std::process::ExitCode {
         Command::Describe(args) => describe::run(args),
         Command::Matrix(args) => describe::matrix(args),
         Command::Version(args) => describe::version(args),
+        Command::Mkfs(args) => mkfs::run(args),
         Command::Pkg(args) => pkg::run(args),
         Command::Sbom(args) => sbom::run(args),
         Command::Explain(args) => explain::run(args),

@@ -17,6 +17,8 @@ pub enum Tool {
     Mke2fs,
     /// Checks ext4 file systems (e2fsprogs).
     E2fsck,
+    /// Changes ext4 file systems without mounting them (e2fsprogs).
+    Debugfs,
     /// Virtual machines of an architecture.
     Qemu(Arch),
     /// Disk images (qemu-utils).
@@ -47,6 +49,7 @@ impl Tool {
             Tool::Crun => "crun",
             Tool::Mke2fs => "mke2fs",
             Tool::E2fsck => "e2fsck",
+            Tool::Debugfs => "debugfs",
             Tool::Qemu(Arch::Amd64) => "qemu-system-x86_64",
             Tool::Qemu(Arch::Arm64) => "qemu-system-aarch64",
             Tool::Qemu(Arch::Riscv64) => "qemu-system-riscv64",
@@ -69,7 +72,7 @@ impl Tool {
         match self {
             Tool::Nft => "nftables",
             Tool::Crun => "crun",
-            Tool::Mke2fs | Tool::E2fsck => "e2fsprogs",
+            Tool::Mke2fs | Tool::E2fsck | Tool::Debugfs => "e2fsprogs",
             Tool::Qemu(Arch::Amd64) => "qemu-system-x86",
             Tool::Qemu(Arch::Arm64) => "qemu-system-arm",
             Tool::Qemu(Arch::Riscv64) => "qemu-system-misc",

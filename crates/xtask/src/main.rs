@@ -3,6 +3,7 @@
 //! It depends on little, so that `setup` is there before anything can be built. It decides nothing
 //! about the product.
 
+mod bench;
 mod ci;
 mod layers;
 mod licences;
@@ -61,6 +62,8 @@ enum Task {
 enum Bench {
     /// Memory of the node's services and the times of a boot, in QEMU
     Node,
+    /// Squashfs images side by side with mksquashfs, and one changed file
+    Image,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +75,7 @@ fn main() -> ExitCode {
         Task::LabImage { arch } => ci::lab_image(arch),
         Task::Machines { arch } => ci::machines(&arch),
         Task::Bench { what: Bench::Node } => ci::bench_node(),
+        Task::Bench { what: Bench::Image } => bench::image::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

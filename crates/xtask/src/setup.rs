@@ -33,6 +33,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("crun", "containers in tests of the app service"),
     ("attr", "reads extended attributes"),
     ("squashfs-tools", "checks squashfs"),
+    ("time", "measures programs"),
     ("cryptsetup-bin", "checks dm-verity"),
     ("nftables", "packet filters in network namespaces"),
     ("iproute2", "network namespaces"),

@@ -272,7 +272,7 @@ pub(super) fn whole<E: From<DiskError>>(
 
 /// A piece of a name that no other build has, in this process or another: two may write the same
 /// file at the same time.
-pub(super) fn own_name() -> String {
+pub(crate) fn own_name() -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }

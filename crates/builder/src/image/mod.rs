@@ -11,6 +11,13 @@
 //! inputs give the same bytes, with the cache or without. Packages and composition are made
 //! elsewhere; this module asks for them.
 
+/// What the makers of single file systems share with images.
+pub(crate) mod mkfs {
+    pub(crate) use super::disk::own_name;
+    pub(crate) use super::rootfs::{Archive, Offset, RootfsError};
+    pub(crate) use super::squashfs::{Recipe, SquashfsError, write_keeping as write_squashfs};
+}
+
 mod bios;
 mod blocks;
 mod boards;

@@ -10,12 +10,10 @@ use std::time::Instant;
 
 use formats::fat::{self, Files};
 use formats::layout::{Purpose, Role, Want};
-use formats::squashfs::Blocks;
 use model::installer::About;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
-use super::blocks::KeptBlocks;
 use super::cache::{Done, Steps};
 use super::disk::{self, Disk, DiskError};
 use super::installer::Bits;
@@ -328,14 +326,9 @@ impl<'a> Run<'a> {
         let in_uki = |path: &[u8]| std::str::from_utf8(path).is_ok_and(slot::is_in_uki);
         let mut tree = rootfs.tree().clone().without(in_uki);
         tree.no_later_than(i64::try_from(recipe.time).unwrap_or(i64::MAX));
-        let name = format!("{}-{}-{:?}", self.request.arch, system.role().name(), recipe.method);
-        // Without kept blocks the same image comes about, only later.
-        let mut kept = KeptBlocks::open(&self.request.cache, &name).ok();
-        let blocks = kept.as_mut().map(|kept| kept as &mut dyn Blocks);
-        squashfs::write(&tree, rootfs.archive(), recipe, blocks, path)?;
-        if let Some(Err(error)) = kept.map(KeptBlocks::keep) {
-            tracing::warn!("packed blocks are not kept: {error}");
-        }
+        let name = format!("{}-{}", self.request.arch, system.role().name());
+        let keep = Some(self.request.cache.as_path());
+        squashfs::write_keeping(&tree, rootfs.archive(), recipe, keep, &name, path)?;
         Ok(())
     }
 

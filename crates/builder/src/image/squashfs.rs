@@ -9,9 +9,11 @@ use formats::squashfs::{Blocks, Facts, Method, Options, WriteError};
 use formats::tree::{Contents, Tree};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
+use super::blocks::KeptBlocks;
+
 /// How an image is to be written: what shows in its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Recipe {
+pub(crate) struct Recipe {
     /// Compression.
     pub method: Method,
     /// Size of data blocks: a power of two from 4 KiB to 1 MiB.
@@ -60,7 +62,7 @@ impl Recipe {
 }
 
 /// Writes the image to `path` with all processors.
-pub(super) fn write<C: Sync>(
+fn write<C: Sync>(
     tree: &Tree<C>,
     contents: &dyn Contents<C>,
     recipe: &Recipe,
@@ -82,6 +84,27 @@ pub(super) fn write<C: Sync>(
         Ok(facts)
     });
     written.map_err(|source| SquashfsError::Write { path: path.to_owned(), source })
+}
+
+/// Writes the image to `path`; packed blocks are kept in the cache at `keep`, those of images of one
+/// name together.
+pub(crate) fn write_keeping<C: Sync>(
+    tree: &Tree<C>,
+    contents: &dyn Contents<C>,
+    recipe: &Recipe,
+    keep: Option<&Path>,
+    name: &str,
+    path: &Path,
+) -> Result<Facts, SquashfsError> {
+    let name = format!("{name}-{:?}-{}", recipe.method, recipe.block.0);
+    // Without kept blocks the same image comes about, only later.
+    let mut kept = keep.and_then(|cache| KeptBlocks::open(cache, &name).ok());
+    let blocks = kept.as_mut().map(|kept| kept as &mut dyn Blocks);
+    let facts = write(tree, contents, recipe, blocks, path)?;
+    if let Some(Err(error)) = kept.map(KeptBlocks::keep) {
+        tracing::warn!("packed blocks are not kept: {error}");
+    }
+    Ok(facts)
 }
 
 /// Reads the first bytes of an image.

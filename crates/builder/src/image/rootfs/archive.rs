@@ -115,7 +115,7 @@ impl Archive {
         Ok(Some(Node { meta, kind }))
     }
 
-    pub(super) fn cannot_read(&self, source: io::Error) -> RootfsError {
+    pub(crate) fn cannot_read(&self, source: io::Error) -> RootfsError {
         RootfsError::Read { path: self.name.clone().into(), source }
     }
 

@@ -1,0 +1,244 @@
+//! File systems of a tar, one by one: squashfs, ext4, FAT. Unprivileged; the same tar and options
+//! give the same bytes.
+//!
+//! squashfs and FAT are written by us; ext4 comes from `mke2fs` and `debugfs` (e2fsprogs).
+
+mod ext4;
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use formats::fat;
+use formats::squashfs::Method;
+use formats::tree::{Contents, Kind, Tree, show};
+use host::process::ToolError;
+use model::{Bytes, Diagnose, Diagnosis, Who};
+use sha2::{Digest as _, Sha256};
+
+use crate::image::mkfs::{
+    Archive, Offset, Recipe, RootfsError, SquashfsError, own_name, write_squashfs,
+};
+
+/// What is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileSystem {
+    /// squashfs.
+    Squashfs {
+        /// How blocks are packed.
+        method: Method,
+        /// Size of data blocks: a power of two from 4 KiB to 1 MiB.
+        block: Bytes,
+        /// Where packed blocks are kept from one image to the next. `None`: nowhere.
+        keep: Option<PathBuf>,
+    },
+    /// ext4 with blocks of 4 KiB.
+    Ext4 {
+        /// `None`: what is in it, a tenth more, and 64 MiB.
+        size: Option<Bytes>,
+        /// At most 16 bytes.
+        label: String,
+    },
+    /// FAT. Rights and owners are lost, links are refused.
+    Fat {
+        /// `None`: what is in it, a tenth more, and 1 MiB.
+        size: Option<Bytes>,
+        /// At most 11 characters.
+        label: String,
+    },
+}
+
+/// What was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Facts {
+    /// Length of the image.
+    pub size: Bytes,
+    /// Files, folders and so on in it.
+    pub entries: usize,
+}
+
+/// Why there is no file system.
+#[derive(Debug, thiserror::Error)]
+pub enum MkfsError {
+    /// The tar makes no tree.
+    #[error("cannot use the tar")]
+    Tar(#[from] RootfsError),
+    /// No squashfs.
+    #[error("cannot make the squashfs")]
+    Squashfs(#[from] SquashfsError),
+    /// No FAT.
+    #[error("cannot make the FAT volume")]
+    Fat(#[from] fat::WriteError),
+    /// e2fsprogs are missing or not content.
+    #[error("cannot make the ext4")]
+    Tool(#[from] ToolError),
+    /// Something that this file system does not have.
+    #[error("{file_system} cannot hold {path:?}: it {what}")]
+    Node {
+        /// The file system.
+        file_system: &'static str,
+        /// The path.
+        path: String,
+        /// What is wrong with it, as a verb.
+        what: &'static str,
+    },
+    /// A program was content and yet complained.
+    #[error("debugfs says: {0}")]
+    Complaint(String),
+    /// Reading or writing failed.
+    #[error("cannot {doing} {path}")]
+    File {
+        /// What was being done.
+        doing: &'static str,
+        /// With which file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Diagnose for MkfsError {
+    fn diagnose(&self) -> Diagnosis {
+        let advice = match self {
+            MkfsError::Tar(cause) => return cause.diagnose(),
+            MkfsError::Squashfs(cause) => return cause.diagnose(),
+            MkfsError::Tool(ToolError::Spawn { .. }) => "apt install e2fsprogs",
+            MkfsError::Tool(_) | MkfsError::Complaint(_) | MkfsError::Fat(_) => {
+                "choose a larger --size, or look at what is said"
+            }
+            MkfsError::Node { .. } => "leave it out, or choose squashfs",
+            MkfsError::File { .. } => "check that the path is right and may be used",
+        };
+        Diagnosis::of(Who::Operator, advice)
+    }
+}
+
+impl MkfsError {
+    fn file(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> MkfsError {
+        move |source| MkfsError::File { doing, path: path.to_owned(), source }
+    }
+}
+
+/// Makes a file system of a tar at `path`, where it appears only when it is whole. `name` is what
+/// messages call the tar; it can be read at any place. `time`, in seconds since 1970, is that of
+/// the file system itself: `None` is the latest time in the tar.
+pub fn make(
+    tar: File,
+    name: &str,
+    file_system: &FileSystem,
+    time: Option<u64>,
+    path: &Path,
+) -> Result<Facts, MkfsError> {
+    let archive = Archive::new(tar, name.to_owned());
+    let tree = archive.tree()?;
+    let time = time.unwrap_or_else(|| u64::try_from(tree.latest()).unwrap_or(0));
+    let draft = Draft::of(path);
+    match file_system {
+        FileSystem::Squashfs { method, block, keep } => {
+            let recipe = Recipe { method: *method, block: *block, time };
+            write_squashfs(&tree, &archive, &recipe, keep.as_deref(), "mkfs", &draft.new)?;
+        }
+        FileSystem::Ext4 { size, label } => {
+            let volume = ext4::Volume { size: *size, label, time };
+            ext4::write(&tree, &archive, &volume, &draft.new)?;
+        }
+        FileSystem::Fat { size, label } => fat(&tree, &archive, (*size, label, time), &draft.new)?,
+    }
+    let size = fs::metadata(&draft.new).map_err(MkfsError::file("read", path))?.len();
+    draft.commit()?;
+    Ok(Facts { size: Bytes(size), entries: tree.entries() })
+}
+
+/// Copies what cannot be read at any place, a pipe, to a file without a name in `folder`.
+pub fn spool(mut input: impl Read, folder: &Path) -> Result<File, MkfsError> {
+    let path = folder.join(format!(".{}.tar", own_name()));
+    let create = MkfsError::file("create", &path);
+    let options = File::options().read(true).write(true).create_new(true).open(&path);
+    let mut file = options.map_err(&create)?;
+    // From here on nobody finds it, and it goes away with us.
+    fs::remove_file(&path).map_err(&create)?;
+    io::copy(&mut input, &mut file).map_err(MkfsError::file("copy the tar to", folder))?;
+    Ok(file)
+}
+
+fn fat(
+    tree: &Tree<Offset>,
+    archive: &Archive,
+    (size, label, time): (Option<Bytes>, &str, u64),
+    path: &Path,
+) -> Result<(), MkfsError> {
+    let mut files = fat::Files::new();
+    let mut hash = Sha256::new();
+    let mut taken = 0;
+    for (path, node) in tree.iter() {
+        let bad = |what| MkfsError::Node { file_system: "FAT", path: show(path).into(), what };
+        let name = std::str::from_utf8(path).map_err(|_| bad("is not UTF-8"))?;
+        match tree.inode(path).map_or(&node.kind, |inode| &inode.kind) {
+            Kind::Folder if tree.below(path).next().is_none() && !path.is_empty() => {
+                files.insert(format!("{name}/"), Vec::new());
+            }
+            Kind::Folder => {}
+            Kind::File(content) => {
+                let mut bytes = Vec::new();
+                let reader = archive.open(&content.at).map_err(|e| archive_error(archive, e))?;
+                let read = reader.take(content.size.0).read_to_end(&mut bytes);
+                read.map_err(|e| archive_error(archive, e))?;
+                hash.update(&bytes);
+                taken += content.size.0.next_multiple_of(4096);
+                files.insert(name.to_owned(), bytes);
+            }
+            _ => return Err(bad("is neither file nor folder")),
+        }
+        hash.update(path);
+    }
+    let ample = Bytes(taken + taken / 10 + Bytes::mib(1).0).round_up(Bytes::mib(1));
+    let size = size.unwrap_or(ample);
+    let digest = hash.finalize();
+    let serial = digest.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+    let volume = fat::Volume { size, label: label.to_owned(), serial, time };
+    let extents = fat::write(&volume, &files)?;
+    let write = MkfsError::file("write", path);
+    let mut file = File::create(path).map_err(&write)?;
+    file.set_len(size.0).map_err(&write)?;
+    for extent in &extents {
+        use std::os::unix::fs::FileExt;
+        file.write_all_at(&extent.bytes, extent.at).map_err(&write)?;
+    }
+    io::Write::flush(&mut file).map_err(&write)
+}
+
+fn archive_error(archive: &Archive, error: io::Error) -> MkfsError {
+    MkfsError::Tar(archive.cannot_read(error))
+}
+
+/// A file beside the one it becomes.
+struct Draft<'p> {
+    new: PathBuf,
+    path: &'p Path,
+}
+
+impl Draft<'_> {
+    fn of(path: &Path) -> Draft<'_> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Draft { new: path.with_file_name(format!(".{name}.{}.new", own_name())), path }
+    }
+
+    fn commit(self) -> Result<(), MkfsError> {
+        let write = MkfsError::file("write", self.path);
+        let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty());
+        File::open(&self.new).and_then(|file| file.sync_all()).map_err(&write)?;
+        fs::rename(&self.new, self.path).map_err(&write)?;
+        let folder = File::open(folder.unwrap_or(Path::new(".")));
+        folder.and_then(|folder| folder.sync_all()).map_err(&write)
+    }
+}
+
+impl Drop for Draft<'_> {
+    fn drop(&mut self) {
+        // After a rename it is gone already.
+        let _ = fs::remove_file(&self.new);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! Image making, side by side with the tools that others use: CPU time, wall time, memory, size.
+//!
+//! Runs take turns (ours, theirs, ours, theirs), so that whatever else the machine does meets both.
+//! Of several runs the one with the least CPU time counts.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use crate::tool::{self, cargo, command};
+
+const ROUNDS: usize = 2;
+/// Where the tree comes from, and the largest file of it: programs, libraries, texts, data.
+const SOURCES: [&str; 6] = [
+    "usr/bin",
+    "usr/sbin",
+    "usr/lib/x86_64-linux-gnu",
+    "usr/lib/python3",
+    "usr/share/perl",
+    "usr/share/zoneinfo",
+];
+const LARGEST: &str = "-5000k";
+/// xz is slow: it gets one file in so many.
+const FEWER: usize = 8;
+
+/// What a program took.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    cpu: f64,
+    wall: f64,
+    /// Most memory at any time, in MiB.
+    memory: f64,
+    /// Length of what it made, in bytes.
+    size: u64,
+}
+
+/// Measures and prints a table.
+pub(crate) fn run() -> anyhow::Result<()> {
+    let eve = program()?;
+    let folder = tool::root().join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let (all, few) = trees(&folder)?;
+    println!("tree: {} MiB; for xz: {} MiB", mib(size(&all)?), mib(size(&few)?));
+    println!("{:28} {:>8} {:>8} {:>8} {:>10}", "", "CPU s", "wall s", "MiB", "bytes");
+    for (name, tar, ours, theirs) in [
+        ("gzip", &all, &["--comp", "gzip"][..], &["-comp", "gzip"][..]),
+        ("zstd", &all, &["--comp", "zstd"], &["-comp", "zstd", "-Xcompression-level", "15"]),
+        ("xz", &few, &["--comp", "xz"], &["-comp", "xz", "-Xbcj", "x86,arm"]),
+    ] {
+        let image = folder.join("image");
+        let mut best: [Option<Cost>; 2] = [None, None];
+        for _ in 0..ROUNDS {
+            let ours = measure(&eve, &mkfs(ours, &image), tar, &image)?;
+            let theirs = measure("mksquashfs", &mksquashfs(theirs, &image), tar, &image)?;
+            for (best, cost) in best.iter_mut().zip([ours, theirs]) {
+                if best.is_none_or(|best| cost.cpu < best.cpu) {
+                    *best = Some(cost);
+                }
+            }
+        }
+        let [Some(ours), Some(theirs)] = best else { bail!("there were no rounds") };
+        show(&format!("squashfs {name}: eve"), ours);
+        show(&format!("squashfs {name}: mksquashfs"), theirs);
+        ratios(ours, theirs);
+    }
+    one_file(&eve, &all, &folder)
+}
+
+/// One changed file, with the blocks of the image before it kept.
+fn one_file(eve: &str, all: &Path, folder: &Path) -> anyhow::Result<()> {
+    let (image, kept, changed) =
+        (folder.join("image"), folder.join("kept"), folder.join("changed.tar"));
+    if kept.exists() {
+        fs::remove_dir_all(&kept)?;
+    }
+    fs::copy(all, &changed)?;
+    let kept_text = kept.display().to_string();
+    let args = mkfs(&["--comp", "zstd", "--keep", &kept_text], &image);
+    let cold = measure(eve, &args, all, &image)?;
+    // What a tar says twice, the last time counts.
+    let file = folder.join("usr/bin/env");
+    fs::create_dir_all(file.parent().unwrap_or(folder))?;
+    fs::copy("/usr/bin/id", &file)?;
+    let (at, folder) = (changed.display().to_string(), folder.display().to_string());
+    succeed("tar", &["-rf", &at, "-C", &folder, "usr/bin/env"])?;
+    let warm = measure(eve, &args, &changed, &image)?;
+    show("squashfs zstd, cold, kept", cold);
+    show("one file changed", warm);
+    println!("  wall {:.3} of cold", warm.wall / cold.wall);
+    let clean = folder.clone() + "/clean";
+    let clean = Path::new(&clean);
+    measure(eve, &mkfs(&["--comp", "zstd"], clean), &changed, clean)?;
+    if fs::read(clean)? == fs::read(&image)? {
+        println!("  the same bytes as without kept blocks");
+        Ok(())
+    } else {
+        bail!("with kept blocks the image has other bytes")
+    }
+}
+
+/// `eve`, compiled for speed; or what `EVE_BENCH_PROGRAM` names.
+fn program() -> anyhow::Result<String> {
+    if let Ok(program) = std::env::var("EVE_BENCH_PROGRAM") {
+        return Ok(program);
+    }
+    tool::run(&cargo(), &["build", "-q", "--release", "-p", "cli"])?;
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    Ok(tool::root().join(target).join("release/eve").display().to_string())
+}
+
+/// Tars of this machine's files: all of them, and one in several.
+fn trees(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
+    let mut args = SOURCES.to_vec();
+    args.extend(["(", "-type", "f", "-size", LARGEST, "-o", "-type", "l", ")", "-print0"]);
+    let found = command("find").current_dir("/").args(&args).output().context("find")?;
+    let mut names: Vec<&[u8]> = found.stdout.split(|b| *b == 0).filter(|n| !n.is_empty()).collect();
+    names.sort_unstable();
+    let few = names.iter().step_by(FEWER).copied().collect::<Vec<_>>();
+    let mut made = Vec::new();
+    for (name, names) in [("all", names), ("few", few)] {
+        let (list, tar) = (folder.join(name), folder.join(format!("{name}.tar")));
+        let mut body = names.join(&0);
+        body.push(0);
+        write(&list, &body)?;
+        let (list, to) = (list.display().to_string(), tar.display().to_string());
+        let args = ["-cf", &to, "-C", "/", "--null", "--no-recursion", "-T", &list];
+        succeed("tar", &args)?;
+        made.push(tar);
+    }
+    let mut made = made.into_iter();
+    made.next().zip(made.next()).context("no tars were made")
+}
+
+fn write(path: &Path, body: &[u8]) -> anyhow::Result<()> {
+    let mut file = fs::File::create(path)?;
+    Ok(std::io::Write::write_all(&mut file, body)?)
+}
+
+fn mkfs(more: &[&str], image: &Path) -> Vec<String> {
+    let image = image.display().to_string();
+    let args = ["mkfs", "squashfs", "--block", "128K", "--time", "1", "-o", &image];
+    args.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
+}
+
+fn mksquashfs(more: &[&str], image: &Path) -> Vec<String> {
+    let image = image.display().to_string();
+    let args = ["-", &image, "-tar", "-b", "128K", "-noappend", "-quiet", "-no-progress"];
+    args.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
+}
+
+/// Runs a program with a tar as its standard input.
+fn measure(program: &str, args: &[String], tar: &Path, image: &Path) -> anyhow::Result<Cost> {
+    if image.exists() {
+        fs::remove_file(image)?;
+    }
+    let said = image.with_extension("time");
+    let status = command("time")
+        .args(["-q", "-f", "%U %S %e %M", "-o"])
+        .arg(&said)
+        .arg(program)
+        .args(args)
+        .stdin(fs::File::open(tar)?)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status()
+        .context("cannot start `time` (Debian package time)")?;
+    if !status.success() {
+        bail!("`{program} {}` ended with {status}", args.join(" "));
+    }
+    let text = fs::read_to_string(&said)?;
+    let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
+    let [user, system, wall, kib] = numbers[..] else { bail!("`time` said {text:?}") };
+    Ok(Cost { cpu: user + system, wall, memory: kib / 1024.0, size: size(image)? })
+}
+
+fn succeed(program: &str, args: &[&str]) -> anyhow::Result<()> {
+    let out = command(program).args(args).output().with_context(|| program.to_owned())?;
+    if out.status.success() {
+        return Ok(());
+    }
+    bail!("{program}: {}", String::from_utf8_lossy(&out.stderr))
+}
+
+fn show(name: &str, cost: Cost) {
+    let Cost { cpu, wall, memory, size } = cost;
+    println!("{name:28} {cpu:8.2} {wall:8.2} {memory:8.1} {size:>10}");
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes of images are far below 2^52")]
+fn ratios(ours: Cost, theirs: Cost) {
+    let (cpu, wall) = (ours.cpu / theirs.cpu, ours.wall / theirs.wall);
+    println!("  CPU {cpu:.2}, wall {wall:.2}, size {:.4}", ours.size as f64 / theirs.size as f64);
+}
+
+fn size(path: &Path) -> anyhow::Result<u64> {
+    Ok(fs::metadata(path)?.len())
+}
+
+fn mib(bytes: u64) -> u64 {
+    bytes >> 20
+}

@@ -1,0 +1,3 @@
+//! Measuring: `cargo xtask bench <what>`.
+
+pub(crate) mod image;
