@@ -23,9 +23,6 @@ const ISO: &str = "installer.iso";
 const FOLDER: &str = "EFI/BOOT";
 const CHUNK: usize = 1 << 20;
 
-/// What Debian calls iPXE for UEFI.
-pub(super) const IPXE: &str = "/ipxe.efi";
-
 /// What a server hands out. Members stand in this order in the archive.
 #[derive(Debug)]
 pub struct NetBoot<'a> {
@@ -33,7 +30,7 @@ pub struct NetBoot<'a> {
     pub arch: Arch,
     /// The installer.
     pub iso: &'a Path,
-    /// iPXE as a program of UEFI; empty where there is none for the processor.
+    /// iPXE as a program of UEFI.
     pub ipxe: &'a [u8],
     /// What iPXE does: `ipxe.efi.cfg`.
     pub script: &'a str,
@@ -82,9 +79,9 @@ pub const fn ipxe_name(arch: Arch) -> &'static str {
     }
 }
 
-/// Whether Debian has iPXE for the processor.
-pub(super) const fn has_ipxe(arch: Arch) -> bool {
-    matches!(arch, Arch::Amd64)
+/// How the path of iPXE for UEFI ends in Debian's package.
+pub(super) fn ipxe_file(arch: Arch) -> String {
+    format!("/ipxe-{arch}.efi")
 }
 
 /// The installer's boot program `uki`, which was made of `stub`, with this ISO in its initrd.

@@ -151,17 +151,15 @@ impl Run<'_> {
         source::stub(self.request.stub.as_deref(), &self.options, &self.packages)
     }
 
-    /// iPXE for UEFI; nothing where Debian has none for the processor.
+    /// iPXE for UEFI.
     fn ipxe(&mut self) -> Result<Vec<u8>, ImageError> {
         if let Some(path) = &self.request.ipxe {
             return fs::read(path).map_err(ImageError::file("read", path));
         }
-        if !net::has_ipxe(self.request.arch) {
-            return Ok(Vec::new());
-        }
         let names = [source::IPXE_PACKAGE.to_owned()];
         let made = pkg::build(&names, &self.options, self.progress)?;
-        source::file(source::IPXE_PACKAGE, net::IPXE, &self.options, &made)
+        let name = net::ipxe_file(self.request.arch);
+        source::file(source::IPXE_PACKAGE, &name, &self.options, &made)
     }
 
     /// The files of an EFI system partition from which this system boots.
