@@ -1,6 +1,7 @@
 //! Packages, composition, images.
 
 pub mod audit;
+pub mod compare;
 pub mod compose;
 pub mod contents;
 pub mod describe;

@@ -4,6 +4,7 @@
 mod out;
 mod build;
 mod cache;
+mod compare;
 mod compose;
 mod controller;
 mod convert;
@@ -54,6 +55,8 @@ enum Command {
     Slot(slot::Args),
     /// List what an image is made of, as SPDX or CycloneDX
     Sbom(sbom::Args),
+    /// Say what two images differ in
+    Compare(compare::Args),
     /// Say who put a path into an image
     Explain(explain::Args),
     /// Say what takes how much in an image
@@ -93,6 +96,7 @@ fn main() -> std::process::ExitCode {
         Command::Mkfs(args) => mkfs::run(args),
         Command::Pkg(args) => pkg::run(args),
         Command::Sbom(args) => sbom::run(args),
+        Command::Compare(args) => compare::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Sizes(args) => sizes::run(args),
         Command::Install(args) => install::run(args),

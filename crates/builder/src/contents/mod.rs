@@ -74,6 +74,13 @@ pub struct Member {
     origin: usize,
 }
 
+impl Member {
+    /// A member of nobody.
+    pub fn new(path: String, kind: Kind, size: Bytes, link: String) -> Member {
+        Member { path, kind, size, link, origin: 0 }
+    }
+}
+
 /// What a member is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -173,6 +180,11 @@ impl Contents {
             return Err(ContentsError::Odd { path });
         }
         Ok(Some(contents))
+    }
+
+    /// A record of members of which nobody says where they come from.
+    pub fn unknown(members: impl Iterator<Item = Member>) -> Contents {
+        Contents { version: 1, origins: vec![Origin::default()], members: members.collect() }
     }
 
     /// The bytes of the record.

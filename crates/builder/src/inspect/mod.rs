@@ -1,20 +1,31 @@
 //! Looking into images: the root file system of whatever a build has made, with who put what where.
 //!
-//! Nothing is mounted and no privilege is needed. Compressed archives are taken for what they hold.
+//! Nothing is mounted and no privilege is needed. What something is, its bytes say.
 
+mod archive;
 mod error;
+mod open;
+mod piece;
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-pub use error::InspectError;
+use formats::tree::{Kind as NodeKind, Tree};
+use model::Bytes;
 
-use crate::contents::{Contents, Member, Origin};
+pub use error::InspectError;
+pub use open::{DIGESTS, Inside, Opened, open};
+pub use piece::{Piece, PieceReader};
+
+use crate::contents::{self, Contents, Member, Origin, text};
 use crate::sizes::Sizes;
 
 /// What is looked for in a folder of builds, in this order: an archive says most.
-const IN_FOLDER: [&str; 1] = ["rootfs.tar"];
+const IN_FOLDER: [&str; 4] = ["rootfs.tar", "slot.img", "live.raw", "live.qcow2"];
+/// Parts that lead to a root file system, by the end of their names.
+const TO_ROOT: [&str; 5] = ["plain", "disk", "IMGA", "root file system", "INSTALLER"];
+/// Boxes in boxes in boxes.
+const DEPTH_MAX: usize = 8;
 
 /// Sees a member: what it is, who brought it, its time in seconds since 1970, its bytes.
 pub type Visit<'a> = dyn FnMut(&Member, &Origin, i64, &mut dyn Read) -> io::Result<()> + 'a;
@@ -28,33 +39,29 @@ pub fn find(path: &Path) -> Result<PathBuf, InspectError> {
     found.ok_or_else(|| InspectError::Empty { folder: path.to_owned(), names: IN_FOLDER.to_vec() })
 }
 
-/// Goes through the root file system of an image; says who put what where.
+/// Goes through the root file system of an image; says who put what where. An archive says that
+/// itself; of anything else the record beside it does, if there is one.
 pub fn visit(path: &Path, visit: &mut Visit<'_>) -> Result<Contents, InspectError> {
     let path = &find(path)?;
     let read = InspectError::read(path);
-    let mut file = File::open(path).map_err(&read)?;
-    let mut head = Vec::new();
-    (&mut file).take(512).read_to_end(&mut head).map_err(&read)?;
-    file.rewind().map_err(&read)?;
-    let archive = plain(&head, file).map_err(&read)?;
-    Contents::of_tar(archive, |member, origin, header, body| {
-        visit(member, origin, header.mtime.seconds, body)
-    })
-    .map_err(|e| match e.kind() {
-        io::ErrorKind::InvalidData => InspectError::Unknown { path: path.clone() },
-        _ => read(e),
-    })
-}
-
-/// A file behind whatever compression its first bytes tell of.
-fn plain(head: &[u8], file: File) -> io::Result<Box<dyn Read>> {
-    let file = BufReader::with_capacity(1 << 18, file);
-    Ok(match head {
-        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(file)?),
-        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Box::new(liblzma::bufread::XzDecoder::new(file)),
-        _ => Box::new(file),
-    })
+    let piece = Piece::of_file(path).map_err(&read)?;
+    let piece = innermost(piece, path)?;
+    let head = piece.head(512).map_err(&read)?;
+    if head.get(257..262) == Some(b"ustar") {
+        return Contents::of_tar(
+            io::BufReader::new(piece.open()),
+            |member, origin, header, body| visit(member, origin, header.mtime.seconds, body),
+        )
+        .map_err(read);
+    }
+    let Opened::Tree(inside) = open(&piece).map_err(&read)? else {
+        return Err(InspectError::Unknown { path: path.clone() });
+    };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let record = Contents::beside(folder)
+        .map_err(|source| InspectError::Contents { path: path.clone(), source })?;
+    tree(&inside.inside, record.as_ref(), visit).map_err(read)?;
+    Ok(record.unwrap_or_else(|| members(&inside.inside)))
 }
 
 /// Who put what where in an image.
@@ -62,7 +69,66 @@ pub fn contents(path: &Path) -> Result<Contents, InspectError> {
     visit(path, &mut |_, _, _, _| Ok(()))
 }
 
-/// What the packages of an image take.
+/// What the packages of an image take. What they take packed is known of a packed file system.
 pub fn sizes(path: &Path) -> Result<Sizes, InspectError> {
     Ok(Sizes::of(&contents(path)?, None))
+}
+
+/// A folder of this machine as a tree.
+pub fn open_folder(path: &Path) -> io::Result<Opened> {
+    archive::folder(path).map(|tree| Opened::Tree(Inside::new("folder", tree)))
+}
+
+/// The archive or file system that a piece leads to.
+fn innermost(mut piece: Piece, path: &Path) -> Result<Piece, InspectError> {
+    let read = InspectError::read(path);
+    for _ in 0..DEPTH_MAX {
+        let head = piece.head(512).map_err(&read)?;
+        if head.get(257..262) == Some(b"ustar") {
+            return Ok(piece); // read once, not twice
+        }
+        match open(&piece).map_err(&read)? {
+            Opened::Parts(mut inside) => {
+                let to_root = |name: &&String| TO_ROOT.iter().any(|end| name.ends_with(end));
+                let name = inside.inside.keys().find(to_root).cloned();
+                let next = name.and_then(|n| inside.inside.remove(&n));
+                piece = next.ok_or_else(|| InspectError::Unknown { path: path.to_owned() })?;
+            }
+            _ => return Ok(piece),
+        }
+    }
+    Err(InspectError::Unknown { path: path.to_owned() })
+}
+
+fn tree(tree: &Tree<Piece>, record: Option<&Contents>, visit: &mut Visit<'_>) -> io::Result<()> {
+    let standing = record.map(Contents::standing).unwrap_or_default();
+    let unknown = Origin::default();
+    for (path, node) in tree.iter().filter(|(p, _)| !p.is_empty()) {
+        let member = member(path, &node.kind);
+        let origin = standing.get(member.path.as_str()).map_or(&unknown, |(_, o)| *o);
+        match &node.kind {
+            NodeKind::File(content) => {
+                visit(&member, origin, node.meta.mtime, &mut content.at.open())?;
+            }
+            _ => visit(&member, origin, node.meta.mtime, &mut io::empty())?,
+        }
+    }
+    Ok(())
+}
+
+/// A record without origins.
+fn members(tree: &Tree<Piece>) -> Contents {
+    let nodes = tree.iter().filter(|(p, _)| !p.is_empty());
+    Contents::unknown(nodes.map(|(path, node)| member(path, &node.kind)))
+}
+
+fn member(path: &[u8], kind: &NodeKind<Piece>) -> Member {
+    let path = text(path);
+    match kind {
+        NodeKind::Folder => Member::new(path, contents::Kind::Folder, Bytes(0), String::new()),
+        NodeKind::File(c) => Member::new(path, contents::Kind::File, c.size, String::new()),
+        NodeKind::Symlink(to) => Member::new(path, contents::Kind::Symlink, Bytes(0), text(to)),
+        NodeKind::Same(to) => Member::new(path, contents::Kind::Same, Bytes(0), text(to)),
+        _ => Member::new(path, contents::Kind::Special, Bytes(0), String::new()),
+    }
 }
