@@ -12,6 +12,10 @@ use model::{Bytes, Diagnose, Diagnosis, Who};
 /// to the partition's type (UEFI 2.10, table 5.8), and this type is ours.
 pub const UNFINISHED: u64 = 1 << 60;
 
+/// The attribute bit of CONFIG that says "P3 has a disk of its own". An installer sets it; without it
+/// the node would make a P3 beside its slots, or take that of a foreign disk.
+pub const ELSEWHERE: u64 = 1 << 61;
+
 /// Less room than this is no place for apps.
 pub const PERSIST_MIN: Bytes = Bytes::mib(64);
 
@@ -71,6 +75,12 @@ pub enum Refused {
         /// What is needed.
         need: Bytes,
     },
+    /// P3 has a disk of its own, and that is not there, or nobody knows which it is.
+    #[error("P3 has a disk of its own, and {} disks have one", .disks.len())]
+    Elsewhere {
+        /// Those that have one.
+        disks: Vec<String>,
+    },
     /// There is something we did not write.
     #[error("the partition P3 holds {what}, which is no ext4 file system; it is left as it is")]
     Foreign {
@@ -83,6 +93,13 @@ impl Diagnose for Refused {
     fn diagnose(&self) -> Diagnosis {
         match self {
             Refused::NoRoom { .. } => Diagnosis::of(Who::Hardware, "use a larger disk"),
+            Refused::Elsewhere { disks } if disks.is_empty() => {
+                Diagnosis::of(Who::Hardware, "attach the disk with P3, and boot again")
+            }
+            Refused::Elsewhere { disks } => {
+                let disks = disks.join(", ");
+                Diagnosis::of(Who::Hardware, format!("leave one of {disks}, and boot again"))
+            }
             Refused::Foreign { .. } => Diagnosis::of(
                 Who::Operator,
                 "save what is on it, then write zeroes over its first and last 8 MiB or delete it \
@@ -108,6 +125,14 @@ pub fn plan(seen: &Seen) -> Result<Vec<Op>, Refused> {
         Persist::Blank => Ok(vec![MarkUnfinished, Format, MarkFinished, Mount]),
         Persist::Ext4 => Ok(vec![Check, Mount]),
         Persist::Other(what) => Err(Refused::Foreign { what: what.clone() }),
+    }
+}
+
+/// The disk of P3, of those besides the boot disk that have a P3.
+pub fn elsewhere(mut disks: Vec<String>) -> Result<String, Refused> {
+    match disks.pop() {
+        Some(disk) if disks.is_empty() => Ok(disk),
+        last => Err(Refused::Elsewhere { disks: disks.into_iter().chain(last).collect() }),
     }
 }
 
@@ -229,6 +254,16 @@ mod tests {
         assert!(refused.to_string().contains("XFS"), "{refused}");
         disk.content = describe(&[1; 4096]);
         assert!(plan(&disk.seen()).unwrap_err().to_string().contains("unknown data"));
+    }
+
+    #[test]
+    fn of_several_disks_with_a_p3_none_is_taken() {
+        let names = |all: &[&str]| all.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(elsewhere(names(&["sdb"])), Ok("sdb".to_owned()));
+        for others in [&[][..], &["sdb", "sdc"]] {
+            let disks = names(others);
+            assert_eq!(elsewhere(disks.clone()), Err(Refused::Elsewhere { disks }));
+        }
     }
 
     #[test]

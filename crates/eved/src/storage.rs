@@ -7,8 +7,11 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use device::storage::{Op, Persist, Seen, UNFINISHED, is_ext4, plan};
+use device::storage::{
+    ELSEWHERE, Op, Persist, Refused, Seen, UNFINISHED, elsewhere, is_ext4, plan,
+};
 use formats::gpt::{Attributes, Gpt, Partition};
 use formats::layout::Role;
 use host::block::{self, Disk};
@@ -19,8 +22,17 @@ use model::{Bytes, Diagnose, chain};
 
 use crate::service::Context;
 
+/// A disk that is not there after this long is not there.
+const DISK_PATIENCE: Duration = Duration::from_secs(15);
+
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
-    let disk = Disk::booted_from()?;
+    let disk = match disk_of_persist(Disk::booted_from()?).await? {
+        Ok(disk) => disk,
+        Err(refused) => {
+            let advice = refused.diagnose().advice;
+            return stay(&ctx, &format!("{}; {advice}", chain(&refused))).await;
+        }
+    };
     let seen = look(&disk)?;
     tracing::info!(disk = %disk.path().display(), found = ?seen, "looked at the disk");
     let steps = match plan(&seen) {
@@ -51,6 +63,30 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let table = Table::<StorageState>::from([(Only, done)]);
     Writer::<StorageState>::open(&ctx.roots())?.publish(table)?;
     Ok(())
+}
+
+/// The disk that P3 is on, or will be: the one we booted from, unless its installer said otherwise.
+async fn disk_of_persist(boot: Disk) -> anyhow::Result<Result<Disk, Refused>> {
+    let table = boot.table()?;
+    let says = |p: &Partition| p.attributes.0 & ELSEWHERE != 0;
+    if !Role::Config.find(&table).is_some_and(|(_, p)| says(p)) {
+        return Ok(Ok(boot));
+    }
+    let others = || -> Vec<String> {
+        let has_p3 = |disk: &Disk| disk.table().is_ok_and(|t| Role::Persist.find(&t).is_some());
+        let all = host::disks::all().into_iter().map(|seen| Disk::at(seen.path()));
+        all.filter(|disk| disk.path() != boot.path() && has_p3(disk))
+            .map(|disk| disk.path().display().to_string())
+            .collect()
+    };
+    // Its driver may come later than that of the boot disk.
+    let until = tokio::time::Instant::now() + DISK_PATIENCE;
+    let mut found = others();
+    while found.is_empty() && tokio::time::Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        found = others();
+    }
+    Ok(elsewhere(found).map(Disk::at))
 }
 
 fn look(disk: &Disk) -> anyhow::Result<Seen> {

@@ -32,9 +32,21 @@ impl Image {
         Image::of(Arch::Amd64)
     }
 
+    /// The installer of it: `$EVE_LAB_INSTALLER`, else `installer.raw` beside it.
+    pub fn installer() -> anyhow::Result<Image> {
+        if let Some(path) = std::env::var_os("EVE_LAB_INSTALLER").filter(|v| !v.is_empty()) {
+            return Image::at(path);
+        }
+        Image::built(Arch::Amd64, "installer.raw")
+    }
+
     /// `target/lab/image/<arch>/current/live.raw`, which `cargo xtask lab-image --arch` builds.
     pub fn of(arch: Arch) -> anyhow::Result<Image> {
-        let path = lab_dir().join(format!("image/{arch}/current/live.raw"));
+        Image::built(arch, "live.raw")
+    }
+
+    fn built(arch: Arch, name: &str) -> anyhow::Result<Image> {
+        let path = lab_dir().join(format!("image/{arch}/current/{name}"));
         if !path.exists() {
             bail!(
                 "no image for the lab: run `cargo xtask lab-image --arch {arch}`, which makes {}",

@@ -12,6 +12,7 @@ use model::{Arch, Bytes};
 
 use crate::device::Device;
 use crate::image::{Image, lab_dir};
+use crate::installation::Installation;
 use crate::site::Site;
 use crate::snapshot;
 
@@ -98,6 +99,15 @@ impl Lab {
     /// A node that has not been started: for changes to its disk before the first boot.
     pub fn prepare(&self, image: &Image, setup: &Setup) -> anyhow::Result<Device> {
         Device::prepare(self, image, setup)
+    }
+
+    /// A machine with an installer in it and a blank disk.
+    pub fn installation(
+        &self,
+        installer: &Image,
+        setup: &Setup,
+    ) -> anyhow::Result<Installation<'_>> {
+        Installation::prepare(self, installer.path(), setup)
     }
 
     /// The folder with the logs.

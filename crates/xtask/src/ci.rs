@@ -39,13 +39,19 @@ fn demo() -> anyhow::Result<()> {
     tool::run_with(&cargo(), &args, &[("CI", "true")])
 }
 
-/// The debug profile's image, where the lab looks for it.
+/// The debug profile's image, where the lab looks for it; for amd64 its installer, too.
 pub(crate) fn lab_image(arch: Arch) -> anyhow::Result<()> {
-    let args =
-        ["run", "-q", "-p", "cli", "--", "build", "live", "--debug", "--fast", "--format", "raw"];
-    let more = ["--out", "target/lab/image", "--arch", arch.name()];
-    let args: Vec<&str> = args.iter().chain(&more).copied().collect();
-    tool::run(&cargo(), &args)
+    let targets = match arch {
+        Arch::Amd64 => &["live", "installer"][..],
+        _ => &["live"],
+    };
+    for target in targets {
+        let args = ["run", "-q", "-p", "cli", "--", "build", target, "--debug", "--fast"];
+        let more = ["--format", "raw", "--out", "target/lab/image", "--arch", arch.name()];
+        let args: Vec<&str> = args.iter().chain(&more).copied().collect();
+        tool::run(&cargo(), &args)?;
+    }
+    Ok(())
 }
 
 /// Nodes of other processors. Not a part of `run`: their programs are compiled once more for each,

@@ -8,6 +8,7 @@ use model::Bytes;
 
 use super::disks::for_persist;
 use super::{Disk, Found, Refusal, Skip, Wish};
+use crate::storage::ELSEWHERE;
 
 /// Sectors at the start of a disk that hold its boot record and table.
 const TABLE: Bytes = Bytes(34 * 512);
@@ -108,7 +109,10 @@ pub fn plan(wish: &Wish, disk: &Disk, disks: &[Disk], payload: &Payload) -> Resu
         plans.push(fresh(data, Purpose::Data, payload)?);
     }
     plans.push(match (&disk.found, wish.skip) {
-        (Found::Eve(table), skip) if keeps(table, skip) => kept(disk, table, payload, skip)?,
+        (Found::Eve(table), skip) if keeps(table, skip) => match data {
+            Some(_) => return Err(Refusal::KeepsP3 { disk: disk.name.clone() }),
+            None => kept(disk, table, payload, skip)?,
+        },
         (found, Skip { rootfs, config, .. }) if rootfs || config => {
             let what = if rootfs { "the system" } else { "CONFIG" };
             let (disk, found) = (disk.name.clone(), found.to_string());
@@ -128,12 +132,15 @@ fn keeps(table: &Gpt, skip: Skip) -> bool {
 /// A new layout: nothing of what was there stays.
 fn fresh(disk: &Disk, purpose: Purpose, payload: &Payload) -> Result<DiskPlan, Refusal> {
     let want = Want { disk: Some(disk.size), image: payload.slot, ..Want::default() };
-    let table = payload.profile.plan(purpose, &want).map_err(|source| match source {
+    let mut table = payload.profile.plan(purpose, &want).map_err(|source| match source {
         PlanError::TooSmall { need, have, short, .. } => {
             Refusal::TooSmall { disk: disk.name.clone(), need, have, short }
         }
         source => Refusal::Layout { disk: disk.name.clone(), source },
     })?;
+    if purpose == Purpose::System {
+        table.set_attributes(Role::Config.number(), Attributes(ELSEWHERE));
+    }
     // Whole sectors only: what a table reaches.
     let end = table.size().0;
     let mut steps = vec![

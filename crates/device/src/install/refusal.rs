@@ -99,6 +99,14 @@ pub enum Refusal {
         /// What there is.
         have: Bytes,
     },
+    /// Something is kept, and P3 was to move.
+    #[error(
+        "{disk} keeps its layout because something on it is to be kept, so P3 stays where it is"
+    )]
+    KeepsP3 {
+        /// The disk.
+        disk: String,
+    },
     /// P3 over several disks.
     #[error("P3 over several disks ({disks}) needs a storage pool, and those cannot be made yet")]
     Pool {
@@ -128,6 +136,7 @@ impl Diagnose for Refusal {
                 Who::Operator,
                 "install without eve_install_skip_…: everything on the disk will be lost",
             ),
+            Refusal::KeepsP3 { .. } => Diagnosis::of(Who::Operator, "leave eve_persist_disk= out"),
             Refusal::Pool { .. } => {
                 Diagnosis::of(Who::Operator, "name one disk with eve_persist_disk=")
             }
