@@ -695,7 +695,7 @@ mod tests {
         );
         let files = [("1", "volumes: [{name: v}]"), ("2", "\nvolumes:\n- name: v\n")];
         let error = Description::parse(&files, &|_| Err(String::new())).unwrap_err();
-        let want = "2:3:9: two volumes are named \"v\", the other one at 1:1:17";
+        let want = "2:3:9: two volumes are named \"v\", the other one at 1:1:18";
         assert_eq!(error.to_string(), want);
     }
 
