@@ -215,6 +215,28 @@ fn the_config_of_an_image_of_another_format_is_changed_and_nothing_else() {
 }
 
 #[test]
+fn the_config_of_an_installers_iso_is_changed_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let installer = Some(dir.path().join("rootfs.tar"));
+    let request = Request { installer, formats: vec![Format::Iso], ..raw(dir.path()) };
+    let facts = image::installer(&request, &()).unwrap();
+    let iso = facts.folder.join("installer.iso");
+    let before = fs::read(&iso).unwrap();
+    image::set_config(&iso, &[("soft_serial".to_owned(), b"17".to_vec())].into()).unwrap();
+    let extract = ["-osirrox", "on", "-indev", "installer.iso", "-extract", "/config.img", "c.img"];
+    tool("xorriso", "xorriso", &facts.folder, &extract);
+    let said = tool("mtype", "mtools", &facts.folder, &["-i", "c.img", "::soft_serial"]);
+    assert_eq!(said, "17");
+    tool("fsck.fat", "dosfstools", &facts.folder, &["-n", "c.img"]);
+    let after = fs::read(&iso).unwrap();
+    let differ: Vec<_> = (0..before.len()).filter(|n| before[*n] != after[*n]).collect();
+    let config = Role::InstallerConfig.find(&table(&iso)).unwrap().1.clone();
+    let (from, to) = (config.offset().0, config.offset().0 + config.length().0);
+    assert!(!differ.is_empty() && differ.iter().all(|n| (from..to).contains(&(*n as u64))));
+}
+
+#[test]
 fn an_update_ends_where_a_clean_build_ends() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     small::inputs(one.path());
