@@ -12,3 +12,4 @@ pub mod mkfs;
 pub mod pkg;
 pub mod sbom;
 pub mod sizes;
+pub mod sources;

@@ -21,6 +21,7 @@ mod run;
 mod sbom;
 mod sizes;
 mod slot;
+mod sources;
 mod steps;
 mod up;
 
@@ -55,6 +56,8 @@ enum Command {
     Slot(slot::Args),
     /// List what an image is made of, as SPDX or CycloneDX
     Sbom(sbom::Args),
+    /// List or collect the sources that an image was made of
+    Sources(sources::Args),
     /// Say what two images differ in
     Compare(compare::Args),
     /// Say who put a path into an image
@@ -96,6 +99,7 @@ fn main() -> std::process::ExitCode {
         Command::Mkfs(args) => mkfs::run(args),
         Command::Pkg(args) => pkg::run(args),
         Command::Sbom(args) => sbom::run(args),
+        Command::Sources(args) => sources::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Explain(args) => explain::run(args),
         Command::Sizes(args) => sizes::run(args),

@@ -38,7 +38,11 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("nftables", "packet filters in network namespaces"),
     ("iproute2", "network namespaces"),
     ("curl", "asks pages through them"),
+    ("python3-venv", "checks bills of materials"),
 ];
+
+/// Who checks bills of materials: programs of those who define the formats, from Python's registry.
+const JUDGES: &[&str] = &["spdx-tools==0.8.5", "cyclonedx-python-lib[json-validation]==11.12.0"];
 
 /// A processor that images are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -109,6 +113,9 @@ pub(crate) fn run(for_tests: bool, arches: &[Arch]) -> anyhow::Result<()> {
     for (target, _) in crosses {
         add_target(target)?;
     }
+    if for_tests {
+        judges();
+    }
     if for_tests && output("cargo-nextest", &["--version"]).is_none() {
         eprintln!("cargo-nextest, which runs the tests, is missing and will be built by cargo.");
         tool::run(&cargo(), &["install", "--locked", "cargo-nextest"])?;
@@ -129,6 +136,27 @@ fn add_target(target: &str) -> anyhow::Result<()> {
     }
     eprintln!("Rust's standard library for {target} is missing and will be added.");
     tool::run("rustup", &["target", "add", target])
+}
+
+/// Makes `target/judges`. Without it tests go on and say what they left out: a registry that cannot be
+/// reached must not stop them.
+fn judges() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/judges");
+    if folder.exists() {
+        return;
+    }
+    eprintln!(
+        "The checkers of bills of materials are missing and will be installed in target/judges."
+    );
+    let place = folder.display().to_string();
+    let pip = folder.join("bin/pip").display().to_string();
+    let args: Vec<&str> = ["install", "--quiet"].iter().chain(JUDGES).copied().collect();
+    let made = tool::run("python3", &["-m", "venv", &place]).and_then(|()| tool::run(&pip, &args));
+    if let Err(error) = made {
+        eprintln!("That failed: {error:#}. Bills of materials will not be judged.");
+        // Half a folder would be taken for a whole one; if it cannot go, the tests tell.
+        let _ = std::fs::remove_dir_all(&folder);
+    }
 }
 
 fn install(packages: &[&(&str, &str)]) -> anyhow::Result<()> {

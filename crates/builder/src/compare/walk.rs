@@ -90,15 +90,17 @@ impl Walk {
         if swapped { self.opened(at, other, disk) } else { self.opened(at, disk, other) }
     }
 
-    /// What two containers say of themselves.
+    /// What two containers of one kind say of themselves.
     fn about<T>(&mut self, at: &str, one: &Inside<T>, two: &Inside<T>) {
-        self.text(at, What::Fact, "kind of container", one.what, two.what);
+        if one.what != two.what {
+            return; // an archive of a folder is asked about what is in it
+        }
         let names: BTreeSet<&&str> = one.facts.keys().chain(two.facts.keys()).collect();
         for name in names {
             let say =
                 |facts: &BTreeMap<&str, String>| facts.get(*name).cloned().unwrap_or_default();
             let (a, b) = (say(&one.facts), say(&two.facts));
-            if *name == DIGESTS && a != b {
+            if DIGESTS.contains(name) && a != b {
                 self.digests.push(difference(&join(at, name), What::Digest, &a, &b));
             } else {
                 self.text(at, What::Fact, name, &a, &b);
@@ -267,7 +269,11 @@ impl Walk {
     }
 
     fn differ(&mut self, at: &str, what: What, name: &str, one: &str, two: &str) {
-        let at = if name.is_empty() { at.to_owned() } else { format!("{at}: {name}") };
+        let at = match (at.is_empty(), name.is_empty()) {
+            (_, true) => at.to_owned(),
+            (true, _) => name.to_owned(),
+            _ => format!("{at}: {name}"),
+        };
         self.done.differences.push(difference(&at, what, one, two));
     }
 

@@ -14,6 +14,7 @@ use super::{
 use crate::compose::ComposeError;
 use crate::describe::RepositoryError;
 use crate::pkg::PkgError;
+use crate::sizes::{LimitError, TooLarge};
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +77,17 @@ pub enum ImageError {
     /// The cache of steps cannot be used.
     #[error("cannot use the build cache")]
     Cache(#[from] CacheError),
+    /// It is larger than it may be.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// What it may be cannot be told.
+    #[error("cannot use {path}")]
+    Limits {
+        /// The rules.
+        path: PathBuf,
+        /// Why not.
+        source: LimitError,
+    },
     /// Some other file.
     #[error("cannot {doing} {path}")]
     File {
@@ -121,6 +133,8 @@ impl Diagnose for ImageError {
             ImageError::NoFile { .. } => {
                 Diagnosis::of(Who::Operator, "give the file itself: --stub, --ipxe")
             }
+            ImageError::TooLarge(cause) => cause.diagnose(),
+            ImageError::Limits { .. } => Diagnosis::of(Who::Operator, "correct the rules"),
             ImageError::File { .. } | ImageError::Save(_) => {
                 Diagnosis::of(Who::Operator, "check that the path is right and may be used")
             }

@@ -18,6 +18,7 @@ pub(crate) mod mkfs {
     pub(crate) use super::squashfs::{Recipe, SquashfsError, write_keeping as write_squashfs};
 }
 
+mod account;
 mod bios;
 mod blocks;
 mod boards;

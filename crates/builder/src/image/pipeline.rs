@@ -14,6 +14,7 @@ use model::installer::About;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
+use super::account;
 use super::cache::{Done, Steps};
 use super::disk::{self, Disk, DiskError};
 use super::installer::Bits;
@@ -24,6 +25,7 @@ use super::{
     Board, Boards, ConfigError, Facts, FileFacts, ImageError, Progress, Request, Source, StepFacts,
     boards, config as conf, known, source,
 };
+use crate::contents::CONTENTS;
 use crate::pkg::{self, Package};
 
 /// Changes whenever a step makes other bytes of the same inputs.
@@ -228,7 +230,12 @@ impl<'a> Run<'a> {
     /// The slot image of a node.
     fn slot(&mut self) -> Result<Slot, ImageError> {
         let tar = self.rootfs(System::Node)?;
+        let before = account::before(self.request);
         let slot = self.pack(System::Node, &tar)?;
+        let folder = self.facts.folder.clone();
+        let size = account::write(&self.steps, &tar.path, tar.digest, &folder)?;
+        self.note(CONTENTS, size, None);
+        account::check_size(self.request, &folder, before.as_ref(), slot.facts.squashfs)?;
         self.facts.slot = Some(slot.facts.clone());
         Ok(slot)
     }

@@ -7,12 +7,15 @@ mod error;
 mod open;
 mod piece;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+use formats::squashfs;
 use formats::tree::{Kind as NodeKind, Tree};
 use model::Bytes;
 
+use self::piece::Packed;
 pub use error::InspectError;
 pub use open::{DIGESTS, Inside, Opened, open};
 pub use piece::{Piece, PieceReader};
@@ -71,7 +74,49 @@ pub fn contents(path: &Path) -> Result<Contents, InspectError> {
 
 /// What the packages of an image take. What they take packed is known of a packed file system.
 pub fn sizes(path: &Path) -> Result<Sizes, InspectError> {
-    Ok(Sizes::of(&contents(path)?, None))
+    let path = &find(path)?;
+    let contents = contents(path)?;
+    let piece = innermost(Piece::of_file(path).map_err(InspectError::read(path))?, path)?;
+    let head = piece.head(4).map_err(InspectError::read(path))?;
+    if head != b"hsqs" {
+        return Ok(Sizes::of(&contents, None));
+    }
+    let shares = shares(&piece).map_err(|e| InspectError::read(path)(io::Error::other(e)))?;
+    let share = |path: &str| shares.get(path).copied().unwrap_or_default();
+    Ok(Sizes::of(&contents, Some(&share)))
+}
+
+/// What each file takes in a packed file system. Ends of files that share a block take their part of
+/// it; a file whose bytes another file brought takes nothing more.
+fn shares(piece: &Piece) -> Result<BTreeMap<String, Bytes>, squashfs::ReadError> {
+    let packed = Packed::open(piece)?;
+    let image = packed.image();
+    let block = image.superblock().block;
+    let mut seen = BTreeSet::new();
+    let mut plain: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut files = Vec::new();
+    for (path, node) in image.tree()?.iter() {
+        let NodeKind::File(content) = &node.kind else { continue };
+        let tail = content.at.tail(block);
+        if !seen.insert((content.at.start(), tail)) {
+            continue;
+        }
+        if let Some((number, _, size)) = tail {
+            *plain.entry(number).or_default() += size.0;
+        }
+        files.push((text(path), content.at.packed(), tail));
+    }
+    let mut out = BTreeMap::new();
+    for (path, own, tail) in files {
+        let mut size = own.0;
+        if let Some((number, _, tail)) = tail {
+            let all = plain.get(&number).copied().unwrap_or(1).max(1);
+            let part = u128::from(image.shared(number)?.0) * u128::from(tail.0) / u128::from(all);
+            size += u64::try_from(part).unwrap_or(u64::MAX);
+        }
+        out.insert(path, Bytes(size));
+    }
+    Ok(out)
 }
 
 /// A folder of this machine as a tree.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read};
+use std::sync::Arc;
 
 use formats::gpt::Gpt;
 use formats::slot::{self, Descriptor};
@@ -11,7 +12,7 @@ use formats::{disk, fat, gpt, squashfs, verity};
 use model::Bytes;
 
 use super::archive;
-use super::piece::Piece;
+use super::piece::{Packed, Piece};
 
 /// A FAT volume is read whole; an ESP of the largest profile has 2 GiB.
 const FAT_MAX: u64 = 3 << 30;
@@ -57,7 +58,10 @@ pub fn open(piece: &Piece) -> io::Result<Opened> {
     let head = piece.head(4096)?;
     let at = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|h| h.starts_with(magic));
     let opened = if at(0, b"hsqs") {
-        slot(piece)?.or(root(piece)?)
+        match slot(piece)? {
+            None => root(piece)?,
+            found => found,
+        }
     } else if at(512, b"EFI PART") {
         partitions(piece)?
     } else if at(257, b"ustar") {
@@ -93,18 +97,28 @@ fn slot(piece: &Piece) -> io::Result<Option<Opened>> {
     let mut opened = Inside::new("slot image", parts);
     opened.facts.insert("architecture", d.arch);
     opened.facts.insert("version", d.version);
-    opened.facts.insert("salt of the digests", hex::encode(&verity.salt));
-    opened.facts.insert(DIGESTS, d.root_hash.to_string());
+    opened.facts.insert(DIGESTS[0], hex::encode(&verity.salt));
+    opened.facts.insert(DIGESTS[1], d.root_hash.to_string());
     Ok(Some(Opened::Parts(opened)))
 }
 
-/// The fact that follows from a file system's bytes.
-pub const DIGESTS: &str = "digest of the root file system";
+/// The facts that follow from a file system's bytes.
+pub const DIGESTS: [&str; 2] = ["salt of the digests", "digest of the root file system"];
 
 /// A file system in squashfs.
 fn root(piece: &Piece) -> io::Result<Option<Opened>> {
-    let _ = piece;
-    Ok(None)
+    let packed = Arc::new(Packed::open(piece).map_err(io::Error::other)?);
+    let about = *packed.image().superblock();
+    let tree = packed.image().tree().map_err(io::Error::other)?;
+    let tree = tree.map(|at| {
+        let size = at.size().0;
+        Piece::of_packed(&packed, at, size)
+    });
+    let mut opened = Inside::new("squashfs", tree);
+    opened.facts.insert("codec", about.codec.name().to_owned());
+    opened.facts.insert("block size", about.block.0.to_string());
+    opened.made = Some(about.made.to_string());
+    Ok(Some(Opened::Tree(opened)))
 }
 
 fn partitions(piece: &Piece) -> io::Result<Option<Opened>> {

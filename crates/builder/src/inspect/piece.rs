@@ -1,17 +1,18 @@
 //! Pieces of images: stretches of files, of virtual disks, of memory, read where they lie.
 
-use std::cell::RefCell;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex};
 
 use formats::disk::{self, Disk};
+use formats::squashfs;
+use formats::tree::Contents as _;
 
 /// Where bytes lie.
-trait Place {
+trait Place: Send + Sync {
     /// Reads at most `buf` from `at`; 0 at the end.
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize>;
 }
@@ -41,11 +42,11 @@ impl Place for Closed {
 }
 
 /// A disk in a format of its own.
-struct Virtual(RefCell<Box<dyn Disk>>);
+struct Virtual(Mutex<Box<dyn Disk + Send>>);
 
 impl Place for Virtual {
     fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let mut disk = self.0.borrow_mut();
+        let mut disk = self.0.lock().map_err(|_| broken())?;
         let left = disk.size().0.saturating_sub(at);
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(buf.len());
         disk.read_at(at, &mut buf[..n]).map_err(io::Error::other)?;
@@ -53,10 +54,67 @@ impl Place for Virtual {
     }
 }
 
+/// A file system whose files are packed. The one that was read last is kept: who looks at a file
+/// reads all of it, bit by bit.
+pub(super) struct Packed {
+    image: squashfs::Image<PieceReader>,
+    last: Mutex<Option<(squashfs::Place, Arc<Vec<u8>>)>>,
+}
+
+impl Packed {
+    /// The file system in a piece.
+    pub(super) fn open(piece: &Piece) -> Result<Packed, squashfs::ReadError> {
+        let image = squashfs::Image::open(piece.open())?;
+        Ok(Packed { image, last: Mutex::new(None) })
+    }
+
+    pub(super) fn image(&self) -> &squashfs::Image<PieceReader> {
+        &self.image
+    }
+
+    fn whole(&self, at: &squashfs::Place, size: u64) -> io::Result<Arc<Vec<u8>>> {
+        let mut last = self.last.lock().map_err(|_| broken())?;
+        if let Some((place, bytes)) = &*last
+            && place == at
+        {
+            return Ok(Arc::clone(bytes));
+        }
+        if size > FILE_MAX {
+            return Err(io::Error::other(format!("a file has more than {FILE_MAX} bytes")));
+        }
+        *last = None; // two large ones at once are one too many
+        let mut bytes = Vec::new();
+        self.image.open(at)?.take(size).read_to_end(&mut bytes)?;
+        let bytes = Arc::new(bytes);
+        *last = Some((at.clone(), Arc::clone(&bytes)));
+        Ok(bytes)
+    }
+}
+
+/// A file in it.
+struct InPacked {
+    packed: Arc<Packed>,
+    at: squashfs::Place,
+    size: u64,
+}
+
+impl Place for InPacked {
+    fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.packed.whole(&self.at, self.size)?.read_at(at, buf)
+    }
+}
+
+/// The largest file of a packed file system that is read: it is held in memory.
+const FILE_MAX: u64 = 2 << 30;
+
+fn broken() -> io::Error {
+    io::Error::other("a reader before us failed")
+}
+
 /// A stretch of bytes. Cheap to clone.
 #[derive(Clone)]
 pub struct Piece {
-    place: Rc<dyn Place>,
+    place: Arc<dyn Place>,
     at: u64,
     size: u64,
 }
@@ -72,32 +130,38 @@ impl Piece {
     pub fn of_file(path: &Path) -> io::Result<Piece> {
         let file = File::open(path)?;
         let size = file.metadata()?.len();
-        Ok(Piece { place: Rc::new(file), at: 0, size })
+        Ok(Piece { place: Arc::new(file), at: 0, size })
     }
 
     /// A file of this size, opened when it is read.
     pub(super) fn of_path(path: &Path, size: u64) -> Piece {
-        Piece { place: Rc::new(Closed(path.to_owned())), at: 0, size }
+        Piece { place: Arc::new(Closed(path.to_owned())), at: 0, size }
+    }
+
+    /// A file of a packed file system.
+    pub(super) fn of_packed(packed: &Arc<Packed>, at: squashfs::Place, size: u64) -> Piece {
+        let place = InPacked { packed: Arc::clone(packed), at, size };
+        Piece { place: Arc::new(place), at: 0, size }
     }
 
     /// Bytes in memory.
     pub fn of_bytes(bytes: Vec<u8>) -> Piece {
         let size = bytes.len() as u64;
-        Piece { place: Rc::new(bytes), at: 0, size }
+        Piece { place: Arc::new(bytes), at: 0, size }
     }
 
     /// The disk in an image of this format.
     pub(super) fn of_disk(&self, format: disk::Format) -> Result<Piece, disk::Error> {
         let disk = disk::open(format, self.open(), None)?;
         let size = disk.size().0;
-        Ok(Piece { place: Rc::new(Virtual(RefCell::new(disk))), at: 0, size })
+        Ok(Piece { place: Arc::new(Virtual(Mutex::new(disk))), at: 0, size })
     }
 
     /// A part of it; what lies behind its end is left out.
     #[must_use]
     pub fn part(&self, at: u64, size: u64) -> Piece {
         let at = at.min(self.size);
-        Piece { place: Rc::clone(&self.place), at: self.at + at, size: size.min(self.size - at) }
+        Piece { place: Arc::clone(&self.place), at: self.at + at, size: size.min(self.size - at) }
     }
 
     /// How many bytes it has.

@@ -5,6 +5,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use formats::deb822;
 use model::Bytes;
 
 use super::catalog::Catalog;
@@ -24,6 +25,17 @@ pub(super) struct Archive<'a> {
     options: &'a Options,
     client: OnceCell<Client>,
     indexes: BTreeMap<Arch, Index>,
+}
+
+/// A file of a source package.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SourceFile {
+    /// Path below the mirror's root.
+    pub path: String,
+    /// Digest of the file.
+    pub sha256: model::Digest,
+    /// Its size.
+    pub size: Bytes,
 }
 
 /// One package of a lock replaced by another.
@@ -115,6 +127,50 @@ impl<'a> Archive<'a> {
         Ok(vanished)
     }
 
+    /// The files of these source packages (name and version), by the archive's index of sources. What
+    /// is not there is left out.
+    pub(super) fn sources(
+        &self,
+        wanted: &BTreeSet<(String, String)>,
+        progress: &dyn Progress,
+    ) -> Result<BTreeMap<(String, String), Vec<SourceFile>>, PkgError> {
+        progress.step(&format!("reading the index of Debian {SUITE}'s sources"));
+        let cache = self.options.cache.join("debian-index");
+        std::fs::create_dir_all(&cache)
+            .map_err(|source| PkgError::Cache { path: cache.clone(), source })?;
+        let paths = release::COMPONENTS.map(|c| format!("{c}/source/Sources.xz"));
+        let (client, mirror, trust) = (self.client(), self.mirror()?, &self.options.trust);
+        let texts = release::texts(client, &mirror, SUITE, &paths, trust, &cache)?;
+        let mut found = BTreeMap::new();
+        for stanza in texts.iter().flat_map(|t| deb822::stanzas(t)) {
+            let word = |name| stanza.line(name).unwrap_or_default().to_owned();
+            let key = (word("Package"), word("Version"));
+            if wanted.contains(&key) {
+                found.insert(key, source_files(&stanza));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Gets a file of a source package; where it is kept.
+    pub(super) fn source(
+        &self,
+        file: &SourceFile,
+        seen: &mut dyn FnMut(Bytes),
+    ) -> Result<PathBuf, FetchError> {
+        let folder = self.options.cache.join("sources/sha256");
+        let want = (file.sha256, file.size);
+        let mirror = self.mirror().unwrap_or_default();
+        let kept = self.client().keep(&format!("{mirror}/{}", file.path), want, &folder, seen);
+        match (kept, &self.options.snapshot) {
+            (Err(FetchError::Missing { .. }), Some(snapshot)) => {
+                let url = format!("{}/{}", snapshot.trim_end_matches('/'), file.path);
+                self.client().keep(&url, want, &folder, seen)
+            }
+            (kept, _) => kept,
+        }
+    }
+
     /// Resolves these recipes anew, for all their architectures, with what the archive has now.
     pub(super) fn resolve(
         &mut self,
@@ -190,6 +246,22 @@ impl<'a> Archive<'a> {
         }
         Ok(&self.indexes[&arch])
     }
+}
+
+/// The files that a stanza of the index of sources lists: digest, size and name a line. Names that
+/// lead elsewhere are left out.
+fn source_files(stanza: &deb822::Stanza) -> Vec<SourceFile> {
+    let folder = stanza.line("Directory").unwrap_or_default();
+    let lines = stanza.get("Checksums-Sha256").unwrap_or_default().lines();
+    let files = lines.filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let sha256 = model::Digest::from_hex(words.next()?).ok()?;
+        let size = Bytes(words.next()?.parse().ok()?);
+        let name = words.next().filter(|n| !n.contains('/') && !n.starts_with('.'))?;
+        let inside = !folder.starts_with('/') && !folder.split('/').any(|p| p == "..");
+        inside.then(|| SourceFile { path: format!("{folder}/{name}"), sha256, size })
+    });
+    files.collect()
 }
 
 fn changes(recipe: &str, arch: Arch, old: &[Deb], new: &[Deb]) -> Vec<Change> {

@@ -36,7 +36,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use store::{Compression, ImageBuilder, Layout, Platform};
 
-pub use archive::{Change, SUITE};
+pub use archive::{Change, SUITE, SourceFile};
 pub use binaries::CargoError;
 pub use catalog::{Catalog, CatalogError, Entry};
 pub use deb::DebError;
@@ -204,6 +204,40 @@ pub fn plan(
 /// Turns `@pkg:` references into image names: `pkg/crun` to `eve/crun:<tag>`.
 pub fn resolver(built: &BTreeMap<String, Package>) -> impl Fn(&str) -> Option<String> + '_ {
     |name| built.get(name.trim_end_matches('/')).map(|p| p.image.clone())
+}
+
+/// The files of Debian's source packages (name and version), as the archive's index lists them; what
+/// it does not list is left out.
+pub fn source_files(
+    wanted: &BTreeSet<(String, String)>,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<BTreeMap<(String, String), Vec<SourceFile>>, PkgError> {
+    Archive::new(options).sources(wanted, progress)
+}
+
+/// Gets files of source packages into the cache; where each is kept. What is there is not asked for
+/// again, and what broke off goes on.
+pub fn fetch_sources(
+    files: &[SourceFile],
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Vec<PathBuf>, PkgError> {
+    let archive = Archive::new(options);
+    let total = Bytes(files.iter().map(|f| f.size.0).sum());
+    progress.step(&format!("fetching {} files of sources ({total})", files.len()));
+    let mut done = Bytes(0);
+    let mut kept = Vec::new();
+    for file in files {
+        progress.note(&file.path);
+        let mut seen = |n: Bytes| {
+            done.0 += n.0;
+            progress.bytes(done, total);
+        };
+        let path = archive.source(file, &mut seen);
+        kept.push(path.map_err(|source| PkgError::Fetch { package: file.path.clone(), source })?);
+    }
+    Ok(kept)
 }
 
 /// Makes the lock fit the recipes: those whose wishes have changed are resolved anew, with `update`

@@ -91,6 +91,23 @@ pub(super) fn index(
     trust: &Trust,
     cache: &Path,
 ) -> Result<Index, ReleaseError> {
+    let paths = COMPONENTS.map(|c| format!("{c}/binary-{arch}/Packages.xz"));
+    let mut index = Index::default();
+    for text in texts(client, mirror, suite, &paths, trust, cache)? {
+        index.add(&text);
+    }
+    Ok(index)
+}
+
+/// Files that the archive's head vouches for, by their paths below the suite, unpacked from xz.
+pub(super) fn texts(
+    client: &Client,
+    mirror: &str,
+    suite: &str,
+    paths: &[String],
+    trust: &Trust,
+    cache: &Path,
+) -> Result<Vec<String>, ReleaseError> {
     let fetch = |source| ReleaseError::Fetch { suite: suite.to_owned(), source };
     let base = format!("{mirror}/dists/{suite}");
     let url = format!("{base}/Release");
@@ -101,19 +118,18 @@ pub(super) fn index(
     }
     let text = String::from_utf8_lossy(&release);
     let digests = digests(&text);
-    let mut index = Index::default();
-    for component in COMPONENTS {
-        let path = format!("{component}/binary-{arch}/Packages.xz");
+    let mut texts = Vec::new();
+    for path in paths {
         let odd = |what: String| ReleaseError::Odd { url: url.clone(), what };
         let want = *digests
             .get(path.as_str())
             .ok_or_else(|| odd(format!("it names no {path} with a SHA-256 digest")))?;
-        let folder = format!("{base}/{component}/binary-{arch}");
-        let by_hash = format!("{folder}/by-hash/SHA256/{}", want.0.hex());
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let by_hash = format!("{base}/{folder}/by-hash/SHA256/{}", want.0.hex());
         // By digest first: that file stays when the mirror is updated between two requests.
         let kept = match client.keep(&by_hash, want, cache, &mut |_| {}) {
             Err(FetchError::Missing { .. }) => {
-                client.keep(&format!("{folder}/Packages.xz"), want, cache, &mut |_| {})
+                client.keep(&format!("{base}/{path}"), want, cache, &mut |_| {})
             }
             other => other,
         };
@@ -129,9 +145,9 @@ pub(super) fn index(
         if text.len() as u64 == limit {
             return Err(odd(format!("{path} unpacks to more than {PACKAGES_MAX}")));
         }
-        index.add(&text);
+        texts.push(text);
     }
-    Ok(index)
+    Ok(texts)
 }
 
 fn check_signature(

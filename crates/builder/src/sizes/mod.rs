@@ -13,6 +13,8 @@ pub use limit::{LimitError, Limits, TooLarge};
 
 /// What the build itself adds has no package.
 const BUILD: &str = "the build itself";
+/// Of what nobody said where it comes from.
+const UNKNOWN: &str = "unknown";
 
 /// What the packages of an image take.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -147,6 +149,9 @@ fn rows(sums: BTreeMap<String, Sum>, known: bool) -> Vec<Size> {
 /// The package of an origin: its image without registry and tag.
 fn package(origin: &Origin) -> String {
     let source = origin.source.as_str();
+    if source.is_empty() && origin.location.is_empty() {
+        return UNKNOWN.to_owned();
+    }
     if source.is_empty() || !source.contains('/') {
         return BUILD.to_owned();
     }

@@ -7,3 +7,4 @@ mod disks;
 mod judged;
 mod made;
 mod small;
+mod truth;

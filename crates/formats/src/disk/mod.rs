@@ -153,11 +153,11 @@ impl<D: Disk + ?Sized> Disk for Box<D> {
 /// something, ascending, if the caller knows them; the others bring tables that say so.
 ///
 /// Fails for images that stand on others, and for [`Format::Gcp`], which is an archive.
-pub fn open<'a, F: Read + Seek + 'a>(
+pub fn open<'a, F: Read + Seek + Send + 'a>(
     format: Format,
     file: F,
     data: Option<Vec<Range<u64>>>,
-) -> Result<Box<dyn Disk + 'a>, Error> {
+) -> Result<Box<dyn Disk + Send + 'a>, Error> {
     Ok(match format {
         Format::Raw => Box::new(Raw::new(file, data)?),
         Format::Qcow2 => Box::new(qcow2::Reader::open(file)?),

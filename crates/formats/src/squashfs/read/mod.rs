@@ -13,7 +13,9 @@ use model::{Bytes, Diagnose, Diagnosis, Who};
 
 use self::content::Fragments;
 use self::table::Source;
+use super::number::STORED;
 use super::{Codec, ParseError, SUPERBLOCK, Superblock};
+use crate::field::le32;
 use crate::tree::{InsertError, Tree};
 
 /// What the tree of one image may take of memory, its paths, block lists and attributes together:
@@ -35,6 +37,30 @@ pub struct Place {
     size: u64,
     blocks: Arc<[u32]>,
     fragment: Option<(u32, u32)>,
+}
+
+impl Place {
+    /// How long the file is.
+    pub fn size(&self) -> Bytes {
+        Bytes(self.size)
+    }
+
+    /// What the file's own blocks take in the image, packed.
+    pub fn packed(&self) -> Bytes {
+        Bytes(self.blocks.iter().map(|b| u64::from(b & !STORED)).sum())
+    }
+
+    /// The end of the file, if it stands in a block with others: the block's number, where it is
+    /// there, and how long it is.
+    pub fn tail(&self, block: Bytes) -> Option<(u32, u32, Bytes)> {
+        let (number, at) = self.fragment?;
+        Some((number, at, Bytes(self.size % block.0.max(1))))
+    }
+
+    /// Where the file's own blocks start; 0 if it has none.
+    pub fn start(&self) -> u64 {
+        if self.blocks.is_empty() { 0 } else { self.start }
+    }
 }
 
 /// Why an image cannot be read.
@@ -110,6 +136,17 @@ impl<R: Read + Seek> Image<R> {
     /// these in the order of paths.
     pub fn tree(&self) -> Result<Tree<Place>, ReadError> {
         folder::walk(&mut *self.source()?, &self.superblock)
+    }
+
+    /// What a block of several files' ends takes, packed.
+    pub fn shared(&self, number: u32) -> Result<Bytes, ReadError> {
+        let index = self.superblock.tables.fragments;
+        if number >= self.superblock.fragments {
+            return Err(damaged("fragment", index));
+        }
+        let entry: [u8; 16] = self.source()?.entry(index, number.into())?;
+        let size = le32(&entry, 8).ok_or_else(|| damaged("fragment", index))?;
+        Ok(Bytes(u64::from(size & !STORED)))
     }
 
     fn source(&self) -> Result<MutexGuard<'_, Source<R>>, ReadError> {
