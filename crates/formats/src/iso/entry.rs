@@ -1,9 +1,8 @@
 //! What Rock Ridge adds to a directory record: rights, times, names, links, devices.
 
-use super::{Date, both32};
+use super::{Date, SECTOR_LENGTH, both32};
 use crate::tree::{Kind, Meta};
 
-const SECTOR: usize = super::SECTOR as usize;
 /// No entry is longer.
 const ENTRY_MAX: usize = 255;
 /// The entry that says where more of them stand.
@@ -88,16 +87,19 @@ pub(super) fn fit(entries: &[Vec<u8>], room: usize, overflow: &mut Overflow) -> 
         kept.extend(&entries[count]);
         count += 1;
     }
-    let more = fit(&entries[count..], SECTOR, overflow);
+    let more = fit(&entries[count..], SECTOR_LENGTH, overflow);
     let start = overflow.bytes.len();
     // It may not cross into another sector.
-    let start =
-        if start % SECTOR + more.len() > SECTOR { start.next_multiple_of(SECTOR) } else { start };
+    let start = if start % SECTOR_LENGTH + more.len() > SECTOR_LENGTH {
+        start.next_multiple_of(SECTOR_LENGTH)
+    } else {
+        start
+    };
     overflow.bytes.resize(start, 0);
     overflow.bytes.extend(&more);
     let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let at = overflow.at.saturating_add(small(start / SECTOR));
-    let place = [at, small(start % SECTOR), small(more.len())].map(both32);
+    let at = overflow.at.saturating_add(small(start / SECTOR_LENGTH));
+    let place = [at, small(start % SECTOR_LENGTH), small(more.len())].map(both32);
     kept.extend(entry(b"CE", place.as_flattened()));
     kept
 }

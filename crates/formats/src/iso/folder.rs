@@ -3,10 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{self, Overflow};
-use super::{Date, FOLDER, MORE, RECORD, SECTOR, both16, both32};
+use super::{Date, FOLDER, MORE, RECORD, SECTOR, SECTOR_LENGTH, both16, both32};
 use crate::tree::{self, Kind, Meta, Node, Tree};
 
-const SECTOR_LENGTH: usize = SECTOR as usize;
 /// Bytes of a file that one record can tell of: whole sectors in 32 bits.
 const EXTENT_MAX: u64 = u32::MAX as u64 / SECTOR * SECTOR;
 /// Characters of a plain name: those of a folder, and those of a file without the dot.
@@ -30,6 +29,9 @@ struct Child<'a, C> {
     path: &'a [u8],
     node: &'a Node<C>,
 }
+
+/// A name, its path and what stands there.
+type Named<'a, C> = (&'a [u8], &'a [u8], &'a Node<C>);
 
 /// A name for those who know nothing else: capital letters, digits and `_`, made unlike all others
 /// in its folder.
@@ -64,7 +66,7 @@ pub(super) struct Listing<'a, C> {
 impl<'a, C> Listing<'a, C> {
     /// Paths in `hidden` are left out.
     pub(super) fn of(tree: &'a Tree<C>, hidden: &BTreeSet<Vec<u8>>) -> Listing<'a, C> {
-        let mut children: BTreeMap<&[u8], Vec<(&[u8], &[u8], &Node<C>)>> = BTreeMap::new();
+        let mut children: BTreeMap<&[u8], Vec<Named<'_, C>>> = BTreeMap::new();
         for (path, node) in tree.iter().filter(|(path, _)| !hidden.contains(*path)) {
             if let Some((parent, name)) = tree::split(path) {
                 children.entry(parent).or_default().push((name, path, node));

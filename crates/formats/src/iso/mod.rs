@@ -22,8 +22,9 @@ pub use read::{Image, Opened, Place, ReadError, read};
 pub use write::write;
 
 /// Bytes of a sector; everything starts on one.
-pub const SECTOR: u64 = 2048;
+pub const SECTOR: u64 = SECTOR_LENGTH as u64;
 
+const SECTOR_LENGTH: usize = 2048;
 /// The first descriptor; what comes before belongs to whoever boots.
 const DESCRIPTORS: u64 = 16;
 const STANDARD: &[u8; 5] = b"CD001";

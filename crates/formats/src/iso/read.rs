@@ -9,7 +9,7 @@ use model::Bytes;
 
 use super::{
     BOOT, BOOTABLE, DESCRIPTORS, Date, EL_TORITO, FOLDER, LAST, MORE, PRIMARY, RECORD, SECTOR,
-    STANDARD,
+    SECTOR_LENGTH, STANDARD,
 };
 use crate::field::{le16, le32};
 use crate::tree::{Content, Contents, InsertError, Kind, Meta, Node, Tree};
@@ -317,10 +317,8 @@ impl Facts {
                     self.uid = le32(body, 16).unwrap_or(0);
                     self.gid = le32(body, 24).unwrap_or(0);
                 }
-                b"NM" => {
-                    if body.first().is_some_and(|flags| flags & 6 == 0) {
-                        self.name.extend(&body[1..]);
-                    }
+                b"NM" if body.first().is_some_and(|flags| flags & 6 == 0) => {
+                    self.name.extend(&body[1..]);
                 }
                 b"TF" => self.time = changed(body),
                 b"SL" => self.link(body.get(1..).unwrap_or(&[])),
@@ -403,7 +401,7 @@ fn skip(system: &[u8]) -> Option<usize> {
 
 /// The records of a folder; none crosses into another sector.
 fn records(bytes: &[u8]) -> impl Iterator<Item = Record> {
-    let sectors = bytes.chunks(usize::try_from(SECTOR).unwrap_or(1));
+    let sectors = bytes.chunks(SECTOR_LENGTH);
     sectors.flat_map(|sector| {
         let mut at = 0;
         std::iter::from_fn(move || {

@@ -7,15 +7,14 @@ use model::{Bytes, Sector512};
 use super::entry::Overflow;
 use super::folder::{Listing, Places, root_record};
 use super::{
-    BOOT, BOOTABLE, DESCRIPTORS, Date, EL_TORITO, LAST, PLATFORM_EFI, PRIMARY, SECTOR, STANDARD,
-    Volume, WriteError, both16, both32,
+    BOOT, BOOTABLE, DESCRIPTORS, Date, EL_TORITO, LAST, PLATFORM_EFI, PRIMARY, SECTOR,
+    SECTOR_LENGTH, STANDARD, Volume, WriteError, both16, both32,
 };
 use crate::Extent;
 use crate::field::put;
 use crate::gpt::Gpt;
 use crate::tree::{Content, Contents, Kind, Tree};
 
-const SECTOR_LENGTH: usize = SECTOR as usize;
 /// Partitions start at multiples of this many bytes.
 const ALIGNMENT: u64 = 1 << 20;
 /// Empty sectors at the end: drives that read ahead fail there, and the second partition table
