@@ -20,6 +20,7 @@ const FOR_THE_DEMO: &[(&str, &str)] = &[
 /// What the tests take beyond that: second opinions on what we write, and real networks.
 const FOR_TESTS: &[(&str, &str)] = &[
     ("swtpm", "a TPM for nodes in the lab"),
+    ("yq", "evaluates modifiers of descriptions a second time"),
     ("e2fsprogs", "checks ext4"),
     ("gdisk", "checks partition tables"),
     ("dosfstools", "checks FAT"),
