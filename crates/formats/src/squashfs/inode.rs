@@ -14,6 +14,9 @@ use super::write::WriteError;
 use super::xattr::Xattrs;
 use crate::tree::{self, Kind, Meta, Node, Tree};
 
+/// Where runs of entries start: in the folder, in the table, with which name.
+type Runs<'m> = Vec<(u32, u32, &'m [u8])>;
+
 /// Entries behind one header: readers take no more.
 const RUN_MAX: usize = 256;
 /// The most owners and groups: their number stands in 16 bits.
@@ -277,10 +280,7 @@ impl<'t> Writer<'t, '_> {
 
     /// Writes entries in runs that share a header; their length, and for every 8 KiB of them where
     /// a run starts: in the folder, in the table, with which name.
-    fn entries<'m>(
-        &mut self,
-        members: &[Member<'m>],
-    ) -> Result<(usize, Vec<(u32, u32, &'m [u8])>), WriteError> {
+    fn entries<'m>(&mut self, members: &[Member<'m>]) -> Result<(usize, Runs<'m>), WriteError> {
         let (mut length, mut indexed, mut index) = (0, 0, Vec::new());
         let mut left = members;
         while let Some(first) = left.first() {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write as _};
 use std::num::NonZeroUsize;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -204,7 +204,7 @@ fn the_kernel_sees_the_tree_as_it_was() {
         for block in [4096, BLOCK as u64, 1 << 20] {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("image");
-            fs::write(&path, image(&tree, &options(method, block, 2)).0).unwrap();
+            save(&path, image(&tree, &options(method, block, 2)).0);
             let Some(seen) = mounted(&path, |root| {
                 let getfattr = ["-R", "-P", "-h", "-d", "-m", "-", "-e", "hex", "."];
                 (lines_of(root), tool("getfattr", "attr", root, &getfattr))
@@ -231,7 +231,7 @@ fn unsquashfs_lists_and_extracts_what_went_in() {
     for method in METHODS {
         let dir = tempfile::tempdir().unwrap();
         let (bytes, facts) = image(&tree, &options(method, BLOCK as u64, 2));
-        fs::write(dir.path().join("image"), bytes).unwrap();
+        save(dir.path().join("image"), bytes);
         let tool = |args: &[&str]| tool("unsquashfs", "squashfs-tools", dir.path(), args);
         let said = tool(&["-s", "image"]);
         for line in [
@@ -279,7 +279,7 @@ fn a_folder_holds_more_than_65536_files() {
     }
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("image");
-    fs::write(&path, image(&tree, &options(Method::Gzip(1), 4096, 2)).0).unwrap();
+    save(&path, image(&tree, &options(Method::Gzip(1), 4096, 2)).0);
     let list = tool("unsquashfs", "squashfs-tools", dir.path(), &["-l", "image"]);
     assert_eq!(list.lines().filter(|l| l.contains("folder/")).count(), 70_000);
     mounted(&path, |root| {
@@ -395,7 +395,7 @@ fn our_reader_gives_back_what_our_writer_took() {
 fn our_reader_sees_what_mksquashfs_wrote() {
     let tree = settled(everything());
     let dir = tempfile::tempdir().unwrap();
-    fs::write(dir.path().join("image"), image(&tree, &options(METHODS[0], 4096, 2)).0).unwrap();
+    save(dir.path().join("image"), image(&tree, &options(METHODS[0], 4096, 2)).0);
     let extract = ["-q", "-n", "-d", "in", "image"];
     let out = run("unsquashfs", "squashfs-tools", dir.path(), &extract);
     if !out.status.success() {
@@ -416,4 +416,8 @@ fn our_reader_sees_what_mksquashfs_wrote() {
         let wanted = "gzip, xz and zstd can be read";
         assert!(said.contains(codec) && said.contains(wanted), "{said}");
     }
+}
+
+fn save(path: impl AsRef<Path>, bytes: Vec<u8>) {
+    File::create(path).unwrap().write_all(&bytes).unwrap();
 }
