@@ -36,7 +36,7 @@ pub enum Found {
     /// Zeroes where a table would stand.
     Blank,
     /// A node.
-    Eve(Gpt),
+    Eve(Box<Gpt>),
     /// Something else, in words.
     Other(String),
 }
@@ -63,7 +63,7 @@ pub fn recognize(table: Option<Gpt>, head: &[u8]) -> Found {
         };
     };
     if Role::ImgA.find(&table).is_some() {
-        return Found::Eve(table);
+        return Found::Eve(Box::new(table));
     }
     let names: Vec<&str> = table.partitions().values().map(|p| p.name.as_str()).collect();
     Found::Other(match names[..] {

@@ -188,7 +188,8 @@ impl Wish {
             }
             "eve_nuke_disks" => self.nuke = Nuke::Disks(disks()?),
             "eve_nuke_all_disks" => {
-                if flag()? {
+                let all = flag()?;
+                if all {
                     self.nuke = Nuke::All;
                 }
             }
