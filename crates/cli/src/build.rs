@@ -178,7 +178,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 pub(crate) fn default_request() -> anyhow::Result<Request> {
     let cli = <crate::Eve as clap::Parser>::try_parse_from(["eve", "build", "live"])?;
     match cli.command {
-        crate::Command::Build(args) => request(args),
+        crate::Command::Build(args) => request(*args),
         _ => anyhow::bail!("`eve build live` did not parse as a build"),
     }
 }

@@ -38,7 +38,7 @@ struct Eve {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Build images: rootfs, slot, config, live, installer
-    Build(build::Args),
+    Build(Box<build::Args>),
     /// The images that packages became: list, import, export
     Cache(cache::Args),
     /// Compose a root file system tar from linuxkit yml files
@@ -89,7 +89,7 @@ fn main() -> std::process::ExitCode {
     let eve = Eve::parse(); // wrong use ends here, with exit code 2
     out::start_log();
     let outcome = match eve.command {
-        Command::Build(args) => build::run(args),
+        Command::Build(args) => build::run(*args),
         Command::Cache(args) => cache::run(args),
         Command::Compose(args) => compose::run(args),
         Command::Convert(args) => convert::run(args),

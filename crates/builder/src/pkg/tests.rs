@@ -104,8 +104,7 @@ fn an_image_holds_what_the_recipe_says_and_starts_as_it_says() {
         let image = store::Image::read(&layout, &manifest).unwrap();
         assert_eq!(image.config.config.entrypoint, ["/usr/bin/tool"]);
         let layer = fs::read(layout.blob_path(&image.manifest.layers[0].digest)).unwrap();
-        let tar = zstd::decode_all(&layer[..]).unwrap();
-        let contents = Contents::of_tar(&tar[..], |_, _, _, _| Ok(())).unwrap();
+        let contents = Contents::of_tar(&layer[..], |_, _, _, _| Ok(())).unwrap();
         let files = contents.iter().filter(|(m, _)| m.kind != crate::contents::Kind::Folder);
         let files: Vec<(&str, &str)> =
             files.map(|(m, o)| (m.path.as_str(), o.from.as_str())).collect();
