@@ -3,11 +3,15 @@
 //!
 //! Blocks of data and of hashes have 4096 bytes. Nothing else is written or taken.
 
+use std::io::{self, Read};
+use std::num::NonZero;
+
 use model::Digest;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::field::{le16, le32, le64, put, take, text};
+use crate::parallel;
 
 /// Bytes of a block, of data as of hashes.
 pub const BLOCK: usize = 4096;
@@ -17,6 +21,8 @@ pub const DATA_BLOCKS_MAX: u64 = 1 << 30;
 /// Hashes in a block, as a power of two.
 const FAN_OUT_BITS: u32 = 7;
 const HASH: usize = 32;
+/// What a thread hashes at a time: whole blocks.
+const PIECE: usize = 256 * BLOCK;
 const SALT_MAX: usize = 256;
 
 /// The superblock of a tree.
@@ -61,9 +67,15 @@ pub enum ParseError {
 }
 
 /// Data that cannot get a tree.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0} bytes are no whole number of blocks between 1 and {DATA_BLOCKS_MAX}")]
-pub struct LengthError(pub u64);
+#[derive(Debug, thiserror::Error)]
+pub enum TreeError {
+    /// Not whole blocks, none, or too many.
+    #[error("{0} bytes are no whole number of blocks between 1 and {DATA_BLOCKS_MAX}")]
+    Length(u64),
+    /// It cannot be read.
+    #[error("cannot read the data")]
+    Read(#[from] io::Error),
+}
 
 impl Superblock {
     /// Reads a superblock.
@@ -120,78 +132,53 @@ impl Superblock {
     }
 }
 
-/// Takes data piece by piece and makes the tree over it.
-#[derive(Debug)]
-pub struct Builder {
-    salted: Sha256,
+/// Makes the tree over all that `data` gives, with so many threads; their number shows in nothing.
+///
+/// `salt` and `uuid` make trees of equal data differ; take both from the data to have the same tree
+/// each time.
+pub fn tree_of(
+    data: &mut dyn Read,
     uuid: Uuid,
-    salt: Vec<u8>,
-    partial: Vec<u8>,
-    hashes: Vec<u8>,
-    length: u64,
+    salt: [u8; 32],
+    threads: NonZero<usize>,
+) -> Result<Tree, TreeError> {
+    let salted = Sha256::new_with_prefix(salt);
+    let (mut length, mut hashes) = (0, Vec::new());
+    let next = || {
+        let mut piece = Vec::with_capacity(PIECE);
+        data.take(PIECE as u64).read_to_end(&mut piece)?;
+        length += piece.len() as u64;
+        Ok((!piece.is_empty()).then_some(piece))
+    };
+    let work = || |piece: Vec<u8>| level_of(&piece, &salted);
+    let take_level = |level: Vec<u8>| {
+        hashes.extend(level);
+        Ok::<_, TreeError>(())
+    };
+    parallel::in_order(threads, next, work, take_level)?;
+    let data_blocks = length / BLOCK as u64;
+    if length % BLOCK as u64 != 0 || !(1..=DATA_BLOCKS_MAX).contains(&data_blocks) {
+        return Err(TreeError::Length(length));
+    }
+    // Level by level upward; a level of one block is vouched for by the root hash.
+    let mut levels = Vec::new();
+    while hashes.len() > HASH {
+        let mut level = hashes;
+        level.resize(level.len().next_multiple_of(BLOCK), 0);
+        hashes = level_of(&level, &salted);
+        levels.push(level);
+    }
+    let root = Digest(take(&hashes, 0).ok_or(TreeError::Length(length))?);
+    let superblock = Superblock { uuid, data_blocks, salt: salt.to_vec() };
+    let mut bytes = superblock.to_block();
+    levels.iter().rev().for_each(|level| bytes.extend_from_slice(level));
+    Ok(Tree { superblock, root, bytes })
 }
 
-impl Builder {
-    /// `salt` and `uuid` make trees of equal data differ; take both from the data to have the same
-    /// tree each time.
-    pub fn new(uuid: Uuid, salt: [u8; 32]) -> Builder {
-        Builder {
-            salted: Sha256::new_with_prefix(salt),
-            uuid,
-            salt: salt.to_vec(),
-            partial: Vec::with_capacity(BLOCK),
-            hashes: Vec::new(),
-            length: 0,
-        }
-    }
-
-    /// Takes the next bytes of data, any number of them.
-    pub fn update(&mut self, mut bytes: &[u8]) {
-        self.length += bytes.len() as u64;
-        if !self.partial.is_empty() {
-            let missing = (BLOCK - self.partial.len()).min(bytes.len());
-            let (now, later) = bytes.split_at(missing);
-            self.partial.extend_from_slice(now);
-            bytes = later;
-            if self.partial.len() < BLOCK {
-                return;
-            }
-            let block = std::mem::take(&mut self.partial);
-            self.hashes.extend(self.hash(&block));
-        }
-        let blocks = bytes.chunks_exact(BLOCK);
-        self.partial.extend_from_slice(blocks.remainder());
-        for block in blocks {
-            let hash = self.hash(block);
-            self.hashes.extend(hash);
-        }
-    }
-
-    /// The tree over all that came.
-    pub fn finish(self) -> Result<Tree, LengthError> {
-        let data_blocks = self.length / BLOCK as u64;
-        if !self.partial.is_empty() || !(1..=DATA_BLOCKS_MAX).contains(&data_blocks) {
-            return Err(LengthError(self.length));
-        }
-        let superblock = Superblock { uuid: self.uuid, data_blocks, salt: self.salt.clone() };
-        // Level by level upward; a level of one block is vouched for by the root hash.
-        let mut levels = Vec::new();
-        let mut hashes = self.hashes.clone();
-        while hashes.len() > HASH {
-            let mut level = hashes;
-            level.resize(level.len().next_multiple_of(BLOCK), 0);
-            hashes = level.chunks_exact(BLOCK).flat_map(|block| self.hash(block)).collect();
-            levels.push(level);
-        }
-        let root = Digest(take(&hashes, 0).ok_or(LengthError(self.length))?);
-        let mut bytes = superblock.to_block();
-        levels.iter().rev().for_each(|level| bytes.extend_from_slice(level));
-        Ok(Tree { superblock, root, bytes })
-    }
-
-    fn hash(&self, block: &[u8]) -> [u8; HASH] {
-        self.salted.clone().chain_update(block).finalize().into()
-    }
+/// The hashes of whole blocks, one after the other.
+fn level_of(blocks: &[u8], salted: &Sha256) -> Vec<u8> {
+    let hash = |block| salted.clone().chain_update(block).finalize();
+    blocks.chunks_exact(BLOCK).flat_map(hash).collect()
 }
 
 /// Blocks of each level, the lowest first. None over a single block of data: its hash is the root.

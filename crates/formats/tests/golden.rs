@@ -81,9 +81,8 @@ fn a_slot_descriptor_is_stable_and_found() {
     squashfs[28] = 4;
     squashfs[40..48].copy_from_slice(&5000u64.to_le_bytes());
     squashfs.resize(8192, 0);
-    let mut builder = verity::Builder::new(uuid::Uuid::nil(), [1; 32]);
-    builder.update(&squashfs);
-    let tree = builder.finish().unwrap();
+    let one = std::num::NonZero::<usize>::MIN;
+    let tree = verity::tree_of(&mut squashfs.as_slice(), uuid::Uuid::nil(), [1; 32], one).unwrap();
     let descriptor = Descriptor {
         squashfs: Bytes(5000),
         verity_at: Bytes(8192),

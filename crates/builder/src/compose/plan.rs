@@ -1,14 +1,14 @@
 //! A composition as a list of members whose bytes are handles: where they lie, how many, their
 //! digest. Making one reads no file that was seen before; [`Plan::write`] reads what it writes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
-use formats::tree::{self, Meta, Node, Tree};
+use formats::tree::{self, Extraction, InsertError, Meta, Node, Tree};
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 use store::tarball::{GLOBAL, Header, Kind, Time, Writer};
@@ -151,7 +151,26 @@ pub struct Written {
 
 impl tree::Contents<Handle> for Plan {
     fn open<'a>(&'a self, at: &Handle) -> io::Result<Box<dyn Read + 'a>> {
-        self.contents.open(&self.members[at.0].content)
+        let member = &self.members[at.0];
+        let body = self.contents.open(&member.content);
+        let input = body.map_err(|e| self.contents.told(member, e))?;
+        Ok(Box::new(Told { input, member, contents: &self.contents }))
+    }
+}
+
+/// A member's bytes. An error says where they come from.
+struct Told<'a> {
+    input: Box<dyn Read + 'a>,
+    member: &'a Member,
+    contents: &'a Contents,
+}
+
+impl Read for Told<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.input.read(out).map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => e,
+            _ => self.contents.told(self.member, e),
+        })
     }
 }
 
@@ -174,29 +193,29 @@ impl Plan {
 
     /// The file system that the archive unpacks to. Of several members of one path the last counts.
     pub fn tree(&self) -> Result<Tree<Handle>, ComposeError> {
-        let last: HashMap<Vec<u8>, usize> = (0..)
-            .zip(&self.members)
-            .filter(|(_, m)| m.header.kind != Kind::Other(GLOBAL))
-            .filter_map(|(n, m)| Some((tree::clean(&m.header.path)?, n)))
-            .collect();
-        let mut found = Tree::new();
-        // A layer's hard link may come before what it links to.
-        for links in [false, true] {
-            for (n, member) in (0..).zip(&self.members) {
-                let is_link = member.header.kind == Kind::HardLink;
-                let Some(path) = tree::clean(&member.header.path) else { continue };
-                if is_link != links || last.get(&path) != Some(&n) {
-                    continue;
-                }
-                let kind = kind(member, Handle(n));
-                let inserted = kind.and_then(|kind| {
-                    let node = Node { meta: meta(&member.header)?, kind };
-                    found.insert(path, node).map_err(|e| e.to_string())
-                });
-                inserted.map_err(|why| ComposeError::Nonsense { location: member.place(), why })?;
+        let mut found = Extraction::default();
+        for (n, member) in self.members.iter().enumerate() {
+            let nonsense = |why| ComposeError::Nonsense { location: member.place(), why };
+            if member.header.kind == Kind::Other(GLOBAL) {
+                continue;
             }
+            let outside =
+                || nonsense(format!("{} leads out of the image", member.header.display()));
+            let path = tree::clean(&member.header.path).ok_or_else(outside)?;
+            let kind = kind(member, Handle(n)).map_err(nonsense)?;
+            let node = Node { meta: meta(&member.header).map_err(nonsense)?, kind };
+            found.add(path, node).map_err(|e| nonsense(e.to_string()))?;
         }
-        Ok(found)
+        let whole = |e: InsertError| ComposeError::Nonsense {
+            location: "the composition".to_owned(),
+            why: e.to_string(),
+        };
+        found.finish().map_err(whole)
+    }
+
+    /// Every member's header as it stands in the archive, in its order.
+    pub fn headers(&self) -> impl Iterator<Item = Header> {
+        self.members.iter().map(Member::marked)
     }
 
     /// Writes the archive. After an error, what was written is of no use.
@@ -280,6 +299,12 @@ impl Contents {
         let mut packed = self.open(of)?;
         io::copy(&mut (&mut packed).take(from), &mut io::sink())?;
         Ok(MultiGzDecoder::new(packed.take(length)))
+    }
+
+    /// The same for those who take no more than an input's error.
+    fn told(&self, member: &Member, source: io::Error) -> io::Error {
+        let kind = source.kind();
+        io::Error::new(kind, self.read_error(member, source))
     }
 
     /// Why a member's bytes could not be read. What was kept of a damaged layer is forgotten, so

@@ -147,23 +147,23 @@ impl Contents {
         archive: impl Read,
         mut visit: impl FnMut(&Member, &Origin, &Header, &mut dyn Read) -> io::Result<()>,
     ) -> io::Result<Contents> {
-        let mut contents = Contents { version: 1, ..Contents::default() };
-        let mut known: BTreeMap<Origin, usize> = BTreeMap::new();
+        let mut record = Recorder::default();
         let mut archive = Reader::new(archive);
         while let Some(header) = archive.next()? {
             let Some((member, origin)) = read(&header) else { continue };
-            if contents.members.len() >= MEMBERS_MAX {
-                return Err(io::Error::other(format!("it has more than {MEMBERS_MAX} members")));
-            }
             visit(&member, &origin, &header, &mut archive)?;
-            let next = known.len();
-            let place = *known.entry(origin.clone()).or_insert(next);
-            if place == next {
-                contents.origins.push(origin);
-            }
-            contents.members.push(Member { origin: place, ..member });
+            record.add(member, origin)?;
         }
-        Ok(contents)
+        Ok(record.contents)
+    }
+
+    /// The record of an archive with these headers.
+    pub fn of_headers(headers: impl Iterator<Item = Header>) -> io::Result<Contents> {
+        let mut record = Recorder::default();
+        for (member, origin) in headers.filter_map(|header| read(&header)) {
+            record.add(member, origin)?;
+        }
+        Ok(record.contents)
     }
 
     /// Reads the record beside an image; `None` if there is none.
@@ -203,6 +203,34 @@ impl Contents {
     /// What counts: of members with one path the last, by path.
     pub fn standing(&self) -> BTreeMap<&str, (&Member, &Origin)> {
         self.iter().map(|(m, o)| (m.path.as_str(), (m, o))).collect()
+    }
+}
+
+/// A record in the making.
+struct Recorder {
+    contents: Contents,
+    known: BTreeMap<Origin, usize>,
+}
+
+impl Default for Recorder {
+    fn default() -> Recorder {
+        let contents = Contents { version: 1, ..Contents::default() };
+        Recorder { contents, known: BTreeMap::new() }
+    }
+}
+
+impl Recorder {
+    fn add(&mut self, member: Member, origin: Origin) -> io::Result<()> {
+        if self.contents.members.len() >= MEMBERS_MAX {
+            return Err(io::Error::other(format!("it has more than {MEMBERS_MAX} members")));
+        }
+        let next = self.known.len();
+        let place = *self.known.entry(origin.clone()).or_insert(next);
+        if place == next {
+            self.contents.origins.push(origin);
+        }
+        self.contents.members.push(Member { origin: place, ..member });
+        Ok(())
     }
 }
 

@@ -7,9 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 
 use formats::cpio::{self, Entry, Kind};
+use formats::tree::Content;
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
-use super::rootfs::{Rootfs, RootfsError};
+use super::rootfs::{Place, Rootfs, RootfsError};
 
 /// Where the names of the modules stand, one a line, `#` for comments.
 pub(super) const LIST: &str = "usr/lib/eve/initrd-modules";
@@ -58,55 +59,86 @@ impl Diagnose for InitrdError {
     }
 }
 
-/// The initrd and what went into it.
+/// What goes into an initrd.
 #[derive(Debug)]
-pub(super) struct Initrd {
-    /// A `newc` archive, compressed with Zstandard.
-    pub bytes: Vec<u8>,
+pub(super) struct Parts<'a> {
+    rootfs: &'a Rootfs,
+    init: &'a Content<Place>,
     /// The kernel's version, if it has modules.
     pub kernel: Option<String>,
-    /// The files of the modules, in load order.
-    pub modules: Vec<String>,
+    /// Where each module comes to lie, in load order, and what it is in the root file system.
+    modules: Vec<(String, &'a Content<Place>)>,
 }
 
-/// Makes the initrd of a root file system. All its times are `time`, in seconds since 1970.
-pub(super) fn make(rootfs: &Rootfs, time: u64) -> Result<Initrd, InitrdError> {
-    let init = rootfs.read(INIT, INIT_MAX)?;
-    let kernel = kernel_version(rootfs)?;
-    let mut files = BTreeMap::new();
-    let mut order = Vec::new();
-    if let (Some(kernel), true) = (&kernel, rootfs.has(LIST)) {
-        let folder = format!("usr/lib/modules/{kernel}");
-        let real = if rootfs.has(&folder) { folder } else { format!("lib/modules/{kernel}") };
-        let table = |name: &str| -> Result<String, RootfsError> {
-            let path = format!("{real}/{name}");
-            let bytes = if rootfs.has(&path) { rootfs.read(&path, TABLE_MAX)? } else { Vec::new() };
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
-        };
-        let more = rootfs.list(LISTS).into_iter().map(|name| format!("{LISTS}/{name}"));
-        let mut list = String::new();
-        for path in std::iter::once(LIST.to_owned()).chain(more) {
-            list += &String::from_utf8_lossy(&rootfs.read(&path, TABLE_MAX)?);
-            list.push('\n');
+impl<'a> Parts<'a> {
+    /// Finds them in a root file system.
+    pub(super) fn of(rootfs: &'a Rootfs) -> Result<Parts<'a>, InitrdError> {
+        let init = rootfs.file(INIT, INIT_MAX)?;
+        let kernel = kernel_version(rootfs)?;
+        let mut parts = Parts { rootfs, init, kernel, modules: Vec::new() };
+        if let (Some(kernel), true) = (&parts.kernel, rootfs.has(LIST)) {
+            let folder = format!("usr/lib/modules/{kernel}");
+            let real = if rootfs.has(&folder) { folder } else { format!("lib/modules/{kernel}") };
+            let order = tables(rootfs, &real)?.load_order(&list(rootfs)?)?;
+            for path in order {
+                let content = rootfs.file(&format!("{real}/{path}"), MODULE_MAX)?;
+                parts.modules.push((format!("lib/modules/{kernel}/{path}"), content));
+            }
         }
-        let modules = Tables::new(
-            &table("modules.dep")?,
-            &table("modules.softdep")?,
-            &table("modules.builtin")?,
-        );
-        for path in modules.load_order(&list)? {
-            let packed = rootfs.read(&format!("{real}/{path}"), MODULE_MAX)?;
-            let bytes = unpack(&path, packed).map_err(InitrdError::Pack)?;
+        Ok(parts)
+    }
+
+    /// How many modules it loads.
+    pub(super) fn modules(&self) -> usize {
+        self.modules.len()
+    }
+
+    /// What stands for the initrd: the same for the same bytes.
+    pub(super) fn key(&self, time: u64) -> Result<String, InitrdError> {
+        let mut key = format!("{ZSTD_LEVEL} {time} {}", self.rootfs.digest(self.init)?);
+        for (path, content) in &self.modules {
+            key += &format!("\n{path} {}", self.rootfs.digest(content)?);
+        }
+        Ok(key)
+    }
+
+    /// The initrd: a `newc` archive, compressed with Zstandard. All its times are `time`, in seconds
+    /// since 1970.
+    pub(super) fn pack(&self, time: u64) -> Result<Vec<u8>, InitrdError> {
+        let mut files = BTreeMap::new();
+        let mut list = String::new();
+        for (path, content) in &self.modules {
+            let bytes = unpack(path, self.rootfs.bytes(content)?).map_err(InitrdError::Pack)?;
             let plain = path.split_once(".ko").map_or(path.as_str(), |(stem, _)| stem);
-            let target = format!("lib/modules/{kernel}/{plain}.ko");
-            order.push(target.clone());
+            let target = format!("{plain}.ko");
+            list += &format!("{target}\n");
             files.insert(target, bytes);
         }
+        let init = self.rootfs.bytes(self.init)?;
+        let archive = pack(&init, &list, &files, time).map_err(InitrdError::Pack)?;
+        zstd::bulk::compress(&archive, ZSTD_LEVEL).map_err(InitrdError::Pack)
     }
-    let list: String = order.iter().map(|path| format!("{path}\n")).collect();
-    let archive = pack(&init, &list, &files, time).map_err(InitrdError::Pack)?;
-    let bytes = zstd::bulk::compress(&archive, ZSTD_LEVEL).map_err(InitrdError::Pack)?;
-    Ok(Initrd { bytes, kernel, modules: order })
+}
+
+/// The lists of modules, one after the other.
+fn list(rootfs: &Rootfs) -> Result<String, RootfsError> {
+    let more = rootfs.list(LISTS).into_iter().map(|name| format!("{LISTS}/{name}"));
+    let mut list = String::new();
+    for path in std::iter::once(LIST.to_owned()).chain(more) {
+        list += &String::from_utf8_lossy(&rootfs.read(&path, TABLE_MAX)?);
+        list.push('\n');
+    }
+    Ok(list)
+}
+
+/// The tables of the modules in a folder.
+fn tables(rootfs: &Rootfs, folder: &str) -> Result<Tables, RootfsError> {
+    let table = |name: &str| -> Result<String, RootfsError> {
+        let path = format!("{folder}/{name}");
+        let bytes = if rootfs.has(&path) { rootfs.read(&path, TABLE_MAX)? } else { Vec::new() };
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    Ok(Tables::new(&table("modules.dep")?, &table("modules.softdep")?, &table("modules.builtin")?))
 }
 
 fn kernel_version(rootfs: &Rootfs) -> Result<Option<String>, InitrdError> {

@@ -4,20 +4,16 @@
 //! and a net boot all have it in one place.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
 use std::path::Path;
 
 use formats::fat::Files;
+use formats::tree::{Content, Kind, Meta, Node};
 use model::installer::{About, BITS, CONFIG, ESP, MANIFEST, Manifest, SLOT};
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
-use tar::{EntryType, Header};
 
-use super::{ImageError, Request};
-
-/// Archives end with two empty blocks, and are whole blocks.
-const BLOCK: u64 = 512;
+use super::rootfs::{Place, Rootfs};
+use super::{Request, RootfsError};
 
 /// What is installed.
 #[derive(Debug)]
@@ -60,7 +56,7 @@ impl Bits<'_> {
         (files, super::pipeline::to_json(&manifest))
     }
 
-    /// A digest of everything that [`Bits::append`] depends on.
+    /// A digest of everything that [`Bits::insert`] puts there.
     pub(super) fn key(&self, request: &Request) -> Digest {
         // The list has the digest of every file.
         let (_, manifest) = self.small(request);
@@ -68,90 +64,28 @@ impl Bits<'_> {
         Digest(hash.finalize().into())
     }
 
-    /// Writes the archive `base` with these files behind its members to `to`.
-    pub(super) fn append(
-        &self,
-        request: &Request,
-        base: &Path,
-        to: &Path,
-    ) -> Result<Digest, ImageError> {
-        let (read, write) = (ImageError::file("read", base), ImageError::file("write", to));
-        let end = members_end(base).map_err(&read)?;
-        let mut from = File::open(base).map_err(&read)?.take(end);
-        let mut out = Hashing { out: File::create(to).map_err(&write)?, hash: Sha256::new() };
-        io::copy(&mut from, &mut out).map_err(&write)?;
-        let mut archive = tar::Builder::new(out);
-        let (files, manifest) = self.small(request);
-        let mut folders = std::collections::BTreeSet::from([String::new()]);
-        for (at, path) in
-            files.keys().flat_map(|p| p.match_indices('/').map(move |(at, _)| (at, p)))
-        {
-            folders.insert(path[..at].to_owned());
+    /// Puts the folder into a root file system.
+    pub(super) fn insert(&self, request: &Request, rootfs: &mut Rootfs) -> Result<(), RootfsError> {
+        let (mut files, manifest) = self.small(request);
+        files.insert(MANIFEST.to_owned(), manifest);
+        let mtime = i64::try_from(self.time).unwrap_or(i64::MAX);
+        let meta = |mode| Meta { mode, mtime, ..Meta::default() };
+        // The folders in between come with the files, and with their time.
+        rootfs.insert(&inside(""), Node::folder(meta(0o755)))?;
+        for (path, body) in files {
+            let digest = Some(Digest(Sha256::digest(&body).into()));
+            let size = Bytes(body.len() as u64);
+            let content = Content { size, digest, at: Place::Here(body.into()) };
+            rootfs.insert(&inside(&path), Node { meta: meta(0o644), kind: Kind::File(content) })?;
         }
-        for folder in folders {
-            let mut header = self.header(EntryType::Directory, 0o755, 0);
-            archive.append_data(&mut header, inside(&folder), io::empty()).map_err(&write)?;
-        }
-        let manifest = Files::from([(MANIFEST.to_owned(), manifest)]);
-        for (path, body) in files.iter().chain(&manifest) {
-            let mut header = self.header(EntryType::Regular, 0o644, body.len() as u64);
-            archive.append_data(&mut header, inside(path), &body[..]).map_err(&write)?;
-        }
-        let read = ImageError::file("read", self.slot);
-        let slot = File::open(self.slot).map_err(read)?;
-        let mut header = self.header(EntryType::Regular, 0o644, self.slot_about.size.0);
-        let body = slot.take(self.slot_about.size.0);
-        archive.append_data(&mut header, inside(SLOT), body).map_err(&write)?;
-        let mut out = archive.into_inner().map_err(&write)?;
-        out.flush().map_err(&write)?;
-        Ok(Digest(out.hash.finalize().into()))
-    }
-
-    fn header(&self, kind: EntryType, mode: u32, size: u64) -> Header {
-        let mut header = Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_mode(mode);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(self.time);
-        header.set_size(size);
-        header
+        let About { size, digest } = self.slot_about;
+        let at = Place::File(self.slot.to_owned());
+        let kind = Kind::File(Content { size, digest: Some(digest), at });
+        rootfs.insert(&inside(SLOT), Node { meta: meta(0o644), kind })
     }
 }
 
 /// The path of a file in the root file system.
 fn inside(path: &str) -> String {
     format!("{}/{path}", BITS.trim_start_matches('/')).trim_end_matches('/').to_owned()
-}
-
-/// Where the last member of an archive ends.
-fn members_end(path: &Path) -> io::Result<u64> {
-    let mut file = io::BufReader::new(File::open(path)?);
-    let mut end = 0;
-    for entry in tar::Archive::new(&mut file).entries_with_seek()? {
-        let entry = entry?;
-        end = entry.raw_file_position() + entry.size().next_multiple_of(BLOCK);
-    }
-    let length = file.seek(io::SeekFrom::End(0))?;
-    if end > length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(end)
-}
-
-struct Hashing {
-    out: File,
-    hash: Sha256,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hash.update(&bytes[..written]);
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }

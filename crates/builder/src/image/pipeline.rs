@@ -2,6 +2,7 @@
 
 mod disks;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
@@ -20,21 +21,21 @@ use super::disk::{self, Disk, DiskError};
 use super::installer::Bits;
 use super::rootfs::Rootfs;
 use super::slot::{self, SlotFacts};
-use super::squashfs::{self, Recipe};
+use super::source::Composition;
 use super::{
-    Board, Boards, ConfigError, Facts, FileFacts, ImageError, Progress, Request, Source, StepFacts,
-    boards, config as conf, known, source,
+    Board, Boards, BuildSlotError, ConfigError, Facts, FileFacts, ImageError, Progress, Request,
+    Source, StepFacts, boards, config as conf, initrd, known, source, squashfs,
 };
+use crate::compose::Written;
 use crate::contents::CONTENTS;
 use crate::pkg::{self, Package};
 
 /// Changes whenever a step makes other bytes of the same inputs.
-const VERSION: &str = "1";
+const VERSION: &str = "2";
 const ROOTFS: &str = "rootfs.tar";
-const DIGEST: &str = "digest";
-const SQUASHFS: &str = "rootfs.squashfs";
 const SLOT: &str = "slot.img";
 const UKI: &str = "uki.efi";
+const INITRD: &str = "initrd";
 const FACTS: &str = "image.json";
 /// Size of a squashfs data block: larger packs better, smaller reads less to find a page.
 const BLOCK: Bytes = Bytes::kib(256);
@@ -44,8 +45,23 @@ const STICK: Bytes = Bytes::mib(200);
 /// Builds the root file system: `rootfs.tar`.
 pub fn rootfs(request: &Request, progress: &dyn Progress) -> Result<Facts, ImageError> {
     let mut run = Run::start(request, progress)?;
-    let tar = run.rootfs(System::Node)?;
-    run.put(&tar.path, ROOTFS, Some(tar.digest))?;
+    let to = run.facts.folder.join(ROOTFS);
+    match run.origin(System::Node)? {
+        Origin::Tar { path, digest } => run.put(&path, ROOTFS, Some(digest))?,
+        Origin::Composition(composition) => {
+            let plan = composition.plan(progress)?;
+            let started = run.begin("writing the root file system");
+            let mut written = None;
+            disk::whole(&to, |file| {
+                written = Some(plan.write(file)?);
+                Ok::<_, ImageError>(())
+            })?;
+            run.end("rootfs", started, false);
+            if let Some(Written { digest, size }) = written {
+                run.note(ROOTFS, size, Some(digest));
+            }
+        }
+    }
     run.point_current()?;
     run.finish()
 }
@@ -131,23 +147,21 @@ impl System {
     }
 }
 
-/// A root file system tar and what it hashes to.
-struct Tar {
-    path: PathBuf,
-    digest: Digest,
-    /// Keeps it in the cache while we use it.
-    _held: Option<Done>,
+/// Where a root file system comes from.
+enum Origin {
+    /// A tar in linuxkit layout, and what it hashes to.
+    Tar { path: PathBuf, digest: Digest },
+    /// Packages.
+    Composition(Box<Composition>),
 }
 
-impl Tar {
-    /// What a step that makes a tar left.
-    fn of(made: Done) -> Result<Tar, ImageError> {
-        let path = made.folder.join(DIGEST);
-        let read = ImageError::file("read", &path);
-        let text = fs::read_to_string(&path).map_err(&read)?;
-        let digest = Digest::from_hex(&text);
-        let digest = digest.map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e)))?;
-        Ok(Tar { path: made.folder.join(ROOTFS), digest, _held: Some(made) })
+impl Origin {
+    /// What stands for the root file system: other bytes have another key.
+    fn key(&self) -> String {
+        match self {
+            Origin::Tar { digest, .. } => digest.hex(),
+            Origin::Composition(composition) => composition.key.clone(),
+        }
     }
 }
 
@@ -155,7 +169,6 @@ struct Slot {
     image: PathBuf,
     uki: PathBuf,
     facts: SlotFacts,
-    time: u64,
     _held: Done,
 }
 
@@ -167,6 +180,7 @@ struct Run<'a> {
     options: pkg::Options,
     board: Board,
     facts: Facts,
+    done: RefCell<Vec<StepFacts>>,
     /// Keeps other builds out of the version's folder.
     _alone: File,
 }
@@ -198,11 +212,13 @@ impl<'a> Run<'a> {
                 slot: None,
                 steps: Vec::new(),
             },
+            done: RefCell::default(),
             _alone: alone,
         })
     }
 
-    fn rootfs(&mut self, system: System) -> Result<Tar, ImageError> {
+    /// Where the root file system comes from; its packages are built.
+    fn origin(&mut self, system: System) -> Result<Origin, ImageError> {
         let given = match (system, &self.request.source) {
             (System::Node, Source::Tar(path)) => Some(path),
             _ => self.request.installer.as_ref().filter(|_| system == System::Installer),
@@ -211,39 +227,45 @@ impl<'a> Run<'a> {
             let started = self.begin(&format!("reading the {}", system.name()));
             let digest = digest_of(path)?;
             self.end("read rootfs.tar", started, false);
-            return Ok(Tar { path: path.clone(), digest, _held: None });
+            return Ok(Origin::Tar { path: path.clone(), digest });
         }
         let started = Instant::now(); // packages tell their steps themselves
         self.options.locked = matches!(self.request.source, Source::Compose { locked: true });
-        let plan = source::prepare(self.request, system, &self.options, self.progress)?;
-        self.end("packages", started, plan.packages.values().all(|p| !p.fresh));
+        let made = source::prepare(self.request, system, &self.options, self.progress)?;
+        self.end("packages", started, made.packages.values().all(|p| !p.fresh));
+        self.packages.extend(made.packages.clone());
+        Ok(Origin::Composition(Box::new(made)))
+    }
+
+    /// The root file system, nothing of it read.
+    fn rootfs(&self, system: System, origin: &Origin) -> Result<Rootfs, ImageError> {
+        let composition = match origin {
+            Origin::Tar { path, .. } => return Ok(Rootfs::open(path)?),
+            Origin::Composition(composition) => composition,
+        };
         let started = self.begin(&format!("composing the {}", system.name()));
-        let made = self.steps.step("rootfs", &[VERSION, &plan.key], |folder| {
-            let digest = plan.write(&folder.join(ROOTFS), self.progress)?;
-            Ok::<_, ImageError>(store::save(folder, DIGEST, digest.hex().as_bytes())?)
-        })?;
-        self.end("rootfs", started, made.cached);
-        self.packages.extend(plan.packages);
-        Tar::of(made)
+        let plan = composition.plan(self.progress)?;
+        let rootfs = Rootfs::of_plan(plan, format!("the {}", system.name()))?;
+        self.end("rootfs", started, false);
+        Ok(rootfs)
     }
 
     /// The slot image of a node.
     fn slot(&mut self) -> Result<Slot, ImageError> {
-        let tar = self.rootfs(System::Node)?;
-        let before = account::before(self.request);
-        let slot = self.pack(System::Node, &tar)?;
-        let folder = self.facts.folder.clone();
-        let size = account::write(&self.steps, &tar.path, tar.digest, &folder)?;
-        self.note(CONTENTS, size, None);
-        account::check_size(self.request, &folder, before.as_ref(), slot.facts.squashfs)?;
+        let origin = self.origin(System::Node)?;
+        let slot = self.pack(System::Node, &origin, None)?;
+        let path = slot.image.with_file_name(CONTENTS);
+        let record = fs::read(&path).map_err(ImageError::file("read", &path))?;
+        account::check_size(self.request, &record, slot.facts.squashfs)?;
+        store::save(&self.facts.folder, CONTENTS, &record)?;
+        self.note(CONTENTS, Bytes(record.len() as u64), None);
         self.facts.slot = Some(slot.facts.clone());
         Ok(slot)
     }
 
     /// The slot image of the installer, with what it installs inside.
     fn installer_system(&mut self, node: &Slot, config: &Files) -> Result<Slot, ImageError> {
-        let base = self.rootfs(System::Installer)?;
-        let started = self.begin("adding what is installed");
+        let origin = self.origin(System::Installer)?;
         let loader = self.loader()?;
         let esp = self.esp(System::Node, node, loader.as_ref())?;
         let volume = Role::Config.volume(self.request.profile.config, self.config_time());
@@ -252,91 +274,107 @@ impl<'a> Run<'a> {
                 .map_err(|source| DiskError::Volume { partition: Role::Config.name(), source })?,
             None => Vec::new(),
         };
-        let (size, digest) = (node.facts.size, node.facts.digest);
+        let SlotFacts { size, digest, time, .. } = node.facts;
         let bits = Bits {
             slot: &node.image,
             slot_about: About { size, digest },
             config,
             esp: &esp,
             others: loader.map(|l| l.bits()).unwrap_or_default(),
-            time: node.time,
+            time,
         };
-        let key = bits.key(self.request);
-        let inputs = [VERSION, &base.digest.hex(), &key.hex()];
-        let made = self.steps.step("installer", &inputs, |folder| {
-            let digest = bits.append(self.request, &base.path, &folder.join(ROOTFS))?;
-            Ok::<_, ImageError>(store::save(folder, DIGEST, digest.hex().as_bytes())?)
-        })?;
-        self.end("installer", started, made.cached);
-        let tar = Tar::of(made)?;
-        self.pack(System::Installer, &tar)
+        self.pack(System::Installer, &origin, Some(&bits))
     }
 
-    /// Makes a slot image of a root file system.
-    fn pack(&mut self, system: System, tar: &Tar) -> Result<Slot, ImageError> {
-        let rootfs = Rootfs::open(&tar.path)?;
-        let time = self.request.time.unwrap_or_else(|| rootfs.latest());
-        let recipe = Recipe { method: self.request.packing.method(), block: BLOCK, time };
-
-        let started = self.begin(&format!("packing the {}", system.name()));
-        let inputs = [VERSION, &recipe.key(), &tar.digest.hex()];
-        let packed = self.steps.step("squashfs", &inputs, |folder| {
-            self.squashfs(system, &rootfs, &recipe, &folder.join(SQUASHFS))
-        })?;
-        self.end("squashfs", started, packed.cached);
-
-        let started = self.begin("making the slot image");
+    /// Makes a slot image of a root file system, with what it installs in it.
+    fn pack(
+        &mut self,
+        system: System,
+        origin: &Origin,
+        bits: Option<&Bits<'_>>,
+    ) -> Result<Slot, ImageError> {
         if self.request.stub.is_none() && self.packages.is_empty() {
             let names = [source::STUB_PACKAGE.to_owned()];
             self.packages = pkg::build(&names, &self.options, self.progress)?;
         }
         let stub = self.stub()?;
         let words = if self.request.debug { vec!["eve.debug".to_owned()] } else { Vec::new() };
-        let recipe = slot::Recipe {
-            arch: self.request.arch,
-            version: self.request.version.clone(),
-            slot: system.role().name(),
-            words,
-            stub,
-            time,
-        };
+        let method = self.request.packing.method();
         let key = format!(
-            "{} {} {} {} {:?} {time}",
-            recipe.arch,
-            recipe.slot,
-            recipe.version,
-            Digest(Sha256::digest(&recipe.stub).into()).hex(),
-            recipe.words
+            "{} {} {} {} {} {:?} {:?} {}",
+            self.request.arch,
+            system.role().name(),
+            self.request.version,
+            method.key(),
+            BLOCK,
+            words,
+            self.request.time,
+            Digest(Sha256::digest(&stub).into()).hex(),
         );
-        let squashfs = packed.folder.join(SQUASHFS);
-        let squashfs_key = packed.folder.file_name().unwrap_or_default().to_string_lossy();
-        let inputs = [VERSION, &key, &squashfs_key, &tar.digest.hex()];
-        let made = self.steps.step("slot", &inputs, |folder| {
-            let (image, uki) = (folder.join(SLOT), folder.join(UKI));
-            let facts = slot::build(&rootfs, &squashfs, &recipe, &image, &uki)?;
-            Ok::<_, ImageError>(store::save(folder, FACTS, &to_json(&facts))?)
-        })?;
+        let bits_key = bits.map(|bits| bits.key(self.request).hex()).unwrap_or_default();
+        let started = self.begin(&format!("making the slot image of the {}", system.name()));
+        let made =
+            self.steps.step("slot", &[VERSION, &key, &origin.key(), &bits_key], |folder| {
+                let mut rootfs = self.rootfs(system, origin)?;
+                store::save(folder, CONTENTS, &rootfs.record()?.to_bytes())?;
+                if let Some(bits) = bits {
+                    bits.insert(self.request, &mut rootfs)?;
+                }
+                let time = self.request.time.unwrap_or_else(|| rootfs.latest());
+                let (image, uki) = (folder.join(SLOT), folder.join(UKI));
+                let packing = squashfs::Recipe { method, block: BLOCK, time };
+                let used = self.squashfs(system, &rootfs, &packing, &image)?;
+                let parts = initrd::Parts::of(&rootfs).map_err(BuildSlotError::from)?;
+                let initrd = self.initrd(&parts, time)?;
+                let recipe = slot::Recipe {
+                    arch: self.request.arch,
+                    version: self.request.version.clone(),
+                    slot: system.role().name(),
+                    words,
+                    stub,
+                    time,
+                };
+                let file_system = slot::FileSystem { image: &image, used };
+                let facts = slot::build(&rootfs, &file_system, (&parts, initrd), &recipe, &uki)?;
+                Ok::<_, ImageError>(store::save(folder, FACTS, &to_json(&facts))?)
+            })?;
         self.end("slot", started, made.cached);
         let facts = read_facts(&made.folder.join(FACTS))?;
         let (image, uki) = (made.folder.join(SLOT), made.folder.join(UKI));
-        Ok(Slot { image, uki, facts, time, _held: made })
+        Ok(Slot { image, uki, facts, _held: made })
     }
 
-    /// Packs a root file system without what the unified kernel image holds.
+    /// Packs a root file system without what the unified kernel image holds; the length.
     fn squashfs(
         &self,
         system: System,
         rootfs: &Rootfs,
-        recipe: &Recipe,
+        recipe: &squashfs::Recipe,
         path: &Path,
-    ) -> Result<(), ImageError> {
+    ) -> Result<Bytes, ImageError> {
+        let started = self.begin(&format!("packing the {}", system.name()));
         let in_uki = |path: &[u8]| std::str::from_utf8(path).is_ok_and(slot::is_in_uki);
         let mut tree = rootfs.tree().clone().without(in_uki);
         tree.no_later_than(i64::try_from(recipe.time).unwrap_or(i64::MAX));
         let name = format!("{}-{}", self.request.arch, system.role().name());
         let keep = Some(self.request.cache.as_path());
-        squashfs::write_keeping(&tree, rootfs.archive(), recipe, keep, &name, path)?;
-        Ok(())
+        let facts = squashfs::write_keeping(&tree, rootfs, recipe, keep, &name, path)?;
+        self.end("squashfs", started, false);
+        Ok(facts.used)
+    }
+
+    /// The initrd, compressed.
+    fn initrd(&self, parts: &initrd::Parts<'_>, time: u64) -> Result<Vec<u8>, ImageError> {
+        let started = self.begin("packing the initrd");
+        let key = parts.key(time).map_err(BuildSlotError::from)?;
+        let made = self.steps.step("initrd", &[VERSION, &key], |folder| {
+            let bytes = parts.pack(time).map_err(BuildSlotError::from)?;
+            Ok::<_, ImageError>(store::save(folder, INITRD, &bytes)?)
+        })?;
+        let path = made.folder.join(INITRD);
+        let bytes = fs::read(&path).map_err(ImageError::file("read", &path))?;
+        self.end("initrd", started, made.cached);
+        Ok(bytes)
     }
 
     /// What goes into CONFIG: folders in their order, then single files, and what says of when it is.
@@ -408,12 +446,13 @@ impl<'a> Run<'a> {
         Instant::now()
     }
 
-    fn end(&mut self, name: &str, started: Instant, cached: bool) {
+    fn end(&self, name: &str, started: Instant, cached: bool) {
         let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.facts.steps.push(StepFacts { name: name.to_owned(), millis, cached });
+        self.done.borrow_mut().push(StepFacts { name: name.to_owned(), millis, cached });
     }
 
-    fn finish(self) -> Result<Facts, ImageError> {
+    fn finish(mut self) -> Result<Facts, ImageError> {
+        self.facts.steps = self.done.take();
         super::names::write(&self.facts.folder, self.request)?;
         store::save(&self.facts.folder, FACTS, &to_json(&self.facts))?;
         Ok(self.facts)

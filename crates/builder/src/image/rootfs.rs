@@ -1,62 +1,88 @@
-//! A root file system tar in linuxkit layout: its tree, single files of it, and its contents where
-//! they lie.
+//! A root file system: its tree, and its contents where they lie, in a composition's layers or in a
+//! tar of linuxkit's layout.
 //!
-//! linuxkit's tar says some paths twice (the last one counts), leaves folders out, and carries
+//! linuxkit's archive says some paths twice (the last one counts), leaves folders out, and carries
 //! records that mean nothing on the node. The tree has each path once.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use formats::tree::{Content, Contents, InsertError, Tree};
-use model::{Bytes, Diagnose, Diagnosis, Who};
+use formats::tree::{Content, Contents, InsertError, Node, Tree};
+use model::{Bytes, Diagnose, Diagnosis, Digest, Who};
+use sha2::{Digest as _, Sha256};
+
+use crate::compose::{ComposeError, Handle, Plan};
+use crate::contents::Contents as Record;
 
 mod archive;
 
 pub(crate) use archive::{Archive, Offset};
 
-/// A root file system tar and its tree. The tar stays where it is and must not change.
+/// A root file system. What it is made of stays where it is and must not change.
 #[derive(Debug)]
 pub(super) struct Rootfs {
-    path: PathBuf,
-    archive: Archive,
-    tree: Tree<Offset>,
+    /// What messages call it.
+    name: String,
+    base: Base,
+    tree: Tree<Place>,
 }
 
-/// Why a tar is no root file system.
+/// What most contents lie in.
+#[derive(Debug)]
+enum Base {
+    Archive(Archive),
+    Plan(Box<Plan>),
+}
+
+/// Where the content of a file of a root file system lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the tar.
+    Tar(Offset),
+    /// In the composition.
+    Plan(Handle),
+    /// Here.
+    Here(Arc<[u8]>),
+    /// In this file, from its start.
+    File(PathBuf),
+}
+
+/// Why something is no root file system.
 #[derive(Debug, thiserror::Error)]
 pub enum RootfsError {
     /// It cannot be read.
-    #[error("cannot read {path}")]
+    #[error("cannot read {of}")]
     Read {
-        /// The tar.
-        path: PathBuf,
+        /// The root file system.
+        of: String,
         /// Why.
         source: io::Error,
     },
     /// A member that cannot be in a root file system.
-    #[error("{name:?} in {path} {what}")]
+    #[error("{name:?} in {of} {what}")]
     Member {
-        /// The tar.
-        path: PathBuf,
+        /// The root file system.
+        of: String,
         /// The member.
         name: String,
         /// What is wrong with it, as a verb.
         what: String,
     },
     /// Members that do not go together.
-    #[error("{path} cannot be unpacked")]
+    #[error("{of} cannot be unpacked")]
     Insert {
-        /// The tar.
-        path: PathBuf,
+        /// The root file system.
+        of: String,
         /// Why not.
         source: InsertError,
     },
     /// A file that every root file system has.
-    #[error("there is no {name} in {path}")]
+    #[error("there is no {name} in {of}")]
     Missing {
-        /// The tar.
-        path: PathBuf,
+        /// The root file system.
+        of: String,
         /// The file.
         name: String,
     },
@@ -78,22 +104,42 @@ impl Diagnose for RootfsError {
 }
 
 impl Rootfs {
-    /// Reads what is in the tar, not the contents.
+    /// Reads what is in a tar, not the contents.
     pub(super) fn open(path: &Path) -> Result<Rootfs, RootfsError> {
-        let read = |source| RootfsError::Read { path: path.to_owned(), source };
-        let archive = Archive::new(File::open(path).map_err(read)?, path.display().to_string());
-        let tree = archive.tree()?;
-        Ok(Rootfs { path: path.to_owned(), archive, tree })
+        let name = path.display().to_string();
+        let read = |source| RootfsError::Read { of: name.clone(), source };
+        let archive = Archive::new(File::open(path).map_err(read)?, name.clone());
+        let tree = archive.tree()?.map(Place::Tar);
+        Ok(Rootfs { name, base: Base::Archive(archive), tree })
+    }
+
+    /// That of a composition. `name` is what messages call it.
+    pub(super) fn of_plan(plan: Plan, name: String) -> Result<Rootfs, ComposeError> {
+        let tree = plan.tree()?.map(Place::Plan);
+        Ok(Rootfs { name, base: Base::Plan(Box::new(plan)), tree })
     }
 
     /// What is in it.
-    pub(super) fn tree(&self) -> &Tree<Offset> {
+    pub(super) fn tree(&self) -> &Tree<Place> {
         &self.tree
     }
 
-    /// Where its contents are.
-    pub(super) fn archive(&self) -> &Archive {
-        &self.archive
+    /// Who put what where, in what it was made of: not what was put on top.
+    pub(super) fn record(&self) -> Result<Record, RootfsError> {
+        let record = match &self.base {
+            Base::Archive(archive) => {
+                let bytes = io::BufReader::with_capacity(1 << 18, archive.bytes());
+                Record::of_tar(bytes, |_, _, _, _| Ok(()))
+            }
+            Base::Plan(plan) => Record::of_headers(plan.headers()),
+        };
+        record.map_err(|source| RootfsError::Read { of: self.name.clone(), source })
+    }
+
+    /// Puts something on top.
+    pub(super) fn insert(&mut self, path: &str, node: Node<Place>) -> Result<(), RootfsError> {
+        let insert = |source| RootfsError::Insert { of: self.name.clone(), source };
+        self.tree.insert(path, node).map_err(insert)
     }
 
     /// The latest time of any member, in seconds since 1970.
@@ -113,28 +159,65 @@ impl Rootfs {
         names.collect()
     }
 
-    /// The bytes of a file, links followed. Refuses one that is larger than `limit`.
-    pub(super) fn read(&self, name: &str, limit: Bytes) -> Result<Vec<u8>, RootfsError> {
+    /// The content of a file, links followed. Refuses one that is larger than `limit`.
+    pub(super) fn file(&self, name: &str, limit: Bytes) -> Result<&Content<Place>, RootfsError> {
+        let bad = |what: &str| {
+            let (of, name) = (self.name.clone(), name.to_owned());
+            RootfsError::Member { of, name, what: what.to_owned() }
+        };
         if !self.has(name) {
-            return Err(RootfsError::Missing { path: self.path.clone(), name: name.to_owned() });
+            return Err(RootfsError::Missing { of: self.name.clone(), name: name.to_owned() });
         }
-        let file = self.tree.file(name.as_bytes());
-        let file = file.ok_or_else(|| self.archive.bad(name.as_bytes(), "is no file"))?;
+        let file = self.tree.file(name.as_bytes()).ok_or_else(|| bad("is no file"))?;
         if file.size > limit {
-            let what = format!("has {}, more than {limit}", file.size);
-            return Err(self.archive.bad(name.as_bytes(), &what));
+            return Err(bad(&format!("has {}, more than {limit}", file.size)));
         }
-        self.content(file).map_err(|source| RootfsError::Read { path: self.path.clone(), source })
+        Ok(file)
     }
 
-    fn content(&self, file: &Content<Offset>) -> io::Result<Vec<u8>> {
+    /// SHA-256 of a content.
+    pub(super) fn digest(&self, file: &Content<Place>) -> Result<Digest, RootfsError> {
+        if let Some(digest) = file.digest {
+            return Ok(digest);
+        }
+        Ok(Digest(Sha256::digest(self.bytes(file)?).into()))
+    }
+
+    /// The bytes of a content.
+    pub(super) fn bytes(&self, file: &Content<Place>) -> Result<Vec<u8>, RootfsError> {
+        self.content(file).map_err(|source| RootfsError::Read { of: self.name.clone(), source })
+    }
+
+    /// The bytes of a file, links followed. Refuses one that is larger than `limit`.
+    pub(super) fn read(&self, name: &str, limit: Bytes) -> Result<Vec<u8>, RootfsError> {
+        self.bytes(self.file(name, limit)?)
+    }
+
+    fn content(&self, file: &Content<Place>) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.archive.open(&file.at)?.take(file.size.0).read_to_end(&mut bytes)?;
+        self.open_at(&file.at)?.take(file.size.0).read_to_end(&mut bytes)?;
         if bytes.len() as u64 == file.size.0 {
             Ok(bytes)
         } else {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
+    }
+
+    fn open_at(&self, at: &Place) -> io::Result<Box<dyn Read + '_>> {
+        let lost = || io::Error::other("its content lies elsewhere");
+        match (at, &self.base) {
+            (Place::Tar(at), Base::Archive(archive)) => archive.open(at),
+            (Place::Plan(at), Base::Plan(plan)) => plan.open(at),
+            (Place::Here(bytes), _) => Ok(Box::new(Cursor::new(Arc::clone(bytes)))),
+            (Place::File(path), _) => Ok(Box::new(File::open(path)?)),
+            _ => Err(lost()), // cannot be: handles come with their base
+        }
+    }
+}
+
+impl Contents<Place> for Rootfs {
+    fn open<'a>(&'a self, at: &Place) -> io::Result<Box<dyn Read + 'a>> {
+        self.open_at(at)
     }
 }
 

@@ -1,7 +1,8 @@
 //! Slot images and the unified kernel image in them.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use formats::slot::{self, Descriptor, SlotError};
@@ -10,9 +11,9 @@ use formats::verity;
 use model::{Bytes, Diagnose, Diagnosis, Digest, Who};
 use sha2::{Digest as _, Sha256};
 
-use super::initrd::{self, Initrd, InitrdError};
+use super::Arch;
+use super::initrd::{self, InitrdError};
 use super::rootfs::{Rootfs, RootfsError};
-use super::{Arch, squashfs};
 
 const KERNEL: &str = "boot/kernel";
 const MICROCODE: &str = "boot/ucode.cpio";
@@ -62,6 +63,8 @@ pub struct SlotFacts {
     pub kernel: String,
     /// How many modules the initrd loads.
     pub modules: usize,
+    /// All times inside that are not those of files, in seconds since 1970.
+    pub time: u64,
 }
 
 /// Why there is no slot image.
@@ -82,9 +85,9 @@ pub enum BuildSlotError {
     /// A descriptor that cannot be.
     #[error("cannot describe the slot image")]
     Describe(#[from] SlotError),
-    /// A tree over nothing.
+    /// A tree over nothing, or over what cannot be read.
     #[error("cannot make the verity tree")]
-    Verity(#[from] verity::LengthError),
+    Verity(#[from] verity::TreeError),
     /// Reading or writing failed.
     #[error("cannot {doing} {path}")]
     File {
@@ -117,8 +120,10 @@ impl Diagnose for BuildSlotError {
             BuildSlotError::Describe(_) => {
                 Diagnosis::of(Who::Operator, "choose a shorter version with --version")
             }
-            BuildSlotError::Verity(_) => Diagnosis::of(Who::Developer, "report it"),
-            BuildSlotError::File { .. } => {
+            BuildSlotError::Verity(verity::TreeError::Length(_)) => {
+                Diagnosis::of(Who::Developer, "report it")
+            }
+            BuildSlotError::Verity(verity::TreeError::Read(_)) | BuildSlotError::File { .. } => {
                 Diagnosis::of(Who::Operator, "look at the disk: space, rights, faults")
             }
         }
@@ -131,117 +136,97 @@ pub(super) fn is_in_uki(path: &str) -> bool {
     [KERNEL, MICROCODE].contains(&path)
 }
 
-/// Makes a slot image at `image`, and beside it the unified kernel image alone at `uki`.
+/// A file system that stands at the start of what becomes a slot image.
+#[derive(Debug)]
+pub(super) struct FileSystem<'a> {
+    /// The file. It holds the file system, filled up to whole blocks, and nothing else.
+    pub image: &'a Path,
+    /// Length of the file system.
+    pub used: Bytes,
+}
+
+/// Makes a slot image of the file that a file system stands in, and beside it the unified kernel
+/// image alone at `uki`.
 pub(super) fn build(
     rootfs: &Rootfs,
-    squashfs: &Path,
+    file_system: &FileSystem<'_>,
+    initrd: (&initrd::Parts<'_>, Vec<u8>),
     recipe: &Recipe,
-    image: &Path,
     uki: &Path,
 ) -> Result<SlotFacts, BuildSlotError> {
-    let initrd = initrd::make(rootfs, recipe.time)?;
-    let checked = check_tree(squashfs)?;
-    let cmdline = cmdline(rootfs, recipe, &checked.tree)?;
-    let kernel = initrd.kernel.clone().unwrap_or_default();
-    let initrd_size = Bytes(initrd.bytes.len() as u64);
-    let modules = initrd.modules.len();
-    let uki_bytes = unified(rootfs, recipe, &cmdline, initrd)?;
+    let image = file_system.image;
+    let (read, write) = (BuildSlotError::file("read", image), BuildSlotError::file("write", image));
+    let mut file = File::options().read(true).write(true).open(image).map_err(&read)?;
+    let (parts, initrd) = initrd;
+    let initrd_size = Bytes(initrd.len() as u64);
+    let hash = hash(&mut file).map_err(&read)?;
+    let digest = Digest(hash.clone().finalize().into());
+    let tree = tree(&mut file, digest)?;
+    let cmdline = cmdline(rootfs, recipe, &tree)?;
+    let uki_bytes = unified(rootfs, recipe, &cmdline, parts.kernel.as_deref(), initrd)?;
 
-    let verity_at = Bytes(checked.tree.superblock.data_blocks * slot::BLOCK);
-    let verity = Bytes(checked.tree.bytes.len() as u64);
+    let verity_at = Bytes(tree.superblock.data_blocks * slot::BLOCK);
+    let verity = Bytes(tree.bytes.len() as u64);
     let descriptor = Descriptor {
-        squashfs: checked.used,
+        squashfs: file_system.used,
         verity_at,
         verity,
         uki_at: Bytes(verity_at.0 + verity.0 + slot::BLOCK),
         uki: Bytes(uki_bytes.len() as u64),
-        squashfs_digest: checked.digest,
+        squashfs_digest: digest,
         uki_digest: Digest(Sha256::digest(&uki_bytes).into()),
-        root_hash: checked.tree.root,
+        root_hash: tree.root,
         arch: recipe.arch.name().to_owned(),
         version: recipe.version.clone(),
     };
-    let write = BuildSlotError::file("write", uki);
-    File::create(uki).and_then(|mut f| f.write_all(&uki_bytes)).map_err(write)?;
-    let write = BuildSlotError::file("write", image);
-    let mut out = Hashing { out: File::create(image).map_err(&write)?, hash: Sha256::new() };
-    let length = copy_padded(squashfs, &mut |piece| out.write(piece), image)?;
-    let parts = [&checked.tree.bytes, &descriptor.to_bytes()?, &uki_bytes];
-    for part in parts {
+    let alone = File::create(uki).and_then(|mut f| f.write_all(&uki_bytes));
+    alone.map_err(BuildSlotError::file("write", uki))?;
+    let parts_behind = [&tree.bytes, &descriptor.to_bytes()?, &uki_bytes];
+    let mut out = Hashing { out: file, hash };
+    out.out.seek(SeekFrom::Start(verity_at.0)).map_err(&write)?;
+    for part in parts_behind {
         out.write(part).map_err(&write)?;
     }
-    let filled = length + parts.iter().map(|p| p.len() as u64).sum::<u64>();
+    let filled = verity_at.0 + parts_behind.iter().map(|p| p.len() as u64).sum::<u64>();
     let total = descriptor.total();
     let rest = usize::try_from(total.0.saturating_sub(filled)).unwrap_or(0);
     out.write(&vec![0; rest]).map_err(&write)?;
     Ok(SlotFacts {
         size: total,
         digest: Digest(out.hash.finalize().into()),
-        squashfs: checked.used,
+        squashfs: file_system.used,
         verity,
         uki: descriptor.uki,
         initrd: initrd_size,
-        root_hash: checked.tree.root,
+        root_hash: tree.root,
         cmdline,
-        kernel,
-        modules,
+        kernel: parts.kernel.clone().unwrap_or_default(),
+        modules: parts.modules(),
+        time: recipe.time,
     })
 }
 
-struct Checked {
-    used: Bytes,
-    digest: Digest,
-    tree: verity::Tree,
+/// What the bytes of a file hash to, ready to take those that will come behind them.
+fn hash(file: &mut File) -> io::Result<Sha256> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    file.rewind()?;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hash),
+            got => hash.update(&buffer[..got]),
+        }
+    }
 }
 
-/// The squashfs with its digest and tree. The tree's salt and name come from the digest, so that
-/// equal file systems have equal trees.
-fn check_tree(squashfs: &Path) -> Result<Checked, BuildSlotError> {
-    let read = BuildSlotError::file("read", squashfs);
-    let head = File::open(squashfs).and_then(|mut f| squashfs::head(&mut f)).map_err(&read)?;
-    let parsed = formats::squashfs::Superblock::parse(&head);
-    let superblock = parsed.map_err(|e| read(io::Error::new(io::ErrorKind::InvalidData, e)))?;
-    let mut hash = Sha256::new();
-    let mut update = |piece: &[u8]| {
-        hash.update(piece);
-        Ok(())
-    };
-    copy_padded(squashfs, &mut update, squashfs)?;
-    let digest = Digest(hash.finalize().into());
+/// The verity tree of a file. Its salt and name come from the digest, so that equal file systems
+/// have equal trees.
+fn tree(file: &mut File, digest: Digest) -> Result<verity::Tree, verity::TreeError> {
     let salt = Sha256::new_with_prefix(b"eve slot salt").chain_update(digest.0).finalize();
     let name = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &digest.0);
-    let mut builder = verity::Builder::new(name, salt.into());
-    let mut update = |piece: &[u8]| {
-        builder.update(piece);
-        Ok(())
-    };
-    copy_padded(squashfs, &mut update, squashfs)?;
-    Ok(Checked { used: superblock.used, digest, tree: builder.finish()? })
-}
-
-/// Passes the file on, with zeroes up to a multiple of a block; returns how much that is.
-fn copy_padded(
-    from: &Path,
-    to: &mut dyn FnMut(&[u8]) -> io::Result<()>,
-    target: &Path,
-) -> Result<u64, BuildSlotError> {
-    let read = BuildSlotError::file("read", from);
-    let write = BuildSlotError::file("write", target);
-    let mut file = File::open(from).map_err(&read)?;
-    let mut buffer = vec![0; CHUNK];
-    let mut length = 0;
-    loop {
-        let got = file.read(&mut buffer).map_err(&read)?;
-        if got == 0 {
-            break;
-        }
-        to(&buffer[..got]).map_err(&write)?;
-        length += got as u64;
-    }
-    let padded = length.next_multiple_of(slot::BLOCK);
-    let rest = usize::try_from(padded - length).unwrap_or(0);
-    to(&vec![0; rest]).map_err(&write)?;
-    Ok(padded)
+    let threads = std::thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    file.rewind()?;
+    verity::tree_of(file, name, salt.into(), threads)
 }
 
 fn cmdline(
@@ -269,7 +254,8 @@ fn unified(
     rootfs: &Rootfs,
     recipe: &Recipe,
     cmdline: &str,
-    initrd: Initrd,
+    kernel_version: Option<&str>,
+    initrd: Vec<u8>,
 ) -> Result<Vec<u8>, BuildSlotError> {
     let kernel = rootfs.read(KERNEL, KERNEL_MAX)?;
     let described = ["etc/os-release", "usr/lib/os-release"].into_iter().find(|p| rootfs.has(p));
@@ -283,8 +269,8 @@ fn unified(
         false => Vec::new(),
     };
     all.resize(all.len().next_multiple_of(4), 0);
-    all.extend(initrd.bytes);
-    let uname = initrd.kernel.unwrap_or_default();
+    all.extend(initrd);
+    let uname = kernel_version.unwrap_or_default();
     let sections: [(&str, &[u8]); 5] = [
         (".osrel", &osrel),
         (".cmdline", cmdline.as_bytes()),

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -83,19 +83,17 @@ pub(super) fn prepare(
 }
 
 impl Composition {
-    /// Composes the archive into a new file; its digest.
-    pub(super) fn write(&self, path: &Path, progress: &dyn Progress) -> Result<Digest, ImageError> {
-        let write = ImageError::file("write", path);
+    /// What the description comes to. Contents are not read.
+    pub(super) fn plan(&self, progress: &dyn Progress) -> Result<compose::Plan, ImageError> {
         let options = compose::Options {
             arch: self.arch.name().to_owned(),
             home: home(),
             kept: Some(self.layout.root().with_file_name("layers")),
             ..compose::Options::default()
         };
-        let mut file = File::create(path).map_err(&write)?;
-        let facts = compose::compose(&self.description, &self.layout, &options, &mut file)?;
-        facts.warnings.iter().for_each(|w| progress.line(&format!("warning: {w}")));
-        Ok(facts.digest)
+        let plan = compose::plan(&self.description, &self.layout, &options)?;
+        plan.warnings().iter().for_each(|w| progress.line(&format!("warning: {w}")));
+        Ok(plan)
     }
 }
 

@@ -1,7 +1,7 @@
 //! The root file system as a squashfs image, with blocks kept between builds.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read};
+use std::io::{self, BufWriter};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -54,13 +54,6 @@ impl Diagnose for SquashfsError {
     }
 }
 
-impl Recipe {
-    /// The recipe as text, for keys of cached steps.
-    pub(super) fn key(&self) -> String {
-        format!("{} {} {}", self.method.key(), self.block.0, self.time)
-    }
-}
-
 /// Writes the image to `path` with all processors.
 fn write<C: Sync>(
     tree: &Tree<C>,
@@ -105,11 +98,4 @@ pub(crate) fn write_keeping<C: Sync>(
         tracing::warn!("packed blocks are not kept: {error}");
     }
     Ok(facts)
-}
-
-/// Reads the first bytes of an image.
-pub(super) fn head<R: Read>(from: &mut R) -> io::Result<Vec<u8>> {
-    let mut head = vec![0; formats::squashfs::SUPERBLOCK];
-    from.read_exact(&mut head)?;
-    Ok(head)
 }

@@ -13,7 +13,10 @@ use std::io::{self, Cursor, Read};
 
 use model::{Bytes, Digest};
 
+mod extraction;
 mod walk;
+
+pub use extraction::Extraction;
 
 /// More nodes than any root file system of ours will have.
 pub const ENTRIES_MAX: usize = 4_000_000;

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
+use std::num::NonZero;
 use std::path::Path;
 
 use expect_test::expect;
@@ -145,9 +146,12 @@ fn veritysetup_agrees_at_every_number_of_levels() {
     for blocks in [1, 2, 127, 128, 129, 16384, 16385] {
         let dir = tempfile::tempdir().unwrap();
         let data = noise(blocks * verity::BLOCK);
-        let mut builder = verity::Builder::new(uuid::Uuid::from_u128(5), [9; 32]);
-        data.chunks(5000).for_each(|piece| builder.update(piece));
-        let tree = builder.finish().unwrap();
+        let tree_with = |threads| {
+            let (uuid, threads) = (uuid::Uuid::from_u128(5), NonZero::new(threads).unwrap());
+            verity::tree_of(&mut data.as_slice(), uuid, [9; 32], threads).unwrap()
+        };
+        let tree = tree_with(1);
+        assert_eq!(tree_with(3), tree, "threads show");
         assert_eq!(tree.bytes.len() as u64, tree.superblock.total_blocks() * 4096);
         assert_eq!(verity::Superblock::parse(&tree.bytes), Ok(tree.superblock.clone()));
         let at = data.len() as u64;

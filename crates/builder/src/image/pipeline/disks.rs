@@ -27,8 +27,8 @@ impl Run<'_> {
         let started = self.begin("writing the live disk");
         let (esp, empty) = (self.esp(System::Node, slot, loader.as_ref())?, Files::new());
         let mut disk = Disk::new(self.plan(Purpose::Live, slot, loader.as_ref())?);
-        disk.volume(Role::Esp, &esp, slot.time)?;
-        disk.volume(Role::EspB, &empty, slot.time)?;
+        disk.volume(Role::Esp, &esp, slot.facts.time)?;
+        disk.volume(Role::EspB, &empty, slot.facts.time)?;
         disk.volume(Role::Config, config, self.config_time())?;
         disk.image(Role::ImgA, &slot.image)?;
         self.in_front(&mut disk, loader.as_ref())?;
@@ -42,7 +42,7 @@ impl Run<'_> {
         self.note("live.raw", disk.size(), None);
         self.end("live.raw", started, false);
         let media = self.request.media.unwrap_or(self.request.profile.media);
-        self.convert(&raw, media, slot.time)?;
+        self.convert(&raw, media, slot.facts.time)?;
         self.point_current()
     }
 
@@ -57,16 +57,16 @@ impl Run<'_> {
             (self.esp(System::Installer, system, loader.as_ref())?, Files::new());
         esp.extend(esp::of_installer(system.facts.digest));
         let mut disk = Disk::new(self.plan(Purpose::Installer, system, loader.as_ref())?);
-        disk.volume(Role::Esp, &esp, system.time)?;
+        disk.volume(Role::Esp, &esp, system.facts.time)?;
         disk.volume(Role::InstallerConfig, config, self.config_time())?;
         disk.image(Role::Installer, &system.image)?;
-        disk.volume(Role::Inventory, &empty, system.time)?;
+        disk.volume(Role::Inventory, &empty, system.facts.time)?;
         self.in_front(&mut disk, loader.as_ref())?;
         let raw = self.facts.folder.join("installer.raw");
         disk::write(&disk, &raw)?;
         self.note("installer.raw", disk.size(), None);
         self.end("installer.raw", started, false);
-        self.convert(&raw, Bytes(0), system.time)?;
+        self.convert(&raw, Bytes(0), system.facts.time)?;
         self.installer_media(system, &esp, config)?;
         self.point_current()
     }
@@ -105,7 +105,7 @@ impl Run<'_> {
             config_time: self.config_time(),
             system: &system.image,
             version: &self.request.version,
-            time: system.time,
+            time: system.facts.time,
             seed: Uuid::new_v5(&Uuid::NAMESPACE_OID, &system.facts.digest.0),
         };
         let iso = self.facts.folder.join("installer.iso");
@@ -130,7 +130,7 @@ impl Run<'_> {
         let ipxe = self.ipxe()?;
         let stub = self.stub()?;
         let uki = fs::read(&system.uki).map_err(ImageError::file("read", &system.uki))?;
-        let uki = net::loader(&stub, &uki, &iso::slim(installer)?, system.time)?;
+        let uki = net::loader(&stub, &uki, &iso::slim(installer)?, system.facts.time)?;
         let archive = self.facts.folder.join("installer.net");
         let boot = net::NetBoot {
             arch,
@@ -139,7 +139,7 @@ impl Run<'_> {
             script: &net::script(arch, None),
             loaders: &[(arch.loader().to_owned(), uki)],
             grub: None,
-            time: system.time,
+            time: system.facts.time,
         };
         let size = net::write(&boot, &archive)?;
         self.note("installer.net", size, None);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
-use formats::tree::{self, Content, Contents, Kind, Meta, Node, Tree};
+use formats::tree::{self, Content, Contents, Extraction, Kind, Meta, Node, Tree};
 use model::Bytes;
 use tar::EntryType;
 
@@ -35,26 +35,22 @@ impl Archive {
     /// root that it does not name gets the latest time of all.
     pub(crate) fn tree(&self) -> Result<Tree<Offset>, RootfsError> {
         let read = |source| self.cannot_read(source);
+        let insert = |source| RootfsError::Insert { of: self.name.clone(), source };
         let mut archive = tar::Archive::new(io::BufReader::new(At { file: &self.file, at: 0 }));
-        let mut tree = Tree::new();
-        let mut root = None;
+        let mut tree = Extraction::default();
         for entry in archive.entries_with_seek().map_err(read)? {
             let mut entry = entry.map_err(read)?;
             let raw = entry.path_bytes().into_owned();
             let path = tree::clean(&raw).ok_or_else(|| self.bad(&raw, "leads out of the root"))?;
             let Some(node) = self.node(&mut entry, &path)? else { continue };
-            if path.is_empty() {
-                root = Some(node.meta.clone());
-            }
-            let insert = |source| RootfsError::Insert { path: self.name.clone().into(), source };
-            tree.insert(path, node).map_err(insert)?;
+            tree.add(path, node).map_err(insert)?;
         }
-        if root.is_none() {
-            let meta = Meta { mtime: tree.latest(), ..Meta::default() };
-            // The root is always there and a folder.
-            let _ = tree.insert(Vec::new(), Node::folder(meta));
-        }
-        Ok(tree)
+        tree.finish().map_err(insert)
+    }
+
+    /// All of the tar, from its start.
+    pub(super) fn bytes(&self) -> impl Read {
+        At { file: &self.file, at: 0 }
     }
 
     fn node<R: Read>(
@@ -116,12 +112,12 @@ impl Archive {
     }
 
     pub(crate) fn cannot_read(&self, source: io::Error) -> RootfsError {
-        RootfsError::Read { path: self.name.clone().into(), source }
+        RootfsError::Read { of: self.name.clone(), source }
     }
 
     pub(super) fn bad(&self, path: &[u8], what: &str) -> RootfsError {
         let name = tree::show(path).into_owned();
-        RootfsError::Member { path: self.name.clone().into(), name, what: what.to_owned() }
+        RootfsError::Member { of: self.name.clone(), name, what: what.to_owned() }
     }
 }
 
