@@ -3,8 +3,11 @@
 //! made to the same bytes.
 
 use std::io::Read;
+use std::num::NonZero;
 
 use builder::compose::{Description, Options, Plan, plan};
+use builder::mkfs::FileSystem;
+use formats::squashfs::{self, Method};
 use formats::tree::{Contents, Kind as Node};
 use model::{Bytes, Digest};
 use store::tarball::{Header, Kind, Time, Writer};
@@ -179,6 +182,24 @@ fn the_tree_is_what_stays_when_the_archive_is_unpacked() {
         assert_eq!(shown(path).as_deref(), want, "{path}");
     }
     assert_eq!(tree.get(b"bin").unwrap().meta.mode, 0o750);
+}
+
+#[test]
+fn a_file_system_of_the_composition_is_that_of_its_archive() {
+    let cache = every_key();
+    let plan = cache.plan(EVERY_KEY, false);
+    let archive = cache.dir.path().join("rootfs.tar");
+    let image = cache.dir.path().join("rootfs.squashfs");
+    std::io::Write::write_all(&mut std::fs::File::create(&archive).unwrap(), &written(&plan))
+        .unwrap();
+    let (method, block) = (Method::Zstd(3), Bytes::kib(128));
+    let kind = FileSystem::Squashfs { method, block, keep: None };
+    let tar = std::fs::File::open(&archive).unwrap();
+    builder::mkfs::make(tar, "the archive", &kind, Some(7), &image).unwrap();
+    let options = squashfs::Options { method, block, time: 7, threads: NonZero::<usize>::MIN };
+    let mut direct = std::io::Cursor::new(Vec::new());
+    squashfs::write(&plan.tree().unwrap(), &plan, &options, None, &mut direct).unwrap();
+    assert!(direct.into_inner() == std::fs::read(&image).unwrap());
 }
 
 #[test]

@@ -1,9 +1,10 @@
-//! Images: a root file system tar to slot images, CONFIG volumes and live disks.
+//! Images: a root file system to slot images, CONFIG volumes and live disks.
 //!
 //! ```text
-//! packages ─▶ rootfs.tar ─▶ squashfs ─▶ slot.img ─▶ live.raw ─▶ live.qcow2
-//!                  └──▶ initrd, kernel ─▶ UKI ──┘      ▲
-//! conf/ ─▶ config.img ─────────────────────────────────┘
+//! packages ─▶ composition ─▶ tree ─▶ squashfs ─▶ slot.img ─▶ live.raw ─▶ live.qcow2
+//!                 │            └──▶ initrd, kernel ─▶ UKI ──┘   ▲
+//!                 └──▶ rootfs.tar, for those who ask for it     │
+//! conf/ ─▶ config.img ──────────────────────────────────────────┘
 //! ```
 //!
 //! [`rootfs`], [`slot`], [`config`] and [`live`] each go as far as their name says and return

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
+use super::chain;
+use super::cost::{Cost, Run, mib, ratios, show, size, succeed};
 use crate::tool::{self, cargo, command};
 
 const ROUNDS: usize = 2;
@@ -23,17 +25,6 @@ const SOURCES: [&str; 6] = [
 const LARGEST: &str = "-5000k";
 /// xz is slow: it gets one file in so many.
 const FEWER: usize = 8;
-
-/// What a program took.
-#[derive(Debug, Clone, Copy)]
-struct Cost {
-    cpu: f64,
-    wall: f64,
-    /// Most memory at any time, in MiB.
-    memory: f64,
-    /// Length of what it made, in bytes.
-    size: u64,
-}
 
 /// Measures and prints a table.
 pub(crate) fn run() -> anyhow::Result<()> {
@@ -51,8 +42,9 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let image = folder.join("image");
         let mut best: [Option<Cost>; 2] = [None, None];
         for _ in 0..ROUNDS {
-            let ours = measure(&eve, &mkfs(ours, &image), tar, &image)?;
-            let theirs = measure("mksquashfs", &mksquashfs(theirs, &image), tar, &image)?;
+            let ours = Run::new(&eve, &mkfs(ours, &image)).stdin(tar).measure(&image)?;
+            let theirs = mksquashfs(theirs, &image);
+            let theirs = Run::new("mksquashfs", &theirs).stdin(tar).measure(&image)?;
             for (best, cost) in best.iter_mut().zip([ours, theirs]) {
                 if best.is_none_or(|best| cost.cpu < best.cpu) {
                     *best = Some(cost);
@@ -64,7 +56,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
         show(&format!("squashfs {name}: mksquashfs"), theirs);
         ratios(ours, theirs);
     }
-    one_file(&eve, &all, &folder)
+    one_file(&eve, &all, &folder)?;
+    chain::run(&eve, &all, &folder.join("chain"))
 }
 
 /// One changed file, with the blocks of the image before it kept.
@@ -77,20 +70,20 @@ fn one_file(eve: &str, all: &Path, folder: &Path) -> anyhow::Result<()> {
     fs::copy(all, &changed)?;
     let kept_text = kept.display().to_string();
     let args = mkfs(&["--comp", "zstd", "--keep", &kept_text], &image);
-    let cold = measure(eve, &args, all, &image)?;
+    let cold = Run::new(eve, &args).stdin(all).measure(&image)?;
     // What a tar says twice, the last time counts.
     let file = folder.join("usr/bin/env");
     fs::create_dir_all(file.parent().unwrap_or(folder))?;
     fs::copy("/usr/bin/id", &file)?;
     let (at, folder) = (changed.display().to_string(), folder.display().to_string());
     succeed("tar", &["-rf", &at, "-C", &folder, "usr/bin/env"])?;
-    let warm = measure(eve, &args, &changed, &image)?;
+    let warm = Run::new(eve, &args).stdin(&changed).measure(&image)?;
     show("squashfs zstd, cold, kept", cold);
     show("one file changed", warm);
     println!("  wall {:.3} of cold", warm.wall / cold.wall);
     let clean = folder.clone() + "/clean";
     let clean = Path::new(&clean);
-    measure(eve, &mkfs(&["--comp", "zstd"], clean), &changed, clean)?;
+    Run::new(eve, &mkfs(&["--comp", "zstd"], clean)).stdin(&changed).measure(clean)?;
     if fs::read(clean)? == fs::read(&image)? {
         println!("  the same bytes as without kept blocks");
         Ok(())
@@ -132,7 +125,7 @@ fn trees(folder: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     made.next().zip(made.next()).context("no tars were made")
 }
 
-fn write(path: &Path, body: &[u8]) -> anyhow::Result<()> {
+pub(super) fn write(path: &Path, body: &[u8]) -> anyhow::Result<()> {
     let mut file = fs::File::create(path)?;
     Ok(std::io::Write::write_all(&mut file, body)?)
 }
@@ -147,56 +140,4 @@ fn mksquashfs(more: &[&str], image: &Path) -> Vec<String> {
     let image = image.display().to_string();
     let args = ["-", &image, "-tar", "-b", "128K", "-noappend", "-quiet", "-no-progress"];
     args.iter().chain(more).map(|arg| (*arg).to_owned()).collect()
-}
-
-/// Runs a program with a tar as its standard input.
-fn measure(program: &str, args: &[String], tar: &Path, image: &Path) -> anyhow::Result<Cost> {
-    if image.exists() {
-        fs::remove_file(image)?;
-    }
-    let said = image.with_extension("time");
-    let status = command("time")
-        .args(["-q", "-f", "%U %S %e %M", "-o"])
-        .arg(&said)
-        .arg(program)
-        .args(args)
-        .stdin(fs::File::open(tar)?)
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .status()
-        .context("cannot start `time` (Debian package time)")?;
-    if !status.success() {
-        bail!("`{program} {}` ended with {status}", args.join(" "));
-    }
-    let text = fs::read_to_string(&said)?;
-    let numbers: Vec<f64> = text.split_whitespace().filter_map(|n| n.parse().ok()).collect();
-    let [user, system, wall, kib] = numbers[..] else { bail!("`time` said {text:?}") };
-    Ok(Cost { cpu: user + system, wall, memory: kib / 1024.0, size: size(image)? })
-}
-
-fn succeed(program: &str, args: &[&str]) -> anyhow::Result<()> {
-    let out = command(program).args(args).output().with_context(|| program.to_owned())?;
-    if out.status.success() {
-        return Ok(());
-    }
-    bail!("{program}: {}", String::from_utf8_lossy(&out.stderr))
-}
-
-fn show(name: &str, cost: Cost) {
-    let Cost { cpu, wall, memory, size } = cost;
-    println!("{name:28} {cpu:8.2} {wall:8.2} {memory:8.1} {size:>10}");
-}
-
-#[expect(clippy::cast_precision_loss, reason = "sizes of images are far below 2^52")]
-fn ratios(ours: Cost, theirs: Cost) {
-    let (cpu, wall) = (ours.cpu / theirs.cpu, ours.wall / theirs.wall);
-    println!("  CPU {cpu:.2}, wall {wall:.2}, size {:.4}", ours.size as f64 / theirs.size as f64);
-}
-
-fn size(path: &Path) -> anyhow::Result<u64> {
-    Ok(fs::metadata(path)?.len())
-}
-
-fn mib(bytes: u64) -> u64 {
-    bytes >> 20
 }

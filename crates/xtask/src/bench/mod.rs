@@ -1,3 +1,5 @@
 //! Measuring: `cargo xtask bench <what>`.
 
+mod chain;
+mod cost;
 pub(crate) mod image;
