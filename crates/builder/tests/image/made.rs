@@ -7,7 +7,6 @@ use builder::image::{self, ImageError, Request};
 use model::{Bytes, Diagnose};
 
 use crate::small::{self, read};
-use crate::tools::tool;
 
 const FILES: [&str; 4] = ["slot.img", "config.img", "live.raw", "live.qcow2"];
 
@@ -25,31 +24,6 @@ fn the_same_inputs_give_the_same_bytes_with_the_cache_and_without() {
     let facts = image::live(&small::request(one.path()), &()).unwrap();
     assert!(facts.steps.iter().any(|s| s.cached), "{:?}", facts.steps);
     assert!(first == FILES.map(|name| read(one.path(), name)), "the cached build differs");
-}
-
-#[test]
-fn the_machine_does_not_show_in_the_bytes() {
-    let built =
-        [("022", "UTC", "C"), ("077", "Asia/Tokyo", "tr_TR.UTF-8")].map(|(mask, zone, lang)| {
-            let dir = tempfile::tempdir().unwrap();
-            small::inputs(dir.path());
-            let own = std::env::current_exe().unwrap();
-            let into = format!("EVE_TEST_BUILD={}", dir.path().display());
-            let (zone, lang) = (format!("TZ={zone}"), format!("LANG={lang}"));
-            let shell = ["sh", "-c", "umask $0; exec \"$@\"", mask, own.to_str().unwrap()];
-            let test = ["--exact", "made::one_build", "--include-ignored"];
-            let args = [&[into.as_str(), &zone, &lang], &shell[..], &test[..]].concat();
-            tool("env", "coreutils", dir.path(), &args);
-            FILES.map(|name| read(dir.path(), name))
-        });
-    assert!(built[0] == built[1], "umask, time zone, language or folder show");
-}
-
-#[test]
-#[ignore = "a part of the_machine_does_not_show_in_the_bytes, which starts it in another process"]
-fn one_build() {
-    let dir = std::env::var_os("EVE_TEST_BUILD").expect("the folder of the build");
-    image::live(&small::request(dir.as_ref()), &()).unwrap();
 }
 
 #[test]

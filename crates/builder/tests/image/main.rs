@@ -4,6 +4,7 @@
 mod tools;
 
 mod disks;
+mod everywhere;
 mod judged;
 mod made;
 mod small;
