@@ -154,6 +154,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         flash: Some(flash(arch, dir, args.dry_run)?),
         disks: drives.disks,
         cd: drives.cd,
+        stick: None,
         nics,
         serial: Serial::Terminal { copy: dir.join("serial.log") },
         debug: Some(dir.join("debug.sock")),

@@ -88,7 +88,6 @@ impl Device {
         let scratch = &place.scratch;
         let disk = scratch.join("disk.qcow2");
         match image.format() {
-            DiskFormat::Qcow2 => overlay(image.path(), DiskFormat::Qcow2, &disk, None)?,
             DiskFormat::Raw => {
                 // A copy can be grown and given another CONFIG; its holes cost nothing.
                 let base = scratch.join("disk.raw");
@@ -96,6 +95,7 @@ impl Device {
                 grow(&base, setup.disk)?;
                 overlay(&base, DiskFormat::Raw, &disk, None)?;
             }
+            other => overlay(image.path(), other, &disk, None)?,
         }
         if let Some(vars) = &lab.firmware().vars {
             overlay(vars, DiskFormat::Raw, &scratch.join("vars.qcow2"), None)?;
@@ -117,11 +117,12 @@ impl Device {
             accel: lab.accel(),
             memory: setup.memory,
             cpus: setup.cpus,
-            flash: Some(
-                lab.firmware().clone().with_vars(scratch.join("vars.qcow2"), DiskFormat::Qcow2),
-            ),
+            flash: (!setup.bios).then(|| {
+                lab.firmware().clone().with_vars(scratch.join("vars.qcow2"), DiskFormat::Qcow2)
+            }),
             disks: vec![Disk { path: disk, format: DiskFormat::Qcow2 }],
             cd: None,
+            stick: None,
             nics: nics.collect(),
             serial: Serial::File(logs.join("serial.log")),
             debug: Some(scratch.join("debug.sock")),
@@ -297,9 +298,11 @@ impl Device {
         Ok(())
     }
 
-    /// Its disk knows the controller, and the controller knows it.
-    pub(crate) fn is_provisioned(&mut self) {
-        self.provisioned = true;
+    /// Its raw disk has never been booted from. `provisioned`: the disk knows the controller, and the
+    /// controller the node.
+    pub(crate) fn is_new(&mut self, provisioned: bool) {
+        self.fresh = true;
+        self.provisioned = provisioned;
     }
 
     fn provision_live(&mut self, files: &BTreeMap<String, Vec<u8>>) -> anyhow::Result<()> {

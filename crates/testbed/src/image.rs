@@ -40,6 +40,21 @@ impl Image {
         Image::built(Arch::Amd64, "installer.raw")
     }
 
+    /// The installer as an ISO.
+    pub fn installer_iso() -> anyhow::Result<Image> {
+        Image::built(Arch::Amd64, "installer.iso")
+    }
+
+    /// The installer as an archive of what a boot server hands out.
+    pub fn installer_net() -> anyhow::Result<Image> {
+        Image::built(Arch::Amd64, "installer.net")
+    }
+
+    /// A live disk of another layout: `target/lab/image/<profile>/amd64/current/live.raw`.
+    pub fn of_profile(profile: &str) -> anyhow::Result<Image> {
+        Image::built(Arch::Amd64, &format!("../../{profile}/amd64/current/live.raw"))
+    }
+
     /// `target/lab/image/<arch>/current/live.raw`, which `cargo xtask lab-image --arch` builds.
     pub fn of(arch: Arch) -> anyhow::Result<Image> {
         Image::built(arch, "live.raw")

@@ -7,12 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use formats::disk::Format;
 use host::qemu::{Accel, Firmware, probe};
 use model::{Arch, Bytes};
 
+use crate::converted;
 use crate::device::Device;
 use crate::image::{Image, lab_dir};
-use crate::installation::Installation;
+use crate::installation::{Installation, Medium};
 use crate::site::Site;
 use crate::snapshot;
 
@@ -27,14 +29,17 @@ pub struct Setup {
     pub nics: u8,
     /// A TPM in software. It makes the firmware 2 to 3 seconds slower.
     pub tpm: bool,
-    /// The disk is at least so large.
+    /// The disk of a raw image, or a blank one, is at least so large; others are as they are.
     pub disk: Bytes,
+    /// A BIOS starts it (SeaBIOS), not UEFI.
+    pub bios: bool,
 }
 
 impl Default for Setup {
-    /// One card, no TPM, 512 MiB of memory and 4 GiB of disk.
+    /// One card, no TPM, 512 MiB of memory, 4 GiB of disk, UEFI.
     fn default() -> Setup {
-        Setup { memory: Bytes::mib(512), cpus: None, nics: 1, tpm: false, disk: Bytes::gib(4) }
+        let (memory, disk) = (Bytes::mib(512), Bytes::gib(4));
+        Setup { memory, cpus: None, nics: 1, tpm: false, disk, bios: false }
     }
 }
 
@@ -101,13 +106,20 @@ impl Lab {
         Device::prepare(self, image, setup)
     }
 
-    /// A machine with an installer in it and a blank disk.
+    /// This raw image as one of another format, with a disk of 4 GiB or what the format takes for
+    /// that: as somebody has it who has unpacked what comes packed. It lasts as long as the lab.
+    pub fn converted(&self, image: &Image, format: Format) -> anyhow::Result<Image> {
+        converted::convert_in(image, format, self.scratch.path())
+    }
+
+    /// A machine with an installer on this medium and a blank disk.
     pub fn installation(
         &self,
         installer: &Image,
+        medium: Medium,
         setup: &Setup,
     ) -> anyhow::Result<Installation<'_>> {
-        Installation::prepare(self, installer.path(), setup)
+        Installation::prepare(self, installer, medium, setup)
     }
 
     /// The folder with the logs.

@@ -22,6 +22,7 @@
 //! The lab never runs on a mock: a kernel, a disk and a network, all emulated whole.
 
 mod app;
+mod converted;
 mod debug;
 mod device;
 mod image;
@@ -34,6 +35,6 @@ pub use app::App;
 pub use debug::Output;
 pub use device::Device;
 pub use image::Image;
-pub use installation::{Installation, fill};
+pub use installation::{Installation, Medium, fill};
 pub use lab::{Lab, Setup};
 pub use site::Site;

@@ -5,13 +5,13 @@ use std::fs;
 use std::time::Duration;
 
 use model::Bytes;
-use testbed::{Image, Lab, Setup};
+use testbed::{Image, Lab, Medium, Setup};
 
 #[test]
 fn an_installer_puts_a_node_onto_a_blank_disk_that_boots_alone_and_onboards() -> anyhow::Result<()>
 {
     let lab = Lab::new("install")?;
-    let machine = lab.installation(&Image::installer()?, &Setup::default())?;
+    let machine = lab.installation(&Image::installer()?, Medium::Disk, &Setup::default())?;
     machine.provision()?;
     let said = machine.run()?;
     assert!(said.contains("100 % done"), "{said}");
@@ -31,7 +31,7 @@ fn an_installer_puts_a_node_onto_a_blank_disk_that_boots_alone_and_onboards() ->
 fn a_disk_that_is_too_small_is_refused_and_no_byte_of_it_changes() -> anyhow::Result<()> {
     let lab = Lab::new("install_too_small")?;
     let setup = Setup { disk: Bytes::mib(600), ..Setup::default() };
-    let machine = lab.installation(&Image::installer()?, &setup)?;
+    let machine = lab.installation(&Image::installer()?, Medium::Disk, &setup)?;
     testbed::fill(machine.target())?;
     let before = fs::read(machine.target())?;
     let said = machine.run_until("the machine stays on")?;

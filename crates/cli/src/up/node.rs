@@ -66,6 +66,7 @@ pub(super) fn machine(
         flash: Some(flash),
         disks: vec![Disk { path: folder.disk(), format: DiskFormat::Raw }],
         cd: None,
+        stick: None,
         nics: vec![Nic::new(0, vec![page(state)])],
         serial: Serial::File(folder.serial_log()),
         debug: Some(dir.join("debug.sock")),

@@ -227,6 +227,7 @@ mod tests {
             flash: None,
             disks: vec![Disk { path: dir.join("disk.qcow2"), format: DiskFormat::Qcow2 }],
             cd: None,
+            stick: None,
             nics: vec![],
             serial: Serial::File(dir.join(log)),
             debug: None,

@@ -24,6 +24,8 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// An image of a CD in its drive. It is booted if no disk can be.
     pub cd: Option<PathBuf>,
+    /// A USB stick. It is booted if neither a disk nor a CD can be.
+    pub stick: Option<Disk>,
     /// `eth0`, `eth1`, …
     pub nics: Vec<Nic>,
     /// The first serial port.
@@ -93,7 +95,7 @@ pub enum Flash {
     Loader(PathBuf),
 }
 
-/// A virtio disk.
+/// A disk: where nothing else is said, a virtio disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Disk {
     /// The file.
@@ -110,13 +112,25 @@ pub enum DiskFormat {
     Raw,
     /// QEMU's own, which may lie over a base image.
     Qcow2,
+    /// VirtualBox's.
+    Vdi,
+    /// VMware's.
+    Vmdk,
+    /// Hyper-V's.
+    Vhdx,
+    /// Parallels'.
+    Parallels,
 }
 
 impl DiskFormat {
-    /// By the file's name: `.qcow2` or raw.
+    /// By the file's name: `.qcow2`, `.vdi`, `.vmdk`, `.vhdx`, `.hds`; any other is raw.
     pub fn of(path: &Path) -> DiskFormat {
-        match path.extension() {
-            Some(e) if e == "qcow2" => DiskFormat::Qcow2,
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("qcow2") => DiskFormat::Qcow2,
+            Some("vdi") => DiskFormat::Vdi,
+            Some("vmdk") => DiskFormat::Vmdk,
+            Some("vhdx") => DiskFormat::Vhdx,
+            Some("hds") => DiskFormat::Parallels,
             _ => DiskFormat::Raw,
         }
     }
@@ -126,6 +140,10 @@ impl DiskFormat {
         match self {
             DiskFormat::Raw => "raw",
             DiskFormat::Qcow2 => "qcow2",
+            DiskFormat::Vdi => "vdi",
+            DiskFormat::Vmdk => "vmdk",
+            DiskFormat::Vhdx => "vhdx",
+            DiskFormat::Parallels => "parallels",
         }
     }
 }
@@ -246,6 +264,13 @@ impl Machine {
             );
             args.pair("-device", "virtio-scsi-pci,id=scsi");
             args.pair("-device", format!("scsi-cd,bus=scsi.0,drive=cd,bootindex={last}"));
+            last += 1;
+        }
+        if let Some(Disk { path, format }) = &self.stick {
+            let (format, file) = (format.name(), file(path));
+            args.pair("-drive", format!("if=none,id=stick,format={format},file={file}"));
+            args.pair("-device", "qemu-xhci");
+            args.pair("-device", format!("usb-storage,drive=stick,bootindex={last}"));
             last += 1;
         }
         for (i, nic) in self.nics.iter().enumerate() {
@@ -389,6 +414,7 @@ mod tests {
             flash: None,
             disks: vec![],
             cd: None,
+            stick: None,
             nics: vec![],
             serial: Serial::File("/s/serial.log".into()),
             debug: None,
@@ -511,6 +537,23 @@ mod tests {
                 "-device virtio-net-pci,id=nic0,netdev=net0,mac=52:54:00:12:34:56,romfile=,\
                  bootindex=2",
                 "-pidfile /s/pid",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_stick_is_booted_behind_the_disk() {
+        let disk = Disk { path: "/s/target".into(), format: DiskFormat::Raw };
+        let stick =
+            Some(Disk { path: "/s/stick".into(), format: DiskFormat::of("/s/stick".as_ref()) });
+        check(
+            &Machine { disks: vec![disk], stick, ..bare() },
+            &[
+                "-drive if=none,id=disk0,format=raw,discard=unmap,file=/s/target",
+                "-device virtio-blk-pci,drive=disk0,bootindex=0",
+                "-drive if=none,id=stick,format=raw,file=/s/stick",
+                "-device qemu-xhci",
+                "-device usb-storage,drive=stick,bootindex=1",
             ],
         );
     }
