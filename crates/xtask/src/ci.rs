@@ -39,16 +39,22 @@ fn demo() -> anyhow::Result<()> {
     tool::run_with(&cargo(), &args, &[("CI", "true")])
 }
 
-/// The debug profile's image, where the lab looks for it; for amd64 its installer, too.
+/// The debug profile's image, where the lab looks for it; for amd64 also on a disk of EVE's layout, and
+/// its installer on all media. All share the steps that take long.
 pub(crate) fn lab_image(arch: Arch) -> anyhow::Result<()> {
-    let targets = match arch {
-        Arch::Amd64 => &["live", "installer"][..],
-        _ => &["live"],
+    const LIVE: &[&str] = &["live", "--format", "raw", "--out", "target/lab/image"];
+    const EVE: &[&str] =
+        &["live", "--format", "raw", "--out", "target/lab/image/eve-2026", "--profile", "eve-2026"];
+    const INSTALLER: &[&str] =
+        &["installer", "--format", "raw,iso,net", "--out", "target/lab/image"];
+    let builds = match arch {
+        Arch::Amd64 => &[LIVE, EVE, INSTALLER][..],
+        _ => &[LIVE],
     };
-    for target in targets {
-        let args = ["run", "-q", "-p", "cli", "--", "build", target, "--debug", "--fast"];
-        let more = ["--format", "raw", "--out", "target/lab/image", "--arch", arch.name()];
-        let args: Vec<&str> = args.iter().chain(&more).copied().collect();
+    for build in builds {
+        let head = ["run", "-q", "-p", "cli", "--", "build"];
+        let tail = ["--debug", "--fast", "--arch", arch.name()];
+        let args: Vec<&str> = head.iter().chain(*build).chain(&tail).copied().collect();
         tool::run(&cargo(), &args)?;
     }
     Ok(())
