@@ -5,5 +5,6 @@ mod images;
 mod iso;
 mod program;
 mod squashfs;
+mod squashfs_trees;
 mod table;
 mod tools;

@@ -21,12 +21,12 @@ use crate::tools::{run, tool};
 const METHODS: [Method; 3] = [Method::Gzip(6), Method::Xz, Method::Zstd(3)];
 const BLOCK: usize = 131_072;
 
-fn options(method: Method, block: u64, threads: usize) -> Options {
+pub(crate) fn options(method: Method, block: u64, threads: usize) -> Options {
     let threads = NonZeroUsize::new(threads).unwrap();
     Options { method, block: Bytes(block), time: 77, threads }
 }
 
-fn file(bytes: impl Into<Vec<u8>>) -> Kind<Vec<u8>> {
+pub(crate) fn file(bytes: impl Into<Vec<u8>>) -> Kind<Vec<u8>> {
     let at = bytes.into();
     Kind::File(Content { size: Bytes(at.len() as u64), digest: None, at })
 }
@@ -87,7 +87,7 @@ fn everything() -> Tree<Vec<u8>> {
     tree
 }
 
-fn image(tree: &Tree<Vec<u8>>, options: &Options) -> (Vec<u8>, Facts) {
+pub(crate) fn image(tree: &Tree<Vec<u8>>, options: &Options) -> (Vec<u8>, Facts) {
     let mut out = Cursor::new(Vec::new());
     let facts = squashfs::write(tree, &InPlace, options, None, &mut out).unwrap();
     assert_eq!(facts.size.0, out.get_ref().len() as u64);
@@ -95,7 +95,7 @@ fn image(tree: &Tree<Vec<u8>>, options: &Options) -> (Vec<u8>, Facts) {
 }
 
 /// One line for each path, with all that must be the same on a mounted image.
-fn lines(tree: &Tree<Vec<u8>>) -> Vec<String> {
+pub(crate) fn lines(tree: &Tree<Vec<u8>>) -> Vec<String> {
     let line = |(path, _): (&[u8], &Node<Vec<u8>>)| {
         let node = tree.inode(path).unwrap();
         let Meta { mode, uid, gid, mtime, .. } = node.meta;
@@ -126,7 +126,7 @@ fn lines(tree: &Tree<Vec<u8>>) -> Vec<String> {
 }
 
 /// The same of what lies in a folder.
-fn lines_of(root: &Path) -> Vec<String> {
+pub(crate) fn lines_of(root: &Path) -> Vec<String> {
     let mut found = BTreeMap::new();
     let mut folders = vec![Vec::new()];
     while let Some(path) = folders.pop() {
@@ -356,7 +356,7 @@ fn what_squashfs_cannot_hold_is_refused_by_name() {
 }
 
 /// What our reader sees, with the contents in place.
-fn read_back(bytes: Vec<u8>) -> Tree<Vec<u8>> {
+pub(crate) fn read_back(bytes: Vec<u8>) -> Tree<Vec<u8>> {
     let image = Image::open(Cursor::new(bytes)).unwrap();
     image.tree().unwrap().map(|place| {
         let mut bytes = Vec::new();
@@ -366,7 +366,7 @@ fn read_back(bytes: Vec<u8>) -> Tree<Vec<u8>> {
 }
 
 /// A tree in the form in which the reader gives it.
-fn settled(mut tree: Tree<Vec<u8>>) -> Tree<Vec<u8>> {
+pub(crate) fn settled(mut tree: Tree<Vec<u8>>) -> Tree<Vec<u8>> {
     tree.settle_links();
     let links: Vec<Vec<u8>> = tree
         .iter()
@@ -418,6 +418,6 @@ fn our_reader_sees_what_mksquashfs_wrote() {
     }
 }
 
-fn save(path: impl AsRef<Path>, bytes: Vec<u8>) {
+pub(crate) fn save(path: impl AsRef<Path>, bytes: Vec<u8>) {
     File::create(path).unwrap().write_all(&bytes).unwrap();
 }
