@@ -1,8 +1,7 @@
-//! Installers in QEMU: onto a blank disk, which then boots alone; and disks that are refused. They need
-//! the image that `cargo xtask lab-image` builds.
+//! Installers in QEMU, on every medium: onto a blank disk, which then boots alone; and disks that are
+//! refused. They need the images that `cargo xtask lab-image` builds.
 
 use std::fs;
-use std::time::Duration;
 
 use model::Bytes;
 use testbed::{Image, Lab, Medium, Setup};
@@ -11,20 +10,51 @@ use testbed::{Image, Lab, Medium, Setup};
 fn an_installer_puts_a_node_onto_a_blank_disk_that_boots_alone_and_onboards() -> anyhow::Result<()>
 {
     let lab = Lab::new("install")?;
-    let machine = lab.installation(&Image::installer()?, Medium::Disk, &Setup::default())?;
+    let said = installs(&lab, &Image::installer()?, Medium::Disk, &Setup::default())?;
+    assert!(said.contains("boot entry 0"), "the firmware's menu has no entry:\n{said}");
+    assert!(said.contains("report in /lab-node of INVENTORY"), "{said}");
+    Ok(())
+}
+
+#[test]
+fn an_iso_installs_from_a_cd() -> anyhow::Result<()> {
+    let lab = Lab::new("install-cd")?;
+    let said = installs(&lab, &Image::installer_iso()?, Medium::Cd, &Setup::default())?;
+    assert!(said.contains("boot entry 0"), "the firmware's menu has no entry:\n{said}");
+    Ok(())
+}
+
+#[test]
+fn the_same_iso_installs_from_a_stick() -> anyhow::Result<()> {
+    let lab = Lab::new("install-stick")?;
+    let said = installs(&lab, &Image::installer_iso()?, Medium::Stick, &Setup::default())?;
+    assert!(said.contains("boot entry 0"), "the firmware's menu has no entry:\n{said}");
+    Ok(())
+}
+
+#[test]
+fn an_installer_on_a_bios_machine_makes_a_disk_that_boots_there() -> anyhow::Result<()> {
+    let lab = Lab::new("install-bios")?;
+    let setup = Setup { bios: true, ..Setup::default() };
+    let said = installs(&lab, &Image::installer()?, Medium::Disk, &setup)?;
+    assert!(said.contains("this machine was not started by UEFI"), "{said}");
+    Ok(())
+}
+
+/// Installs with a CONFIG that leads to the lab's controller, boots the disk alone and waits until the
+/// node has onboarded. Returns what the installer said.
+fn installs(lab: &Lab, image: &Image, medium: Medium, setup: &Setup) -> anyhow::Result<String> {
+    let machine = lab.installation(image, medium, setup)?;
     machine.provision()?;
     let said = machine.run()?;
     assert!(said.contains("100 % done"), "{said}");
-    assert!(said.contains("boot entry"), "the firmware's menu has no entry:\n{said}");
-    assert!(said.contains("report in /lab-node of INVENTORY"), "{said}");
 
     let mut node = machine.into_node()?;
-    node.start()?;
-    let limit = lab.patience(Duration::from_secs(15));
-    node.wait_for("onboarded", limit, |d| d.registered.is_some() && d.seen.is_some())?;
+    node.onboard()?;
     let kept = node.sh("cat /proc/mounts | grep ' /persist ext4 '")?;
     assert!(kept.contains("/dev/vda9"), "{kept}");
-    node.power_down()
+    node.power_down()?;
+    Ok(said)
 }
 
 #[test]
