@@ -21,6 +21,16 @@ use super::disk::{DiskError, whole};
 /// The name of the ISO in the archive; boot loaders ask for it.
 const ISO: &str = "installer.iso";
 const FOLDER: &str = "EFI/BOOT";
+/// What iPXE does, under the name that the reference's iPXE asks for.
+const SCRIPT: &str = "ipxe.efi.cfg";
+/// The name that every other iPXE asks for, in the folder that it came from.
+const AUTOEXEC: &str = "autoexec.ipxe";
+/// Leads from one to the other. A DHCP server that names iPXE itself to whoever asks needs it: without,
+/// iPXE would load itself for ever.
+const LEADS_ON: &str = "#!ipxe\n\
+    # iPXE asks for this file; what it does then stands in ipxe.efi.cfg.\n\
+    dhcp || echo no answer from DHCP, going on\n\
+    chain ipxe.efi.cfg\n";
 const CHUNK: usize = 1 << 20;
 
 /// What a server hands out. Members stand in this order in the archive.
@@ -32,7 +42,7 @@ pub struct NetBoot<'a> {
     pub iso: &'a Path,
     /// iPXE as a program of UEFI.
     pub ipxe: &'a [u8],
-    /// What iPXE does: `ipxe.efi.cfg`.
+    /// What iPXE does: `ipxe.efi.cfg`, to which `autoexec.ipxe` leads.
     pub script: &'a str,
     /// Programs in `EFI/BOOT`, by name, that iPXE or the firmware starts.
     pub loaders: &'a [(String, Vec<u8>)],
@@ -106,16 +116,19 @@ pub(super) fn loader(stub: &[u8], uki: &[u8], iso: &[u8], time: u64) -> Result<V
 
 /// What iPXE does when nobody wrote a script: it starts the boot program that lies beside it, from
 /// wherever iPXE itself came. `url` is a folder on a server, with a slash at its end; `None`: the one
-/// that iPXE was loaded from.
-pub fn script(arch: Arch, url: Option<&str>) -> String {
+/// that iPXE was loaded from. `cmdline` is that of the boot program's kernel: iPXE gives a program at
+/// least its own name for one, and the program takes that in the place of its own.
+pub fn script(arch: Arch, url: Option<&str>, cmdline: &str) -> String {
     let from = url.unwrap_or("${cwduri}");
     let loader = arch.loader();
     format!(
         "#!ipxe\n\
          # The folder that holds {ISO} and {FOLDER}; HTTP is far faster than TFTP.\n\
          set url {from}\n\
+         # The kernel's command line. What the installer is to do may be said behind it.\n\
+         set args {cmdline}\n\
          dhcp || echo no answer from DHCP, going on\n\
-         chain ${{url}}{FOLDER}/{loader}\n"
+         chain ${{url}}{FOLDER}/{loader} ${{args}}\n"
     )
 }
 
@@ -135,7 +148,8 @@ pub fn write(boot: &NetBoot<'_>, path: &Path) -> Result<Bytes, NetError> {
         member(&mut archive, boot.time, ISO, size, iso).map_err(&failed)?;
         let mut small = vec![
             (ipxe_name(boot.arch).to_owned(), boot.ipxe),
-            ("ipxe.efi.cfg".to_owned(), boot.script.as_bytes()),
+            (SCRIPT.to_owned(), boot.script.as_bytes()),
+            (AUTOEXEC.to_owned(), LEADS_ON.as_bytes()),
         ];
         let loaders = boot.loaders.iter();
         small.extend(loaders.map(|(name, body)| (format!("{FOLDER}/{name}"), &body[..])));
@@ -173,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_stand_in_the_order_of_the_reference() {
+    fn members_stand_in_the_order_of_the_reference_and_one_more() {
         let dir = tempfile::tempdir().unwrap();
         store::save(dir.path(), "some.iso", b"an image").unwrap();
         let (iso, path) = (dir.path().join("some.iso"), dir.path().join("installer.net"));
@@ -182,7 +196,7 @@ mod tests {
             arch: Arch::Amd64,
             iso: &iso,
             ipxe: b"ipxe",
-            script: &script(Arch::Amd64, None),
+            script: &script(Arch::Amd64, None, "quiet"),
             loaders: &loaders,
             grub: Some("set isnetboot=true\n"),
             time: 7,
@@ -197,7 +211,8 @@ mod tests {
         });
         assert_eq!(
             members.collect::<Vec<_>>().join(" "),
-            "installer.iso ipxe.efi ipxe.efi.cfg EFI/BOOT/BOOTX64.EFI EFI/BOOT/grub.cfg"
+            "installer.iso ipxe.efi ipxe.efi.cfg autoexec.ipxe EFI/BOOT/BOOTX64.EFI \
+             EFI/BOOT/grub.cfg"
         );
         let once = std::fs::read(&path).unwrap();
         write(&boot, &path).unwrap();
@@ -209,9 +224,10 @@ mod tests {
 
     #[test]
     fn the_script_starts_what_lies_beside_it_or_on_a_server() {
-        let text = script(Arch::Arm64, Some("http://10.0.0.1/eve/"));
+        let text = script(Arch::Arm64, Some("http://10.0.0.1/eve/"), "eve.slot=INSTALLER quiet");
         assert!(text.starts_with("#!ipxe\n"));
         assert!(text.contains("set url http://10.0.0.1/eve/\n"));
-        assert!(text.ends_with("chain ${url}EFI/BOOT/BOOTAA64.EFI\n"));
+        assert!(text.contains("set args eve.slot=INSTALLER quiet\n"));
+        assert!(text.ends_with("chain ${url}EFI/BOOT/BOOTAA64.EFI ${args}\n"));
     }
 }

@@ -136,7 +136,7 @@ impl Run<'_> {
             arch,
             iso,
             ipxe: &ipxe,
-            script: &net::script(arch, None),
+            script: &net::script(arch, None, &system.facts.cmdline),
             loaders: &[(arch.loader().to_owned(), uki)],
             grub: None,
             time: system.facts.time,
