@@ -26,9 +26,25 @@ fn write(members: &[(Header, Vec<u8>)]) -> Option<Vec<u8>> {
     writer.finish().ok()
 }
 
+/// Makes the checksum of every block right that looks like a header: what a fuzzer changes would
+/// otherwise end there.
+fn seal(bytes: &[u8]) -> Vec<u8> {
+    let mut sealed = bytes.to_vec();
+    for block in sealed.as_chunks_mut::<512>().0 {
+        if block[257..].starts_with(b"ustar") {
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|b| u32::from(*b)).sum();
+            block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        }
+    }
+    sealed
+}
+
 fuzz_target!(|bytes: &[u8]| {
-    // Not everything that can be read can be written; what can, settles after one round.
-    let Some(once) = read(bytes).and_then(|m| write(&m)) else { return };
-    let members = read(&once).expect("we wrote it");
-    assert_eq!(write(&members).expect("we read it"), once);
+    for bytes in [bytes, &seal(bytes)] {
+        // Not everything that can be read can be written; what can, settles after one round.
+        let Some(once) = read(bytes).and_then(|m| write(&m)) else { continue };
+        let members = read(&once).expect("we wrote it");
+        assert_eq!(write(&members).expect("we read it"), once);
+    }
 });
