@@ -21,6 +21,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("lints", || {
         tool::run(&cargo, &["clippy", "-q", "--workspace", "--all-targets", "--", "-D", "warnings"])
     })?;
+    step("fuzz targets", fuzz_targets)?;
     step("licences", licences::run)?;
     step("the lab's image", || lab_image(Arch::Amd64))?;
     step("tests", || tool::run(&cargo, &["nextest", "run", "--workspace"]))?;
@@ -28,6 +29,20 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("examples in the documentation", || {
         tool::run(&cargo, &["test", "-q", "--workspace", "--doc"])
     })
+}
+
+/// Whether the fuzz targets compile, without the compiler that they run with. They take what the
+/// lints left in the target directory: the workspace's profile, told as configuration, is theirs then.
+fn fuzz_targets() -> anyhow::Result<()> {
+    let args = ["check", "-q", "--locked", "--config", "Cargo.toml"];
+    let args: Vec<&str> = args.into_iter().chain(["--manifest-path", "fuzz/Cargo.toml"]).collect();
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or(tool::root().join("target"), Into::into);
+    // Nothing is linked: any file may stand for libFuzzer, which would be compiled otherwise.
+    let library = tool::root().join("fuzz/Cargo.toml");
+    let (target, library) = (target.display().to_string(), library.display().to_string());
+    let env = [("CARGO_TARGET_DIR", &*target), ("CUSTOM_LIBFUZZER_PATH", &*library)];
+    tool::run_with(&cargo(), &args, &env)
 }
 
 /// `eve up`, beside the one that may run on this machine. It ends by itself, and well only if the
