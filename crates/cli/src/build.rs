@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use builder::describe::Variant;
-use builder::image::{self, Arch, Facts, Flavor, Format, Packing, Request, Source};
+use builder::image::{self, Arch, Facts, Flavor, Format, Packing, Request, RootFormat, Source};
 use clap::ValueEnum;
 use formats::fat::Files;
 use formats::layout::Profile;
@@ -44,9 +44,9 @@ pub(crate) struct Args {
     /// A kernel file that takes the place of that in the kernel's image
     #[arg(long, env = "KERNEL_IMAGE", value_name = "FILE")]
     kernel_image: Option<PathBuf>,
-    /// The format of the root file system: squash
+    /// The format of the node's root file system: squash (packed) or ext4 (not packed)
     #[arg(long, env = "ROOTFS_FORMAT", default_value = "squash", value_parser = rootfs_format)]
-    rootfs_format: String,
+    rootfs_format: RootFormat,
     /// The sizes of the partitions
     #[arg(long, default_value = "small", value_parser = profile)]
     profile: Profile,
@@ -242,6 +242,7 @@ fn request(args: Args) -> anyhow::Result<Request> {
         media: args.media_size.map(Bytes::mib),
         time: args.time,
         packing: if args.fast { Packing::Fast } else { Packing::Small },
+        root: args.rootfs_format,
     })
 }
 
@@ -357,16 +358,11 @@ pub(crate) fn version(text: &str) -> Result<String, WrongUse> {
     Ok(text.to_owned())
 }
 
-fn rootfs_format(text: &str) -> Result<String, WrongUse> {
+fn rootfs_format(text: &str) -> Result<RootFormat, WrongUse> {
     match text {
-        "squash" => Ok(text.to_owned()),
-        "ext4" => Err(WrongUse(
-            "no node of ours can write to its root file system, which dm-verity guards: there is \
-             squash only (a changed file is in a new image within seconds; LIVE_UPDATE=1 puts it \
-             into the one that is there)"
-                .to_owned(),
-        )),
-        _ => Err(WrongUse("no such format; there is squash".to_owned())),
+        "squash" => Ok(RootFormat::Squash),
+        "ext4" => Ok(RootFormat::Ext4),
+        _ => Err(WrongUse("no such format; there are squash, ext4".to_owned())),
     }
 }
 

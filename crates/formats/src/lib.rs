@@ -8,6 +8,7 @@ pub mod deb822;
 pub mod disk;
 pub mod efi;
 pub mod elf;
+pub mod ext4;
 pub mod fat;
 mod field;
 pub mod gcp;

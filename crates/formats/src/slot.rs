@@ -9,12 +9,14 @@ use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::field::{le32, le64, put, take, text};
-use crate::{squashfs, verity};
+use crate::{ext4, squashfs, verity};
 
 /// Bytes of the descriptor; every part starts at a multiple of it.
 pub const BLOCK: u64 = 4096;
 /// The version of the descriptor that we write.
 pub const FORMAT: u32 = 1;
+/// Bytes of a slot's start from which its root file system is told, and how long it is.
+pub const HEAD: usize = ext4::HEAD;
 /// The largest unified kernel image taken.
 pub const UKI_MAX: Bytes = Bytes::gib(1);
 
@@ -27,9 +29,9 @@ const VERSION: usize = 256;
 /// Where the parts of a slot image lie, and what they are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Length of the squashfs without padding; it starts at 0.
-    pub squashfs: Bytes,
-    /// Where superblock and tree of dm-verity start: the squashfs with its padding is in front.
+    /// Length of the root file system without padding; it starts at 0.
+    pub rootfs: Bytes,
+    /// Where superblock and tree of dm-verity start: that file system with its padding is in front.
     pub verity_at: Bytes,
     /// Their length.
     pub verity: Bytes,
@@ -38,7 +40,7 @@ pub struct Descriptor {
     /// Its length without padding.
     pub uki: Bytes,
     /// SHA-256 of everything in front of `verity_at`, padding included.
-    pub squashfs_digest: Digest,
+    pub rootfs_digest: Digest,
     /// SHA-256 of the unified kernel image without padding.
     pub uki_digest: Digest,
     /// dm-verity's root hash.
@@ -80,23 +82,37 @@ pub enum LocateError {
     /// At the start.
     #[error("the slot does not start with a root file system")]
     Squashfs(#[source] squashfs::ParseError),
+    /// At the start, where an ext4 seems to be.
+    #[error("the slot does not start with a root file system")]
+    Ext4(#[source] ext4::ParseError),
     /// Behind the root file system.
     #[error("the root file system of the slot has no verity tree behind it")]
     Verity(#[source] verity::ParseError),
     /// The tree covers another length than the file system has.
-    #[error("the verity tree covers {tree}, the root file system takes {squashfs}")]
+    #[error("the verity tree covers {tree}, the root file system takes {rootfs}")]
     Covers {
         /// What the tree covers.
         tree: Bytes,
         /// What the file system takes, padded.
-        squashfs: Bytes,
+        rootfs: Bytes,
     },
 }
 
-/// Where the verity superblock lies, from the first [`squashfs::SUPERBLOCK`] bytes of a slot.
-pub fn verity_at(start: &[u8]) -> Result<Bytes, LocateError> {
+/// How long the root file system is without padding, from the first [`HEAD`] bytes of a slot.
+pub fn rootfs(start: &[u8]) -> Result<Bytes, LocateError> {
+    // By chance a squashfs holds the mark of an ext4, but no ext4 that of a squashfs: what would be
+    // its place is empty there.
+    if !start.starts_with(squashfs::MAGIC) && ext4::is_marked(start) {
+        let ext4 = ext4::Superblock::parse(start).map_err(LocateError::Ext4)?;
+        return Ok(ext4.used);
+    }
     let squashfs = squashfs::Superblock::parse(start).map_err(LocateError::Squashfs)?;
-    Ok(squashfs.used.round_up(Bytes(BLOCK)))
+    Ok(squashfs.used)
+}
+
+/// Where the verity superblock lies, from the first [`HEAD`] bytes of a slot.
+pub fn verity_at(start: &[u8]) -> Result<Bytes, LocateError> {
+    rootfs(start).map(|used| used.round_up(Bytes(BLOCK)))
 }
 
 /// Where the descriptor lies, from [`verity_at`] and the 512 bytes that stand there.
@@ -104,7 +120,7 @@ pub fn descriptor_at(verity_at: Bytes, superblock: &[u8]) -> Result<Bytes, Locat
     let verity = verity::Superblock::parse(superblock).map_err(LocateError::Verity)?;
     let tree = Bytes(verity.data_blocks * BLOCK);
     if tree != verity_at {
-        return Err(LocateError::Covers { tree, squashfs: verity_at });
+        return Err(LocateError::Covers { tree, rootfs: verity_at });
     }
     Ok(Bytes(verity_at.0 + verity.total_blocks() * BLOCK))
 }
@@ -122,11 +138,11 @@ impl Descriptor {
         put(&mut bytes, 0, MAGIC);
         put(&mut bytes, 8, &FORMAT.to_le_bytes());
         put(&mut bytes, 12, &(BLOCK.to_le_bytes())[..4]);
-        let places = [self.squashfs, self.verity_at, self.verity, self.uki_at, self.uki];
+        let places = [self.rootfs, self.verity_at, self.verity, self.uki_at, self.uki];
         for (at, place) in (16..).step_by(8).zip(places) {
             put(&mut bytes, at, &place.0.to_le_bytes());
         }
-        put(&mut bytes, 64, &self.squashfs_digest.0);
+        put(&mut bytes, 64, &self.rootfs_digest.0);
         put(&mut bytes, 96, &self.uki_digest.0);
         put(&mut bytes, 128, &self.root_hash.0);
         put(&mut bytes, 160, self.arch.as_bytes());
@@ -157,12 +173,12 @@ impl Descriptor {
             text(&bytes[range]).map(ToOwned::to_owned).ok_or_else(bad)
         };
         let descriptor = Descriptor {
-            squashfs: place(16)?,
+            rootfs: place(16)?,
             verity_at: place(24)?,
             verity: place(32)?,
             uki_at: place(40)?,
             uki: place(48)?,
-            squashfs_digest: digest(64)?,
+            rootfs_digest: digest(64)?,
             uki_digest: digest(96)?,
             root_hash: digest(128)?,
             arch: words("architecture", 160..160 + ARCH)?,
@@ -177,9 +193,9 @@ impl Descriptor {
         let field = |field, value: &dyn ToString, good: bool| {
             if good { Ok(()) } else { Err(SlotError::Field { field, value: value.to_string() }) }
         };
-        let small = self.squashfs <= squashfs::SIZE_MAX && self.verity <= squashfs::SIZE_MAX;
-        field("length", &self.squashfs.0, small)?;
-        let padded = self.squashfs.round_up(Bytes(BLOCK));
+        let small = self.rootfs <= squashfs::SIZE_MAX && self.verity <= squashfs::SIZE_MAX;
+        field("length", &self.rootfs.0, small)?;
+        let padded = self.rootfs.round_up(Bytes(BLOCK));
         field("verity offset", &self.verity_at.0, self.verity_at == padded)?;
         field("verity length", &self.verity.0, self.verity.0.is_multiple_of(BLOCK))?;
         let behind = Bytes(padded.0 + self.verity.0 + BLOCK);

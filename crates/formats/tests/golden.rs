@@ -88,12 +88,12 @@ fn a_slot_descriptor_is_stable_and_found() {
     let one = std::num::NonZero::<usize>::MIN;
     let tree = verity::tree_of(&mut squashfs.as_slice(), uuid::Uuid::nil(), [1; 32], one).unwrap();
     let descriptor = Descriptor {
-        squashfs: Bytes(5000),
+        rootfs: Bytes(5000),
         verity_at: Bytes(8192),
         verity: Bytes(tree.bytes.len() as u64),
         uki_at: Bytes(8192 + tree.bytes.len() as u64 + slot::BLOCK),
         uki: Bytes(123),
-        squashfs_digest: Digest([1; 32]),
+        rootfs_digest: Digest([1; 32]),
         uki_digest: Digest([2; 32]),
         root_hash: tree.root,
         arch: "amd64".into(),
@@ -117,12 +117,12 @@ fn a_slot_descriptor_is_stable_and_found() {
 #[test]
 fn a_damaged_descriptor_is_refused() {
     let whole = Descriptor {
-        squashfs: Bytes(4096),
+        rootfs: Bytes(4096),
         verity_at: Bytes(4096),
         verity: Bytes(8192),
         uki_at: Bytes(16384),
         uki: Bytes(1),
-        squashfs_digest: Digest([0; 32]),
+        rootfs_digest: Digest([0; 32]),
         uki_digest: Digest([0; 32]),
         root_hash: Digest([0; 32]),
         arch: "amd64".into(),

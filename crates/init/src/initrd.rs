@@ -1,6 +1,7 @@
 //! The initrd's part: find the slot, check it, become its `/sbin/eve-init`.
 
 use std::convert::Infallible;
+use std::ffi::CStr;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -82,8 +83,9 @@ fn open_root(boot: &Boot, partition: &Partition) -> Result<(), Failure> {
 /// Mounts the root file system and reads what must be right in it.
 fn check_root(boot: &Boot, node: &Path, device: &Path) -> Result<(), Failure> {
     let checked = read_first(device)
-        .and_then(|()| {
-            mount(device, NEW_ROOT, c"squashfs", MountFlags::RDONLY, None).map_err(Into::into)
+        .and_then(|first| {
+            let kind = file_system(&first);
+            mount(device, NEW_ROOT, kind, MountFlags::RDONLY, None).map_err(Into::into)
         })
         // The next program is read whole, so that it is we who meet a bad block in it.
         .and_then(|()| read_all(&Path::new(NEW_ROOT).join(NEXT.trim_start_matches('/'))));
@@ -100,8 +102,16 @@ fn check_root(boot: &Boot, node: &Path, device: &Path) -> Result<(), Failure> {
     }
 }
 
-fn read_first(device: &Path) -> io::Result<()> {
-    File::open(device)?.read_exact(&mut [0; 4096])
+fn read_first(device: &Path) -> io::Result<[u8; 4096]> {
+    let mut first = [0; 4096];
+    File::open(device)?.read_exact(&mut first).map(|()| first)
+}
+
+/// What the root file system is, from its first bytes: an ext4 where its mark is and squashfs has none.
+fn file_system(first: &[u8; 4096]) -> &'static CStr {
+    const EXT4_MARK: [u8; 2] = [0x53, 0xef];
+    let is_ext4 = first[1080..1082] == EXT4_MARK && !first.starts_with(b"hsqs");
+    if is_ext4 { c"ext4" } else { c"squashfs" }
 }
 
 fn read_all(path: &Path) -> io::Result<()> {
@@ -141,4 +151,19 @@ fn forget_initrd() {
     let _ = fs::remove_file("/init");
     let _ = fs::remove_dir_all("/lib");
     let _ = fs::remove_dir_all("/usr");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_file_system_is_told_by_its_marks() {
+        let mut first = [0; 4096];
+        assert_eq!(file_system(&first), c"squashfs", "the kernel says what is wrong with it");
+        first[1080..1082].copy_from_slice(&[0x53, 0xef]);
+        assert_eq!(file_system(&first), c"ext4");
+        first[..4].copy_from_slice(b"hsqs");
+        assert_eq!(file_system(&first), c"squashfs", "the mark of an ext4 is chance in there");
+    }
 }

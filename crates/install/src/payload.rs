@@ -10,7 +10,6 @@ use formats::fat::{self, Files};
 use formats::gpt::{self, Gpt};
 use formats::layout::{Profile, Role};
 use formats::slot::{self, Descriptor};
-use formats::squashfs;
 use model::installer::{BIOS_GAP, BIOS_SECTOR, CONFIG, ESP, MANIFEST, Manifest, SLOT};
 use model::{Bytes, Diagnose, Diagnosis, Digest, Who};
 use sha2::{Digest as _, Sha256};
@@ -157,11 +156,11 @@ impl Payload {
                 () => Err(PayloadError::unfit(path, format!("has no live.raw and no {SLOT}"))),
             };
         }
-        let mut start = [0; 1024];
+        let mut start = [0; slot::HEAD];
         let file = File::open(path).map_err(PayloadError::read(path))?;
         file.read_exact_at(&mut start, 0).map_err(PayloadError::read(path))?;
         match &start {
-            _ if start.starts_with(b"hsqs") => {
+            _ if slot::rootfs(&start).is_ok() => {
                 let beside = path.with_file_name(CONFIG);
                 Payload::from_slot(path, &beside)
             }
@@ -331,8 +330,7 @@ fn describe(file: &File, path: &Path, at: Bytes, room: Bytes) -> Result<Descript
         }
         read_at(file, Bytes(at.0 + from.0), Bytes(length as u64)).map_err(PayloadError::read(path))
     };
-    let tree =
-        slot::verity_at(&take(Bytes(0), squashfs::SUPERBLOCK)?).map_err(|e| bad(e.into()))?;
+    let tree = slot::verity_at(&take(Bytes(0), slot::HEAD)?).map_err(|e| bad(e.into()))?;
     let own =
         slot::descriptor_at(tree, &take(tree, VERITY_SUPERBLOCK)?).map_err(|e| bad(e.into()))?;
     let descriptor = Descriptor::parse(&take(own, 4096)?).map_err(|e| bad(e.into()))?;

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::compose::ComposeError;
 use crate::describe::RepositoryError;
+use crate::mkfs::MkfsError;
 use crate::pkg::PkgError;
 use crate::sizes::{LimitError, TooLarge};
 
@@ -50,6 +51,9 @@ pub enum ImageError {
     /// It cannot be packed.
     #[error("cannot pack the root file system")]
     Squashfs(#[from] SquashfsError),
+    /// It cannot be an ext4.
+    #[error("cannot make an ext4 of the root file system")]
+    Mkfs(#[from] MkfsError),
     /// No slot image.
     #[error("cannot make the slot")]
     Slot(#[from] BuildSlotError),
@@ -117,6 +121,7 @@ impl Diagnose for ImageError {
             ImageError::Compose(cause) => cause.diagnose(),
             ImageError::Rootfs(cause) => cause.diagnose(),
             ImageError::Squashfs(cause) => cause.diagnose(),
+            ImageError::Mkfs(cause) => cause.diagnose(),
             ImageError::Slot(cause) => cause.diagnose(),
             ImageError::Config(cause) => cause.diagnose(),
             ImageError::Disk(cause) => cause.diagnose(),

@@ -33,8 +33,8 @@ pub enum InitrdError {
     /// Two kernels, or none.
     #[error("/usr/lib/modules holds {0:?}, not the modules of one kernel")]
     Kernels(Vec<String>),
-    /// A name in the list that this kernel does not know.
-    #[error("{LIST} names the module {0:?}, which this kernel does not have")]
+    /// A module that the initrd is to have and that this kernel does not know.
+    #[error("the initrd needs the module {0:?}, which this kernel does not have")]
     Unknown(String),
     /// Modules that need each other in a circle.
     #[error("the module {0:?} needs itself")]
@@ -51,9 +51,10 @@ impl Diagnose for InitrdError {
             InitrdError::Kernels(_) => {
                 Diagnosis::of(Who::Operator, "have one kernel package in images/rootfs.yml.in")
             }
-            InitrdError::Unknown(_) | InitrdError::Circle(_) => {
-                Diagnosis::of(Who::Operator, "correct the kernel package's lists of modules")
-            }
+            InitrdError::Unknown(_) | InitrdError::Circle(_) => Diagnosis::of(
+                Who::Operator,
+                "correct the kernel package's lists of modules (/{LIST}, {LISTS})",
+            ),
             InitrdError::Pack(_) => Diagnosis::of(Who::Developer, "report it"),
         }
     }
@@ -71,15 +72,16 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Finds them in a root file system.
-    pub(super) fn of(rootfs: &'a Rootfs) -> Result<Parts<'a>, InitrdError> {
+    /// Finds them in a root file system. Modules with the names in `more` come along where the
+    /// kernel has modules at all.
+    pub(super) fn of(rootfs: &'a Rootfs, more: &[&str]) -> Result<Parts<'a>, InitrdError> {
         let init = rootfs.file(INIT, INIT_MAX)?;
         let kernel = kernel_version(rootfs)?;
         let mut parts = Parts { rootfs, init, kernel, modules: Vec::new() };
         if let (Some(kernel), true) = (&parts.kernel, rootfs.has(LIST)) {
             let folder = format!("usr/lib/modules/{kernel}");
             let real = if rootfs.has(&folder) { folder } else { format!("lib/modules/{kernel}") };
-            let order = tables(rootfs, &real)?.load_order(&list(rootfs)?)?;
+            let order = tables(rootfs, &real)?.load_order(&list(rootfs, more)?)?;
             for path in order {
                 let content = rootfs.file(&format!("{real}/{path}"), MODULE_MAX)?;
                 parts.modules.push((format!("lib/modules/{kernel}/{path}"), content));
@@ -120,11 +122,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The lists of modules, one after the other.
-fn list(rootfs: &Rootfs) -> Result<String, RootfsError> {
-    let more = rootfs.list(LISTS).into_iter().map(|name| format!("{LISTS}/{name}"));
-    let mut list = String::new();
-    for path in std::iter::once(LIST.to_owned()).chain(more) {
+/// The lists of modules, one after the other, behind the names in `more`.
+fn list(rootfs: &Rootfs, more: &[&str]) -> Result<String, RootfsError> {
+    let lists = rootfs.list(LISTS).into_iter().map(|name| format!("{LISTS}/{name}"));
+    let mut list: String = more.iter().map(|name| format!("{name}\n")).collect();
+    for path in std::iter::once(LIST.to_owned()).chain(lists) {
         list += &String::from_utf8_lossy(&rootfs.read(&path, TABLE_MAX)?);
         list.push('\n');
     }
@@ -312,8 +314,7 @@ kernel/lib/crc32c.ko:
     #[test]
     fn built_in_is_fine_and_unknown_is_not() {
         check("b_c", Ok(&[]));
-        let text =
-            "usr/lib/eve/initrd-modules names the module \"nope\", which this kernel does not have";
+        let text = "the initrd needs the module \"nope\", which this kernel does not have";
         check("nope", Err(text));
     }
 }

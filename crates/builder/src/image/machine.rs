@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use formats::slot::{self, Descriptor};
-use formats::{gpt, layout, squashfs};
+use formats::{gpt, layout};
 use model::Bytes;
 
 use super::Arch;
@@ -28,7 +28,7 @@ fn of_slot(path: &Path) -> Option<Arch> {
     let (_, slot) = table.by_name(layout::Role::ImgA.name())?;
     let at =
         |offset: Bytes, length| read(&file, slot.offset().0.checked_add(offset.0)?, length).ok();
-    let verity = slot::verity_at(&at(Bytes(0), squashfs::SUPERBLOCK)?).ok()?;
+    let verity = slot::verity_at(&at(Bytes(0), slot::HEAD)?).ok()?;
     let descriptor = slot::descriptor_at(verity, &at(verity, 512)?).ok()?;
     let descriptor =
         Descriptor::parse(&at(descriptor, usize::try_from(slot::BLOCK).ok()?)?).ok()?;

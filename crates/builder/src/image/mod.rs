@@ -128,8 +128,10 @@ pub struct Request {
     /// All times that are not those of files, in seconds since 1970. `None`: the latest time of a
     /// file in the root file system.
     pub time: Option<u64>,
-    /// How hard the root file system is packed.
+    /// How hard the root file system is packed, if it is.
     pub packing: Packing,
+    /// The file system that the root of the node is; that of an installer is always packed.
+    pub root: RootFormat,
 }
 
 impl Request {
@@ -156,6 +158,16 @@ pub enum Source {
     },
     /// This tar in linuxkit layout.
     Tar(PathBuf),
+}
+
+/// The file system that the root of a node is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RootFormat {
+    /// squashfs: packed.
+    #[default]
+    Squash,
+    /// ext4 without a journal: not packed, and read only all the same, since dm-verity guards it.
+    Ext4,
 }
 
 /// How hard something is packed.

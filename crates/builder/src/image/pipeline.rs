@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use formats::fat::{self, Files};
 use formats::layout::{Purpose, Role, Want};
+use formats::tree::Tree;
 use model::installer::About;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
@@ -19,15 +20,16 @@ use super::account;
 use super::cache::{Done, Steps};
 use super::disk::{self, Disk, DiskError};
 use super::installer::Bits;
-use super::rootfs::Rootfs;
+use super::rootfs::{Place, Rootfs};
 use super::slot::{self, SlotFacts};
 use super::source::Composition;
 use super::{
     Board, Boards, BuildSlotError, ConfigError, Facts, FileFacts, ImageError, Progress, Request,
-    Source, StepFacts, boards, config as conf, initrd, known, source, squashfs,
+    RootFormat, Source, StepFacts, boards, config as conf, initrd, known, source, squashfs,
 };
 use crate::compose::Written;
 use crate::contents::CONTENTS;
+use crate::mkfs;
 use crate::pkg::{self, Package};
 
 /// Changes whenever a step makes other bytes of the same inputs.
@@ -256,7 +258,10 @@ impl<'a> Run<'a> {
         let slot = self.pack(System::Node, &origin, None)?;
         let path = slot.image.with_file_name(CONTENTS);
         let record = fs::read(&path).map_err(ImageError::file("read", &path))?;
-        account::check_size(self.request, &record, slot.facts.squashfs)?;
+        // The rules are about packed systems; of others the slot's size is the rule.
+        if self.request.root == RootFormat::Squash {
+            account::check_size(self.request, &record, slot.facts.squashfs)?;
+        }
         store::save(&self.facts.folder, CONTENTS, &record)?;
         self.note(CONTENTS, Bytes(record.len() as u64), None);
         self.facts.slot = Some(slot.facts.clone());
@@ -299,14 +304,18 @@ impl<'a> Run<'a> {
         }
         let stub = self.stub()?;
         let words = if self.request.debug { vec!["eve.debug".to_owned()] } else { Vec::new() };
+        let format = match system {
+            System::Node => self.request.root,
+            System::Installer => RootFormat::Squash,
+        };
         let method = self.request.packing.method();
         let key = format!(
-            "{} {} {} {} {} {:?} {:?} {}",
+            "{} {} {} {format:?} {} {} {:?} {:?} {}",
             self.request.arch,
             system.role().name(),
             self.request.version,
             method.key(),
-            BLOCK,
+            BLOCK.0,
             words,
             self.request.time,
             Digest(Sha256::digest(&stub).into()).hex(),
@@ -323,8 +332,12 @@ impl<'a> Run<'a> {
                 let time = self.request.time.unwrap_or_else(|| rootfs.latest());
                 let (image, uki) = (folder.join(SLOT), folder.join(UKI));
                 let packing = squashfs::Recipe { method, block: BLOCK, time };
-                let used = self.squashfs(system, &rootfs, &packing, &image)?;
-                let parts = initrd::Parts::of(&rootfs).map_err(BuildSlotError::from)?;
+                let (used, modules): (_, &[&str]) = match format {
+                    RootFormat::Squash => (self.squashfs(system, &rootfs, &packing, &image)?, &[]),
+                    // Without it the kernel cannot mount the file system.
+                    RootFormat::Ext4 => (self.ext4(&rootfs, time, &image)?, &["ext4"]),
+                };
+                let parts = initrd::Parts::of(&rootfs, modules).map_err(BuildSlotError::from)?;
                 let initrd = self.initrd(&parts, time)?;
                 let recipe = slot::Recipe {
                     arch: self.request.arch,
@@ -353,14 +366,21 @@ impl<'a> Run<'a> {
         path: &Path,
     ) -> Result<Bytes, ImageError> {
         let started = self.begin(&format!("packing the {}", system.name()));
-        let in_uki = |path: &[u8]| std::str::from_utf8(path).is_ok_and(slot::is_in_uki);
-        let mut tree = rootfs.tree().clone().without(in_uki);
-        tree.no_later_than(i64::try_from(recipe.time).unwrap_or(i64::MAX));
+        let tree = without_kernel(rootfs, recipe.time);
         let name = format!("{}-{}", self.request.arch, system.role().name());
         let keep = Some(self.request.cache.as_path());
         let facts = squashfs::write_keeping(&tree, rootfs, recipe, keep, &name, path)?;
         self.end("squashfs", started, false);
         Ok(facts.used)
+    }
+
+    /// Writes a root file system without what the unified kernel image holds as an ext4; the length.
+    fn ext4(&self, rootfs: &Rootfs, time: u64, path: &Path) -> Result<Bytes, ImageError> {
+        let started = self.begin("writing the root file system as ext4");
+        mkfs::ext4_root(&without_kernel(rootfs, time), rootfs, time, path)?;
+        let about = fs::metadata(path).map_err(ImageError::file("read", path))?;
+        self.end("ext4", started, false);
+        Ok(Bytes(about.len()))
     }
 
     /// The initrd, compressed.
@@ -478,6 +498,14 @@ fn alone_in(folder: &Path, progress: &dyn Progress) -> Result<File, ImageError> 
     }
     lock.lock().map_err(ImageError::file("lock", folder))?;
     Ok(lock)
+}
+
+/// A root file system without what the unified kernel image holds.
+fn without_kernel(rootfs: &Rootfs, time: u64) -> Tree<Place> {
+    let in_uki = |path: &[u8]| std::str::from_utf8(path).is_ok_and(slot::is_in_uki);
+    let mut tree = rootfs.tree().clone().without(in_uki);
+    tree.no_later_than(i64::try_from(time).unwrap_or(i64::MAX));
+    tree
 }
 
 fn digest_of(path: &Path) -> Result<Digest, ImageError> {

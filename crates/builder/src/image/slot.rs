@@ -23,7 +23,7 @@ const CMDLINE_MAX: Bytes = Bytes::kib(2);
 const OS_RELEASE_MAX: Bytes = Bytes::kib(64);
 const CHUNK: usize = 1 << 20;
 
-/// What a slot image is made of besides the squashfs and what the root file system says.
+/// What a slot image is made of besides the file system and what the root file system says.
 #[derive(Debug, Clone)]
 pub(super) struct Recipe {
     /// Which machines it is for.
@@ -130,8 +130,8 @@ impl Diagnose for BuildSlotError {
     }
 }
 
-/// Whether a path of the root file system stays out of the squashfs: what the unified kernel image
-/// holds already.
+/// Whether a path of the root file system stays out of its image: what the unified kernel image holds
+/// already.
 pub(super) fn is_in_uki(path: &str) -> bool {
     [KERNEL, MICROCODE].contains(&path)
 }
@@ -168,12 +168,12 @@ pub(super) fn build(
     let verity_at = Bytes(tree.superblock.data_blocks * slot::BLOCK);
     let verity = Bytes(tree.bytes.len() as u64);
     let descriptor = Descriptor {
-        squashfs: file_system.used,
+        rootfs: file_system.used,
         verity_at,
         verity,
         uki_at: Bytes(verity_at.0 + verity.0 + slot::BLOCK),
         uki: Bytes(uki_bytes.len() as u64),
-        squashfs_digest: digest,
+        rootfs_digest: digest,
         uki_digest: Digest(Sha256::digest(&uki_bytes).into()),
         root_hash: tree.root,
         arch: recipe.arch.name().to_owned(),

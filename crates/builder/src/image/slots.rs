@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use formats::gpt::{Attributes, Gpt};
 use formats::layout::Role;
 use formats::slot::{self, Descriptor};
-use formats::squashfs;
 use host::block::{BlockError, Disk};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
@@ -178,7 +177,7 @@ fn version(file: &mut File, at: Bytes, length: Bytes) -> io::Result<Option<Strin
         file.read_exact(&mut bytes)?;
         Ok(Some(bytes))
     };
-    let Some(start) = read(Bytes(0), squashfs::SUPERBLOCK)? else { return Ok(None) };
+    let Some(start) = read(Bytes(0), slot::HEAD)? else { return Ok(None) };
     let Ok(verity_at) = slot::verity_at(&start) else { return Ok(None) };
     let Some(superblock) = read(verity_at, SECTOR)? else { return Ok(None) };
     let Ok(descriptor_at) = slot::descriptor_at(verity_at, &superblock) else { return Ok(None) };

@@ -8,7 +8,7 @@ use formats::gpt::Gpt;
 use formats::slot::{self, Descriptor};
 use formats::tree::{Content, Kind, Meta, Node, Tree};
 use formats::uki::Pe;
-use formats::{disk, fat, gpt, squashfs, verity};
+use formats::{disk, fat, gpt, verity};
 use model::Bytes;
 
 use super::archive;
@@ -83,7 +83,7 @@ pub fn open(piece: &Piece) -> io::Result<Opened> {
 
 /// A slot image: root file system, tree of digests, kernel.
 fn slot(piece: &Piece) -> io::Result<Option<Opened>> {
-    let head = piece.head(squashfs::SUPERBLOCK as u64)?;
+    let head = piece.head(slot::HEAD as u64)?;
     let Ok(verity_at) = slot::verity_at(&head) else { return Ok(None) };
     let superblock = piece.part(verity_at.0, 512).head(512)?;
     let Ok(at) = slot::descriptor_at(verity_at, &superblock) else { return Ok(None) };
@@ -91,7 +91,7 @@ fn slot(piece: &Piece) -> io::Result<Option<Opened>> {
     let Ok(d) = Descriptor::parse(&descriptor) else { return Ok(None) };
     let Ok(verity) = verity::Superblock::parse(&superblock) else { return Ok(None) };
     let parts = BTreeMap::from([
-        ("root file system".to_owned(), piece.part(0, d.squashfs.0)),
+        ("root file system".to_owned(), piece.part(0, d.rootfs.0)),
         ("kernel image".to_owned(), piece.part(d.uki_at.0, d.uki.0)),
     ]);
     let mut opened = Inside::new("slot image", parts);

@@ -19,30 +19,34 @@ use model::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::MkfsError;
-use crate::image::mkfs::{Archive, Offset};
 
 /// The features that Debian's mke2fs chooses, without asking its configuration.
 const FEATURES: &str = "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,\
                         flex_bg,sparse_super,large_file,huge_file,dir_nlink,extra_isize,\
                         metadata_csum";
 const JOURNAL: Bytes = Bytes::mib(8);
+/// What serves only changes: a journal, and room for the table of groups to grow.
+const TO_CHANGE: [&str; 2] = ["has_journal,", "resize_inode,"];
 /// One inode for so many bytes, unless there are more files.
 const BYTES_PER_INODE: u64 = 16_384;
 
 pub(super) struct Volume<'a> {
+    /// `None`: what is in it, a tenth more, and room for changes.
     pub size: Option<Bytes>,
+    /// Without a journal and room for anything more.
+    pub read_only: bool,
     pub label: &'a str,
     pub time: u64,
 }
 
-pub(super) fn write(
-    tree: &Tree<Offset>,
-    archive: &Archive,
+pub(super) fn write<C>(
+    tree: &Tree<C>,
+    contents: &dyn Contents<C>,
     volume: &Volume<'_>,
     image: &Path,
 ) -> Result<(), MkfsError> {
     let scratch = Scratch::beside(image)?;
-    copy(tree, archive, &scratch)?;
+    copy(tree, contents, &scratch)?;
     let script = script(tree, &scratch)?;
     make(tree, volume, &scratch, image)?;
     adjust(volume.time, &script, &scratch, image)
@@ -75,7 +79,7 @@ impl Drop for Scratch {
 }
 
 /// Copies contents, folders and links to the scratch folder, with the rights of anything new.
-fn copy(tree: &Tree<Offset>, archive: &Archive, scratch: &Scratch) -> Result<(), MkfsError> {
+fn copy<C>(tree: &Tree<C>, contents: &dyn Contents<C>, scratch: &Scratch) -> Result<(), MkfsError> {
     for (path, node) in tree.iter().filter(|(path, _)| !path.is_empty()) {
         let at = scratch.at(path);
         let failed = MkfsError::file("write", &at);
@@ -86,7 +90,7 @@ fn copy(tree: &Tree<Offset>, archive: &Archive, scratch: &Scratch) -> Result<(),
             }
             Kind::File(content) => {
                 let mut file = File::create(&at).map_err(&failed)?;
-                let reader = archive.open(&content.at).map_err(&failed)?;
+                let reader = contents.open(&content.at).map_err(&failed)?;
                 let copied = io::copy(&mut reader.take(content.size.0), &mut file);
                 if copied.map_err(&failed)? != content.size.0 {
                     return Err(failed(io::ErrorKind::UnexpectedEof.into()));
@@ -109,13 +113,13 @@ fn copy(tree: &Tree<Offset>, archive: &Archive, scratch: &Scratch) -> Result<(),
     Ok(())
 }
 
-fn is_copied(tree: &Tree<Offset>, path: &[u8]) -> bool {
+fn is_copied<C>(tree: &Tree<C>, path: &[u8]) -> bool {
     let kind = tree.get(path).map(|node| &node.kind);
     matches!(kind, Some(Kind::Folder | Kind::File(_) | Kind::Symlink(_)))
 }
 
 /// What debugfs is to do. Values of attributes go to files.
-fn script(tree: &Tree<Offset>, scratch: &Scratch) -> Result<Vec<u8>, MkfsError> {
+fn script<C>(tree: &Tree<C>, scratch: &Scratch) -> Result<Vec<u8>, MkfsError> {
     let mut script = Vec::new();
     let mut values = 0;
     for (path, node) in tree.iter() {
@@ -167,7 +171,7 @@ fn script(tree: &Tree<Offset>, scratch: &Scratch) -> Result<Vec<u8>, MkfsError> 
 }
 
 /// Further names of what mke2fs did not copy, when all of it is there.
-fn links_to_devices(tree: &Tree<Offset>, script: &mut Vec<u8>) -> Result<(), MkfsError> {
+fn links_to_devices<C>(tree: &Tree<C>, script: &mut Vec<u8>) -> Result<(), MkfsError> {
     for (path, node) in tree.iter() {
         if let Kind::Same(target) = &node.kind
             && !is_copied(tree, target)
@@ -195,21 +199,28 @@ fn quote_name(name: &[u8]) -> Result<Vec<u8>, MkfsError> {
     Ok([b"\"", &inner[..], b"\""].concat())
 }
 
-fn make(
-    tree: &Tree<Offset>,
+fn make<C>(
+    tree: &Tree<C>,
     volume: &Volume<'_>,
     scratch: &Scratch,
     image: &Path,
 ) -> Result<(), MkfsError> {
-    let size = volume.size.unwrap_or_else(|| ample(tree));
+    let size = volume.size.unwrap_or_else(|| ample(tree, volume.read_only));
     let id = identifier(tree, volume.label);
-    let inodes = (tree.entries() as u64 + 64).max(size.0 / BYTES_PER_INODE);
+    let needed = tree.entries() as u64 + 64;
+    let inodes = if volume.read_only { needed } else { needed.max(size.0 / BYTES_PER_INODE) };
+    let mut features = FEATURES.to_owned();
+    if volume.read_only {
+        features = TO_CHANGE.iter().fold(features, |rest, word| rest.replace(word, ""));
+    }
     let mut args: Vec<String> =
-        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-O", FEATURES]
+        ["-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-O", &features]
             .map(Into::into)
             .into();
     args.extend(["-N".to_owned(), inodes.to_string()]);
-    args.extend(["-J".to_owned(), format!("size={}", JOURNAL.0 >> 20)]);
+    if !volume.read_only {
+        args.extend(["-J".to_owned(), format!("size={}", JOURNAL.0 >> 20)]);
+    }
     args.extend(["-m", "0", "-L", volume.label, "-U", &id].map(Into::into));
     let extended = format!("hash_seed={id},root_owner=0:0,lazy_itable_init=0,nodiscard");
     args.extend(["-E".to_owned(), extended, "-d".to_owned()]);
@@ -250,19 +261,21 @@ fn start<S: AsRef<OsStr>>(tool: Tool, args: &[S], time: u64) -> Result<Output, T
         .map_err(|source| ToolError::Spawn { tool, source })
 }
 
-/// What is in the tree, a tenth more, and 64 MiB.
-fn ample(tree: &Tree<Offset>) -> Bytes {
-    let size = |kind: &Kind<Offset>| match kind {
+/// What is in the tree, and more: a tenth and 64 MiB, or what the tables of one without changes take.
+fn ample<C>(tree: &Tree<C>, read_only: bool) -> Bytes {
+    let size = |kind: &Kind<C>| match kind {
         Kind::File(content) => content.size.0.next_multiple_of(4096),
         Kind::Folder => 4096,
         _ => 0,
     };
-    let taken: u64 = tree.iter().map(|(_, node)| size(&node.kind) + 320).sum();
-    Bytes(taken + taken / 10 + Bytes::mib(64).0).round_up(Bytes::mib(4))
+    // An inode, its name in a folder, and folders whose blocks are half empty.
+    let taken: u64 = tree.iter().map(|(path, n)| size(&n.kind) + 320 + path.len() as u64).sum();
+    let more = if read_only { taken / 64 + Bytes::mib(4).0 } else { taken / 10 + Bytes::mib(64).0 };
+    Bytes(taken + more).round_up(Bytes::mib(4))
 }
 
 /// An identifier that follows from what is in the tree, the same each time.
-fn identifier(tree: &Tree<Offset>, label: &str) -> String {
+fn identifier<C>(tree: &Tree<C>, label: &str) -> String {
     let mut hash = Sha256::new_with_prefix(label.as_bytes());
     for (path, node) in tree.iter() {
         hash.update(path);

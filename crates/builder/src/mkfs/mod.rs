@@ -139,7 +139,7 @@ pub fn make(
             write_squashfs(&tree, &archive, &recipe, keep.as_deref(), "mkfs", &draft.new)?;
         }
         FileSystem::Ext4 { size, label } => {
-            let volume = ext4::Volume { size: *size, label, time };
+            let volume = ext4::Volume { size: *size, read_only: false, label, time };
             ext4::write(&tree, &archive, &volume, &draft.new)?;
         }
         FileSystem::Fat { size, label } => fat(&tree, &archive, (*size, label, time), &draft.new)?,
@@ -147,6 +147,19 @@ pub fn make(
     let size = fs::metadata(&draft.new).map_err(MkfsError::file("read", path))?.len();
     draft.commit()?;
     Ok(Facts { size: Bytes(size), entries: tree.entries() })
+}
+
+/// Writes a root file system at `path` as an ext4 that nobody is to change: no larger than it must
+/// be, without a journal. `time` is that of the file system itself, in seconds since 1970.
+pub(crate) fn ext4_root<C>(
+    tree: &Tree<C>,
+    contents: &dyn Contents<C>,
+    time: u64,
+    path: &Path,
+) -> Result<(), MkfsError> {
+    // The label that EVE gives it.
+    let volume = ext4::Volume { size: None, read_only: true, label: "eve_rootfs", time };
+    ext4::write(tree, contents, &volume, path)
 }
 
 /// Copies what cannot be read at any place, a pipe, to a file without a name in `folder`.

@@ -5,6 +5,7 @@ mod tools;
 
 mod disks;
 mod everywhere;
+mod ext4;
 mod judged;
 mod made;
 mod small;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use builder::image::{Arch, Format, Packing, Request, Source};
+use builder::image::{Arch, Format, Packing, Request, RootFormat, Source};
 use formats::layout::Profile;
 use tar::{Builder, EntryType, Header};
 
@@ -77,6 +77,7 @@ pub(crate) fn request(dir: &Path) -> Request {
         media: None,
         time: None,
         packing: Packing::Fast,
+        root: RootFormat::Squash,
     }
 }
 

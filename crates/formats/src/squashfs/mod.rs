@@ -32,7 +32,7 @@ mod write;
 #[cfg(feature = "squashfs")]
 mod xattr;
 
-pub use superblock::{Codec, ParseError, SIZE_MAX, SUPERBLOCK, Superblock, Tables};
+pub use superblock::{Codec, MAGIC, ParseError, SIZE_MAX, SUPERBLOCK, Superblock, Tables};
 
 #[cfg(feature = "squashfs")]
 pub use data::{Blocks, Form};

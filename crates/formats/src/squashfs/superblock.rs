@@ -5,6 +5,8 @@ use model::Bytes;
 use super::{BLOCK_MAX, BLOCK_MIN};
 use crate::field::{le16, le32, le64, put};
 
+/// What an image starts with.
+pub const MAGIC: &[u8] = b"hsqs";
 /// Bytes of the superblock.
 pub const SUPERBLOCK: usize = 96;
 /// The largest file system taken: far above any slot.
@@ -115,7 +117,7 @@ impl Superblock {
         let long = |at| le64(head, at).ok_or_else(short);
         let word = |at| le32(head, at).ok_or_else(short);
         let half = |at| le16(head, at).ok_or_else(short);
-        if !head.starts_with(b"hsqs") {
+        if !head.starts_with(MAGIC) {
             return Err(ParseError::Magic);
         }
         let field = |field, value: u64, good: bool| {
@@ -158,7 +160,7 @@ impl Superblock {
         let block = u32::try_from(self.block.0).unwrap_or_default();
         let log = u16::try_from(block.trailing_zeros()).unwrap_or_default();
         let codec = CODECS.iter().zip(1u16..).find(|(codec, _)| **codec == self.codec);
-        put(&mut bytes, 0, b"hsqs");
+        put(&mut bytes, 0, MAGIC);
         for (at, word) in [(4, self.inodes), (8, self.made), (12, block), (16, self.fragments)] {
             put(&mut bytes, at, &word.to_le_bytes());
         }

@@ -172,9 +172,9 @@ impl Run<'_> {
         let uki = fs::read(&slot.uki).map_err(ImageError::file("read", &slot.uki))?;
         let facts = &slot.facts;
         let config = loader.map(|_| {
-            // Behind the squashfs, its tree, and the descriptor.
-            let squashfs = facts.squashfs.round_up(Bytes(slot::BLOCK));
-            let at = Bytes(squashfs.0 + facts.verity.0 + slot::BLOCK);
+            // Behind the file system, its tree, and the descriptor.
+            let rootfs = facts.squashfs.round_up(Bytes(slot::BLOCK));
+            let at = Bytes(rootfs.0 + facts.verity.0 + slot::BLOCK);
             bios::config(system.role(), &uki, at, &facts.cmdline)
         });
         let config = config.transpose()?;
