@@ -163,10 +163,18 @@ struct Tables {
     /// By name: the modules that should be there first.
     before: BTreeMap<String, Vec<String>>,
     builtin: BTreeSet<String>,
+    /// By what somebody may ask for (`crypto-crc32c`): modules that are that.
+    aliases: BTreeMap<String, Vec<String>>,
 }
 
 impl Tables {
-    fn new(dep: &str, softdep: &str, builtin: &str) -> Tables {
+    fn new(dep: &str, softdep: &str, builtin: &str, alias: &str) -> Tables {
+        let mut aliases: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for line in alias.lines().filter_map(|line| line.strip_prefix("alias ")) {
+            if let Some((asked, module)) = line.split_once(' ') {
+                aliases.entry(canonical(asked)).or_default().push(canonical(module));
+            }
+        }
         let needs = dep.lines().filter_map(|line| line.split_once(':')).map(|(path, needs)| {
             let needs = needs.split_whitespace().map(ToOwned::to_owned).collect();
             (name_of(path), (path.to_owned(), needs))
@@ -180,6 +188,7 @@ impl Tables {
             needs: needs.collect(),
             before: before.collect(),
             builtin: builtin.lines().map(name_of).collect(),
+            aliases,
         }
     }
 
@@ -206,7 +215,12 @@ impl Tables {
         order: &mut Vec<String>,
     ) -> Result<(), InitrdError> {
         // A soft dependency that was pruned, or is built in, is not missed.
-        let Some((path, needs)) = self.needs.get(name) else { return Ok(()) };
+        let Some((path, needs)) = self.needs.get(name) else {
+            // By another name it may be there, several times over.
+            let modules = self.aliases.get(name).into_iter().flatten();
+            let modules = modules.filter(|module| self.needs.contains_key(*module));
+            return modules.into_iter().try_for_each(|module| self.visit(module, open, order));
+        };
         if order.contains(path) {
             return Ok(());
         }
@@ -288,12 +302,15 @@ kernel/drivers/md/dm-verity.ko.xz: kernel/drivers/md/dm-bufio.ko.xz kernel/drive
 kernel/fs/ext4/ext4.ko: kernel/fs/jbd2/jbd2.ko
 kernel/fs/jbd2/jbd2.ko:
 kernel/lib/crc32c.ko:
+kernel/lib/sum-fast.ko:
+kernel/lib/sum-plain.ko:
 ";
 
     #[track_caller]
     fn check(list: &str, expect: Result<&[&str], &str>) {
-        let tables =
-            Tables::new(DEP, "softdep ext4 pre: crc32c gone post: x\n", "kernel/a/b-c.ko\n");
+        let softdep = "softdep ext4 pre: crc32c gone post: x\nsoftdep jbd2 pre: crypto-sum\n";
+        let alias = "alias crypto-sum sum_fast\nalias crypto-sum sum_plain\nalias crypto-sum no\n";
+        let tables = Tables::new(DEP, softdep, "kernel/a/b-c.ko\n", alias);
         let order = tables.load_order(list).map_err(|e| e.to_string());
         let names = order.map(|paths| paths.iter().map(|p| name_of(p)).collect::<Vec<_>>());
         let expect = expect.map(|names| names.iter().map(ToString::to_string).collect());
@@ -308,7 +325,7 @@ kernel/lib/crc32c.ko:
 
     #[test]
     fn soft_dependencies_come_first_if_they_are_there() {
-        check("ext4", Ok(&["crc32c", "jbd2", "ext4"]));
+        check("ext4", Ok(&["crc32c", "sum_fast", "sum_plain", "jbd2", "ext4"]));
     }
 
     #[test]
