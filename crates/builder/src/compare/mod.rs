@@ -12,6 +12,7 @@ mod walk;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use formats::ext4;
 use model::{Diagnose, Diagnosis, Who};
 use serde::Serialize;
 
@@ -113,6 +114,14 @@ pub enum CompareError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing that can be taken apart.
+    #[error("{path} {what}")]
+    NoImage {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it, as a verb.
+        what: &'static str,
+    },
     /// Something inside cannot be read.
     #[error("cannot compare {at}")]
     Inside {
@@ -125,24 +134,50 @@ pub enum CompareError {
 
 impl Diagnose for CompareError {
     fn diagnose(&self) -> Diagnosis {
-        Diagnosis::of(Who::Operator, "check that both are whole and may be read")
+        let advice = match self {
+            CompareError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "check the path, or build an image with `eve build live`"
+            }
+            CompareError::NoImage { what, .. } if *what == EXT4 => {
+                "compare the archives that they were made of, rootfs.tar; cmp tells whether their \
+                 bytes are the same"
+            }
+            CompareError::NoImage { .. } => {
+                "give disks, ISOs, slot images, file systems, archives or folders; of other files \
+                 cmp or diff tells more"
+            }
+            _ => "check that both are whole and may be read",
+        };
+        Diagnosis::of(Who::Operator, advice)
     }
 }
 
-/// Compares two files or folders.
+const EXT4: &str = "is an ext4, which is not read here";
+
+/// Compares two files or folders. Both are looked at before anything is compared, the first first.
 pub fn compare(one: &Path, two: &Path) -> Result<Comparison, CompareError> {
-    let read = |path: &Path| {
-        let look = || -> io::Result<(Option<Piece>, Opened)> {
-            if path.is_dir() {
-                return Ok((None, open_folder(path)?));
-            }
-            let piece = Piece::of_file(path)?;
-            let opened = open(&piece)?;
-            Ok((Some(piece), opened))
-        };
-        look().map_err(|source| CompareError::Read { path: path.to_owned(), source })
-    };
+    let (first, second) = (look(one)?, look(two)?);
     let mut walk = walk::Walk::default();
-    walk.opened("", read(one)?, read(two)?)?;
+    walk.opened("", first, second)?;
     Ok(walk.finish())
+}
+
+/// A file or folder, taken apart.
+fn look(path: &Path) -> Result<(Option<Piece>, Opened), CompareError> {
+    let read = |source| CompareError::Read { path: path.to_owned(), source };
+    if path.is_dir() {
+        return Ok((None, open_folder(path).map_err(read)?));
+    }
+    let piece = Piece::of_file(path).map_err(read)?;
+    let opened = open(&piece).map_err(read)?;
+    if matches!(opened, Opened::Plain) {
+        let head = piece.head(ext4::HEAD as u64).map_err(read)?;
+        let what = match () {
+            () if head.is_empty() => "is empty",
+            () if ext4::is_marked(&head) => EXT4,
+            () => "is nothing that can be taken apart",
+        };
+        return Err(CompareError::NoImage { path: path.to_owned(), what });
+    }
+    Ok((Some(piece), opened))
 }

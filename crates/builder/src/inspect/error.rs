@@ -32,6 +32,12 @@ pub enum InspectError {
         /// Which.
         path: PathBuf,
     },
+    /// A file system that we make and do not read.
+    #[error("the root file system in {path} is an ext4, which is not read here")]
+    Ext4 {
+        /// Which image.
+        path: PathBuf,
+    },
     /// It is what it seems, and broken.
     #[error("{path}, {part}: {what}")]
     Broken {
@@ -68,6 +74,9 @@ impl Diagnose for InspectError {
             InspectError::Empty { .. } => "build an image with `eve build live`",
             InspectError::Unknown { .. } => {
                 "give a root file system (tar, squashfs, slot.img), a disk, or a folder of dist"
+            }
+            InspectError::Ext4 { .. } => {
+                "give the rootfs.tar that it was made of: `eve build rootfs`"
             }
             InspectError::Broken { .. } => "make the image again",
             InspectError::Contents { .. } => "remove the record; a build writes it again",

@@ -4,6 +4,7 @@
 
 mod archive;
 mod error;
+mod iso;
 mod open;
 mod piece;
 
@@ -11,9 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use formats::squashfs;
 use formats::tree::{Kind as NodeKind, Tree};
+use formats::{ext4, squashfs};
 use model::Bytes;
+use model::installer::ISO_SYSTEM;
 
 use self::piece::Packed;
 pub use error::InspectError;
@@ -26,7 +28,7 @@ use crate::sizes::Sizes;
 /// What is looked for in a folder of builds, in this order: an archive says most.
 const IN_FOLDER: [&str; 4] = ["rootfs.tar", "slot.img", "live.raw", "live.qcow2"];
 /// Parts that lead to a root file system, by the end of their names.
-const TO_ROOT: [&str; 5] = ["plain", "disk", "IMGA", "root file system", "INSTALLER"];
+const TO_ROOT: [&str; 6] = ["plain", "disk", "IMGA", "root file system", "INSTALLER", ISO_SYSTEM];
 /// Boxes in boxes in boxes.
 const DEPTH_MAX: usize = 8;
 
@@ -58,18 +60,30 @@ pub fn visit(path: &Path, visit: &mut Visit<'_>) -> Result<Contents, InspectErro
         .map_err(read);
     }
     let Opened::Tree(inside) = open(&piece).map_err(&read)? else {
-        return Err(InspectError::Unknown { path: path.clone() });
+        return Err(unknown(&piece, path));
     };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let record = Contents::beside(folder)
+    let record = Contents::beside(folder_of(path))
         .map_err(|source| InspectError::Contents { path: path.clone(), source })?;
     tree(&inside.inside, record.as_ref(), visit).map_err(read)?;
     Ok(record.unwrap_or_else(|| members(&inside.inside)))
 }
 
-/// Who put what where in an image.
+/// Who put what where in an image. Of a file system that is not read here the record beside it says
+/// that, if there is one.
 pub fn contents(path: &Path) -> Result<Contents, InspectError> {
-    visit(path, &mut |_, _, _, _| Ok(()))
+    match visit(path, &mut |_, _, _, _| Ok(())) {
+        Err(InspectError::Ext4 { path }) => {
+            let found = Contents::beside(folder_of(&path));
+            let found =
+                found.map_err(|source| InspectError::Contents { path: path.clone(), source })?;
+            found.ok_or(InspectError::Ext4 { path })
+        }
+        other => other,
+    }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// What the packages of an image take. What they take packed is known of a packed file system.
@@ -122,6 +136,15 @@ fn shares(piece: &Piece) -> Result<BTreeMap<String, Bytes>, squashfs::ReadError>
 /// A folder of this machine as a tree.
 pub fn open_folder(path: &Path) -> io::Result<Opened> {
     archive::folder(path).map(|tree| Opened::Tree(Inside::new("folder", tree)))
+}
+
+/// Why there is no root file system in a piece that cannot be taken apart.
+fn unknown(piece: &Piece, path: &Path) -> InspectError {
+    let path = path.to_owned();
+    match piece.head(ext4::HEAD as u64) {
+        Ok(head) if ext4::is_marked(&head) => InspectError::Ext4 { path },
+        _ => InspectError::Unknown { path },
+    }
 }
 
 /// The archive or file system that a piece leads to.

@@ -8,11 +8,11 @@ use formats::gpt::Gpt;
 use formats::slot::{self, Descriptor};
 use formats::tree::{Content, Kind, Meta, Node, Tree};
 use formats::uki::Pe;
-use formats::{disk, fat, gpt, verity};
+use formats::{disk, ext4, fat, gpt, squashfs, verity};
 use model::Bytes;
 
-use super::archive;
 use super::piece::{Packed, Piece};
+use super::{archive, iso};
 
 /// A FAT volume is read whole; an ESP of the largest profile has 2 GiB.
 const FAT_MAX: u64 = 3 << 30;
@@ -57,13 +57,15 @@ impl<T> Inside<T> {
 pub fn open(piece: &Piece) -> io::Result<Opened> {
     let head = piece.head(4096)?;
     let at = |at: usize, magic: &[u8]| head.get(at..).is_some_and(|h| h.starts_with(magic));
-    let opened = if at(0, b"hsqs") {
+    let opened = if let Some(iso) = iso::open(piece)? {
+        Some(iso) // before tables of partitions: on a stick it has one
+    } else if at(0, squashfs::MAGIC) || ext4::is_marked(&head) {
         match slot(piece)? {
-            None => root(piece)?,
+            None if at(0, squashfs::MAGIC) => root(piece)?,
             found => found,
         }
     } else if at(512, b"EFI PART") {
-        partitions(piece)?
+        partitions(piece)?.map(Opened::Parts)
     } else if at(257, b"ustar") {
         archive::tar(piece).ok().map(|tree| Opened::Tree(Inside::new("tar", tree)))
     } else if at(0, b"070701") {
@@ -121,7 +123,8 @@ fn root(piece: &Piece) -> io::Result<Option<Opened>> {
     Ok(Some(Opened::Tree(opened)))
 }
 
-fn partitions(piece: &Piece) -> io::Result<Option<Opened>> {
+/// The partitions of a disk, and what stands in front of them.
+pub(super) fn partitions(piece: &Piece) -> io::Result<Option<Inside<BTreeMap<String, Piece>>>> {
     let head = piece.head(gpt::HEAD.0)?;
     let Ok(table) = Gpt::parse(&head, Bytes(piece.size())) else { return Ok(None) };
     let mut parts = BTreeMap::new();
@@ -146,7 +149,7 @@ fn partitions(piece: &Piece) -> io::Result<Option<Opened>> {
         parts.insert("the gap in front of the partitions".to_owned(), gap);
     }
     opened.inside = parts;
-    Ok(Some(Opened::Parts(opened)))
+    Ok(Some(opened))
 }
 
 fn sections(piece: &Piece) -> io::Result<Option<Opened>> {

@@ -164,6 +164,11 @@ impl Piece {
         Piece { place: Arc::clone(&self.place), at: self.at + at, size: size.min(self.size - at) }
     }
 
+    /// Where it starts in the file, disk or memory that it is a part of, in bytes.
+    pub(super) fn start(&self) -> u64 {
+        self.at
+    }
+
     /// How many bytes it has.
     pub fn size(&self) -> u64 {
         self.size

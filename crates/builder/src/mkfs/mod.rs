@@ -60,6 +60,20 @@ pub struct Facts {
 /// Why there is no file system.
 #[derive(Debug, thiserror::Error)]
 pub enum MkfsError {
+    /// It is something else.
+    #[error("{name} is no tar: {what}")]
+    NoTar {
+        /// What messages call it.
+        name: String,
+        /// What it is.
+        what: &'static str,
+    },
+    /// A tar up to some place.
+    #[error("the tar {name} is damaged or cut off: behind a member stands what is none")]
+    Damaged {
+        /// What messages call it.
+        name: String,
+    },
     /// The tar makes no tree.
     #[error("cannot use the tar")]
     Tar(#[from] RootfsError),
@@ -100,6 +114,13 @@ pub enum MkfsError {
 impl Diagnose for MkfsError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
+            MkfsError::NoTar { what, .. } if *what == PACKED => {
+                "unpack the tar on the way: zcat, xzcat or zstdcat FILE | eve mkfs …"
+            }
+            MkfsError::NoTar { .. } => "give a tar: eve mkfs … < rootfs.tar",
+            MkfsError::Damaged { .. } | MkfsError::Tar(RootfsError::Read { .. }) => {
+                "check that the tar is whole, or make it anew"
+            }
             MkfsError::Tar(cause) => return cause.diagnose(),
             MkfsError::Squashfs(cause) => return cause.diagnose(),
             MkfsError::Tool(ToolError::Spawn { .. }) => "apt install e2fsprogs",
@@ -129,8 +150,15 @@ pub fn make(
     time: Option<u64>,
     path: &Path,
 ) -> Result<Facts, MkfsError> {
+    check(&tar, name)?;
     let archive = Archive::new(tar, name.to_owned());
-    let tree = archive.tree()?;
+    let tree = archive.tree().map_err(|cause| match cause {
+        // What the reader says of bytes that are no member, it says with those bytes.
+        RootfsError::Read { source, .. } if source.raw_os_error().is_none() => {
+            MkfsError::Damaged { name: name.to_owned() }
+        }
+        cause => MkfsError::Tar(cause),
+    })?;
     let time = time.unwrap_or_else(|| u64::try_from(tree.latest()).unwrap_or(0));
     let draft = Draft::of(path);
     match file_system {
@@ -147,6 +175,42 @@ pub fn make(
     let size = fs::metadata(&draft.new).map_err(MkfsError::file("read", path))?.len();
     draft.commit()?;
     Ok(Facts { size: Bytes(size), entries: tree.entries() })
+}
+
+/// Bytes of a member's header.
+const HEADER: usize = 512;
+const PACKED: &str = "it is packed";
+
+/// Refuses what does not begin as a tar does: with a header whose sum is right, or with zeroes.
+fn check(tar: &File, name: &str) -> Result<(), MkfsError> {
+    use std::os::unix::fs::FileExt;
+    let mut head = [0; HEADER];
+    let no_tar = |what| Err(MkfsError::NoTar { name: name.to_owned(), what });
+    match tar.read_exact_at(&mut head, 0) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            let is_empty = tar.metadata().is_ok_and(|about| about.len() == 0);
+            return no_tar(if is_empty { "it is empty" } else { "it is shorter than a header" });
+        }
+        other => other.map_err(MkfsError::file("read", Path::new(name)))?,
+    }
+    match head {
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            no_tar(PACKED)
+        }
+        [b'h', b's', b'q', b's', ..] => no_tar("it is a squashfs"),
+        _ if head == [0; HEADER] => Ok(()),
+        _ => {
+            // The sum is over the header with blanks in its own place.
+            let field = 148..156;
+            let sum: u32 = (0..)
+                .zip(head)
+                .map(|(at, byte)| u32::from(if field.contains(&at) { b' ' } else { byte }))
+                .sum();
+            let told = head[field].iter().filter(|b| (b'0'..=b'7').contains(b));
+            let told = told.fold(0, |sum: u32, digit| sum << 3 | u32::from(digit - b'0'));
+            if sum == told { Ok(()) } else { no_tar("it does not begin with a member") }
+        }
+    }
 }
 
 /// Writes a root file system at `path` as an ext4 that nobody is to change: no larger than it must

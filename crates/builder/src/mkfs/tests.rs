@@ -179,6 +179,30 @@ fn what_a_file_system_does_not_have_is_refused_by_name() {
     let mut broken = spool(&b"no tar at all"[..], dir.path()).unwrap();
     broken.write_all(&[1; 2000]).unwrap();
     let squashfs = FileSystem::Squashfs { method: Method::Xz, block: Bytes::kib(128), keep: None };
-    let refused = make(broken, "the tar", &squashfs, None, &dir.path().join("x"));
-    assert!(refused.is_err());
+    let refused = make(broken, "the tar", &squashfs, None, &dir.path().join("x")).unwrap_err();
+    assert_eq!(refused.to_string(), "the tar is no tar: it does not begin with a member");
+}
+
+#[test]
+fn what_is_no_tar_is_told_as_what_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let ext4 = FileSystem::Ext4 { size: None, label: String::new() };
+    let check = |bytes: &[u8], want: &str| {
+        let input = spool(bytes, dir.path()).unwrap();
+        let refused = make(input, "FILE", &ext4, None, &dir.path().join("x")).unwrap_err();
+        assert_eq!(refused.to_string(), want);
+        assert!(refused.diagnose().advice.contains("tar"), "{}", refused.diagnose().advice);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    };
+    check(b"", "FILE is no tar: it is empty");
+    check(b"short", "FILE is no tar: it is shorter than a header");
+    check(&zstd::encode_all(&[7; 9][..], 1).unwrap().repeat(99), "FILE is no tar: it is packed");
+    check(&b"hsqs".repeat(200), "FILE is no tar: it is a squashfs");
+    let mut bytes = Vec::new();
+    tar(false).read_to_end(&mut bytes).unwrap();
+    bytes[512 * 3..512 * 4].fill(b'?');
+    let want = "the tar FILE is damaged or cut off: behind a member stands what is none";
+    let refused =
+        make(spool(&bytes[..], dir.path()).unwrap(), "FILE", &ext4, None, &dir.path().join("x"));
+    assert_eq!(refused.unwrap_err().to_string(), want);
 }
