@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use builder::describe::Variant;
 use builder::image::{self, Arch, Facts, Flavor, Format, Packing, Request, RootFormat, Source};
+use builder::sizes::Sizes;
 use clap::ValueEnum;
 use formats::fat::Files;
 use formats::layout::Profile;
@@ -119,9 +120,21 @@ pub(crate) struct Args {
     /// Build nothing; say what would be built, as what, and where
     #[arg(long)]
     dry_run: bool,
+    /// Tell what each package takes in the image that was built
+    #[arg(long)]
+    sizes: bool,
     /// Print what was built as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// What was built, for programs.
+#[derive(Debug, serde::Serialize)]
+struct Built {
+    #[serde(flatten)]
+    facts: Facts,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sizes: Option<Sizes>,
 }
 
 /// How far a build goes.
@@ -142,7 +155,11 @@ enum Target {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let (target, json) = (args.target, args.json);
+    let (target, json, wants_sizes) = (args.target, args.json, args.sizes);
+    if wants_sizes && matches!(target, Target::Config | Target::UsbConfig) {
+        let why = "--sizes goes with rootfs, slot, live and installer: CONFIG has no packages";
+        return Err(WrongUse(why.to_owned()).into());
+    }
     if args.edit.is_wanted() {
         if target != Target::Config {
             return Err(WrongUse("--in goes with `eve build config` only".to_owned()).into());
@@ -171,7 +188,24 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     let facts = built.or_advise()?;
     steps.done();
-    if json { out::json(&facts) } else { show(&facts) }
+    let sizes = wants_sizes.then(|| sizes(&facts)).transpose()?;
+    if json {
+        return out::json(&Built { facts, sizes });
+    }
+    show(&facts);
+    if let Some(sizes) = &sizes {
+        out::line("");
+        crate::sizes::show(sizes, false);
+    }
+    Ok(())
+}
+
+/// What the packages take in the root file system that was built.
+fn sizes(facts: &Facts) -> anyhow::Result<Sizes> {
+    // A folder may hold files of an earlier build: what counts is what this one says of itself.
+    let made = |name: &&str| facts.files.iter().any(|file| file.name == *name);
+    let image = ["slot.img", "rootfs.tar"].into_iter().find(made).unwrap_or_default();
+    builder::inspect::sizes(&facts.folder.join(image)).or_advise()
 }
 
 /// A request for everything that `eve build live` builds by default in this repository.
@@ -301,7 +335,7 @@ fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Res
     Ok(all)
 }
 
-fn show(facts: &Facts) -> anyhow::Result<()> {
+fn show(facts: &Facts) {
     let rows: Vec<Vec<String>> = facts
         .files
         .iter()
@@ -314,7 +348,6 @@ fn show(facts: &Facts) -> anyhow::Result<()> {
             slot.size, slot.squashfs, slot.uki, slot.initrd, slot.modules
         ));
     }
-    Ok(())
 }
 
 fn path(folder: &Path, name: &str) -> String {

@@ -1,8 +1,12 @@
 //! `eve explain`: who put a path into an image.
 
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::PathBuf;
 
-use builder::explain::{Put, explain, layer};
+use builder::contents::Contents;
+use builder::describe::{Described, Image, Repository, Selection};
+use builder::explain::{Put, explain, layer, said};
 use builder::inspect;
 use store::Layout;
 
@@ -11,8 +15,9 @@ use crate::places;
 
 /// Arguments of `eve explain`.
 ///
-/// Says which entry of the description, which package image and layer, and which .deb, recipe or
-/// program put a path there, and what else wanted the same path and does not count.
+/// Says which entry of the description (and, in a clone that has it, its file and line), which package
+/// image and layer, and which .deb, recipe or program put a path there, and what else wanted the same
+/// path and does not count.
 ///
 /// Example: eve explain /usr/bin/crun
 /// Example: eve explain dist/amd64/current /etc/passwd
@@ -37,7 +42,18 @@ pub(crate) struct Args {
 pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     let path = args.words.pop().unwrap_or_default();
     let image = args.words.pop().unwrap_or_else(places::newest_images);
-    let contents = inspect::contents(&image).or_advise()?;
+    let mut about = BTreeMap::new();
+    let contents = inspect::visit(&image, &mut |member, _, _, body| {
+        if OF_ITSELF.contains(&member.path.as_str()) {
+            let mut text = String::new();
+            body.take(SHORT).read_to_string(&mut text)?;
+            about.insert(member.path.clone(), text.trim().to_owned());
+        }
+        Ok(())
+    });
+    // Of what cannot be read, the record beside it may be known.
+    let contents = contents.or_else(|_| inspect::contents(&image)).or_advise()?;
+    let described = describe(&args.arch, &contents, &about);
     let mut found = explain(&contents, &path.to_string_lossy()).map_err(|e| {
         let near = e.near.join(", ");
         let advice = if near.is_empty() {
@@ -47,6 +63,9 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
         };
         out::advised(e.to_string(), advice)
     })?;
+    for put in std::iter::once(&mut found.put).chain(&mut found.shadows) {
+        put.said = described.as_ref().and_then(|described| said(put, described));
+    }
     let layout = args.cache.unwrap_or_else(|| places::cache().join("oci"));
     if let Ok(layout) = Layout::open(layout) {
         for put in std::iter::once(&mut found.put).chain(&mut found.shadows) {
@@ -59,15 +78,50 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     for (link, target) in &found.links {
         out::line(format!("/{link} is a link to {target}"));
     }
-    out::line(describe(&found.put));
+    out::line(in_words(&found.put));
     for put in &found.shadows {
         out::line("");
-        out::line(format!("in the place of: {}", describe(put)));
+        out::line(format!("in the place of: {}", in_words(put)));
     }
     Ok(())
 }
 
-fn describe(put: &Put) -> String {
+/// Files in which an image says for what machine it is.
+const OF_ITSELF: [&str; 2] = [HV, PLATFORM];
+const HV: &str = "etc/eve-hv-type";
+const PLATFORM: &str = "etc/eve-platform";
+/// They hold a word.
+const SHORT: u64 = 256;
+/// What only images for developers have.
+const DEV: &str = "etc/eve-debug";
+/// What only installers have.
+const BITS: &str = "bits/install.json";
+
+/// What the clone that this is run in says of such an image. `None`: it is no clone, or none of such
+/// images.
+fn describe(
+    arch: &str,
+    contents: &Contents,
+    about: &BTreeMap<String, String>,
+) -> Option<Described> {
+    let has = |path: &str| contents.iter().any(|(member, _)| member.path == path);
+    let word = |path: &str, otherwise: &str| {
+        about.get(path).filter(|w| !w.is_empty()).map_or(otherwise, |w| w).to_owned()
+    };
+    let image = if has(BITS) { Image::Installer } else { Image::Rootfs };
+    let selection = Selection {
+        arch: arch.to_owned(),
+        hv: word(HV, "kvm"),
+        platform: word(PLATFORM, "generic"),
+        dev: has(DEV),
+        version: None,
+        kernel: None,
+    };
+    let repository = Repository::open(&places::repository().ok()?).ok()?;
+    repository.describe(image, &selection).ok()
+}
+
+fn in_words(put: &Put) -> String {
     let mut text = format!("/{} is a {}", put.path, put.kind.name());
     if !put.link.is_empty() {
         text += &format!(" to {}", put.link);
@@ -80,6 +134,7 @@ fn describe(put: &Put) -> String {
         }
     };
     row("entry", &put.origin.location);
+    row("said in", put.said.as_deref().unwrap_or_default());
     row("package", &put.origin.source);
     if let Some(layer) = &put.layer {
         row("layer", &format!("{} of {}, {}", layer.number, layer.of, layer.digest));

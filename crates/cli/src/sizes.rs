@@ -50,6 +50,21 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if args.json {
         return out::json(&Facts { sizes, growth });
     }
+    show(&sizes, args.parts);
+    if let Some(growth) = growth {
+        out::line("");
+        let rows = growth.iter().map(|g| {
+            let sign = if g.by() < 0 { "-" } else { "+" };
+            let by = Bytes(g.now.0.abs_diff(g.before.0));
+            vec![g.name.clone(), g.before.to_string(), g.now.to_string(), format!("{sign}{by}")]
+        });
+        out::table(&["package", "before", "now", "growth"], &rows.collect::<Vec<_>>());
+    }
+    Ok(())
+}
+
+/// Prints what each package takes, with its parts if they are wanted.
+pub(crate) fn show(sizes: &Sizes, parts: bool) {
     let packed = |size: Option<Bytes>| size.map_or_else(|| "-".to_owned(), |s| s.to_string());
     let row = |indent: &str, s: &Size| {
         vec![
@@ -62,20 +77,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for package in &sizes.packages {
         rows.push(row("", package));
-        if args.parts {
+        if parts {
             rows.extend(package.parts.iter().map(|p| row("  ", p)));
         }
     }
     rows.push(vec!["all".to_owned(), sizes.plain.to_string(), packed(sizes.packed)]);
     out::table(&["package", "plain", "packed", "files"], &rows);
-    if let Some(growth) = growth {
-        out::line("");
-        let rows = growth.iter().map(|g| {
-            let sign = if g.by() < 0 { "-" } else { "+" };
-            let by = Bytes(g.now.0.abs_diff(g.before.0));
-            vec![g.name.clone(), g.before.to_string(), g.now.to_string(), format!("{sign}{by}")]
-        });
-        out::table(&["package", "before", "now", "growth"], &rows.collect::<Vec<_>>());
-    }
-    Ok(())
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use store::{Image, Layout, Platform, flatten};
 
 use crate::contents::{Contents, Kind, Member, Origin, text};
+use crate::describe::Described;
 
 /// So many guesses are offered for a path that is not there.
 const GUESSES: usize = 5;
@@ -46,7 +47,11 @@ pub struct Put {
     /// Where it comes from.
     #[serde(flatten)]
     pub origin: Origin,
-    /// The layer of the image that brought it, where the image is at hand.
+    /// Where the description says the entry: file, line and column, and what was done to it since.
+    /// Filled by [`said`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub said: Option<String>,
+    /// The layer of the image that brought it, where the image is at hand. Filled by [`layer`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<Layer>,
 }
@@ -94,6 +99,7 @@ fn put(member: &Member, origin: &Origin) -> Put {
         size: member.size,
         link: member.link.clone(),
         origin: origin.clone(),
+        said: None,
         layer: None,
     }
 }
@@ -168,6 +174,39 @@ fn distance(one: &str, other: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
+/// Where a description says the entry that brought a member. `None`: nowhere, or its entry of this
+/// number is another, so that the image was made of another description.
+pub fn said(put: &Put, described: &Described) -> Option<String> {
+    let location = put.origin.location.as_str();
+    let (list, number) = location.split_once('[').unwrap_or((location, ""));
+    let (entry, of_image) = match list {
+        "kernel" => (".kernel.image".to_owned(), true),
+        "init" => (format!(".init[{number}"), true),
+        // Its records say one thing and its description another.
+        "volume" => (format!(".volumes[{number}.image"), true),
+        "files" => (format!(".files[{number}.path"), false),
+        _ => (format!(".{list}[{number}.image"), true),
+    };
+    let said = described.explain().into_iter().find(|said| said.path == entry)?;
+    let fits = match of_image {
+        true => names(&said.value, &put.origin.source),
+        false => said.value.trim_matches('/') == put.path,
+    };
+    fits.then_some(said.origin)
+}
+
+/// Whether an entry names this image: itself, or one of our packages.
+fn names(entry: &str, image: &str) -> bool {
+    match entry.strip_prefix("@pkg:") {
+        Some(package) => {
+            let name = package.trim_end_matches('/').rsplit('/').next().unwrap_or(package);
+            let image = image.rsplit('/').next().unwrap_or(image);
+            image.split([':', '@']).next() == Some(name)
+        }
+        None => image == entry || image.ends_with(&format!("/{entry}")),
+    }
+}
+
 /// Finds the layer that brought a member, among the images of a layout. `None` if its image is not
 /// there, or has no such file.
 pub fn layer(put: &Put, layout: &Layout, arch: &str) -> Option<Layer> {
@@ -200,6 +239,7 @@ mod tests {
     use store::tarball::{Header, Kind as MemberKind, Time, Writer};
 
     use super::*;
+    use crate::describe::{self, Text, Words, describe};
     use crate::pkg::FROM;
 
     fn contents() -> Contents {
@@ -232,6 +272,45 @@ mod tests {
         assert_eq!(found.put.origin.location, "init[4]");
         assert_eq!(found.put.origin.from, "crun_1.21-1_amd64.deb");
         assert!(found.shadows.is_empty() && found.links.is_empty());
+    }
+
+    #[test]
+    fn an_entry_is_found_where_its_description_says_it() {
+        let text = "kernel:\n  image: KERNEL_TAG\ninit:\n  - '@pkg:pkg/base'\n  - \"x:1\"\n\
+                    files:\n  - path: etc/hosts\n    contents: a\n";
+        let template = Text { name: "a.yml.in".to_owned(), text: text.to_owned() };
+        let mut words = Words::default();
+        words.say("KERNEL_TAG", "@pkg:pkg/kernel", "tags.toml");
+        let described = describe(&describe::Request {
+            template,
+            modifiers: Vec::new(),
+            hv: None,
+            platform: None,
+            version: None,
+            variant: describe::Variant::default(),
+            words,
+        })
+        .unwrap();
+        let check = |location: &str, source: &str, path: &str, want: Option<&str>| {
+            let contents = contents();
+            let mut put = explain(&contents, "etc/hosts").unwrap().put;
+            put.origin = Origin {
+                location: location.to_owned(),
+                source: source.to_owned(),
+                from: String::new(),
+            };
+            put.path = path.to_owned();
+            assert_eq!(said(&put, &described).as_deref(), want, "{location}");
+        };
+        check("init[0]", "docker.io/eve/base:0123", "etc/x", Some("a.yml.in:4:5"));
+        check("init[1]", "docker.io/library/x:1", "etc/x", Some("a.yml.in:5:5"));
+        check("init[1]", "docker.io/eve/base:0123", "etc/x", None);
+        check("init[9]", "docker.io/eve/base:0123", "etc/x", None);
+        check("files[0]", "linuxkit.files", "etc/hosts", Some("a.yml.in:7:11"));
+        check("files[0]", "linuxkit.files", "etc/other", None);
+        let kernel = "a.yml.in:2:10; KERNEL_TAG is \"@pkg:pkg/kernel\" (tags.toml)";
+        check("kernel", "eve/kernel@sha256:00", "boot/kernel", Some(kernel));
+        check("", "", "bits/slot.img", None);
     }
 
     #[test]
