@@ -22,13 +22,15 @@ use crate::places;
 #[command(after_help = "Examples:\n  \
     eve install --disk /dev/sdX                         the newest image, onto a whole disk\n  \
     eve install --disk node.raw --from dist/amd64/1.0   onto a file (truncate -s 8G node.raw)\n  \
+    eve install --disk /dev/sdX --from installer.iso    what this installer would install\n  \
     eve install --disk /dev/sdX --skip persist --yes    keep what the node has stored\n  \
     eve install --disk /dev/sdX --dry-run               only say what would be written where")]
 pub(crate) struct Args {
     /// The disk: a whole one (/dev/sda), or a file that stands for one
     #[arg(long, value_name = "PATH")]
     disk: PathBuf,
-    /// What to install: a raw disk image, a slot image, or a folder of the builder
+    /// What to install: a raw disk or slot image, an installer (raw or ISO), or a folder of the
+    /// builder
     /// [default: dist/amd64/current]
     #[arg(long, value_name = "PATH")]
     from: Option<PathBuf>,

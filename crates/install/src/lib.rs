@@ -11,6 +11,8 @@
 //! What is decided is decided in `device`; how bytes get to a disk is `host`'s.
 
 mod look;
+#[cfg(feature = "images")]
+mod packed;
 mod payload;
 mod report;
 mod work;

@@ -1,10 +1,11 @@
-//! What is installed: from the folder that an installer brings, from a finished image, or from a
-//! folder of the builder.
+//! What is installed: from the folder that an installer brings or its image, from a finished image of
+//! a node, or from a folder of the builder.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use formats::fat::{self, Files};
 use formats::gpt::{self, Gpt};
@@ -17,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 /// No manifest is longer: it names some dozen files.
 const MANIFEST_MAX: u64 = 1 << 20;
 /// What is held in memory at once: everything of a boot partition, or a CONFIG volume.
-const VOLUME_MAX: u64 = 512 << 20;
+pub(crate) const VOLUME_MAX: u64 = 512 << 20;
 /// Where in a boot record code stands; behind it come the disk's signature and the entries.
 const CODE: usize = 440;
 /// Bytes of the superblock of a dm-verity tree.
@@ -49,12 +50,50 @@ pub struct Payload {
 pub struct Blob {
     /// The file.
     pub path: PathBuf,
-    /// Where in it they start.
-    pub at: Bytes,
     /// How many.
     pub length: Bytes,
     /// What they hash to.
     pub digest: Digest,
+    lies: Lies,
+}
+
+/// Where bytes lie.
+#[derive(Debug, Clone)]
+enum Lies {
+    /// In the file, so far from its start.
+    At(Bytes),
+    /// In something in it.
+    Inside(Arc<dyn Inside>),
+}
+
+/// Bytes that lie inside something else.
+pub(crate) trait Inside: std::fmt::Debug + Send + Sync {
+    /// Reads them from the first.
+    fn open(&self) -> io::Result<Box<dyn Read + '_>>;
+}
+
+/// Where the files of an installer lie.
+pub(crate) trait Bits {
+    /// What messages call a file.
+    fn path(&self, name: &str) -> PathBuf;
+    /// A file of at most so many bytes.
+    fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, PayloadError>;
+    /// A file that is too long for memory. It is read once, for its digest.
+    fn blob(&self, name: &str) -> Result<Blob, PayloadError>;
+}
+
+impl Bits for &Path {
+    fn path(&self, name: &str) -> PathBuf {
+        self.join(name)
+    }
+
+    fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, PayloadError> {
+        read_up_to(&self.join(name), most)
+    }
+
+    fn blob(&self, name: &str) -> Result<Blob, PayloadError> {
+        Blob::of(&self.join(name))
+    }
 }
 
 /// What a BIOS loads.
@@ -122,11 +161,11 @@ pub enum PayloadError {
 }
 
 impl PayloadError {
-    fn read(path: &Path) -> impl Fn(io::Error) -> PayloadError {
+    pub(crate) fn read(path: &Path) -> impl Fn(io::Error) -> PayloadError {
         move |source| PayloadError::Read { path: path.to_owned(), source }
     }
 
-    fn unfit(path: &Path, what: impl Into<String>) -> PayloadError {
+    pub(crate) fn unfit(path: &Path, what: impl Into<String>) -> PayloadError {
         PayloadError::Unfit { path: path.to_owned(), what: what.into() }
     }
 }
@@ -143,8 +182,8 @@ impl Diagnose for PayloadError {
 }
 
 impl Payload {
-    /// From a path that a person gave: a folder of an installer or of the builder, a raw disk image,
-    /// or a slot image.
+    /// From a path that a person gave: a folder of an installer or of the builder, a raw disk or ISO
+    /// of an installer, a raw disk of a node, or a slot image.
     pub fn from_path(path: &Path) -> Result<Payload, PayloadError> {
         let about = fs::metadata(path).map_err(PayloadError::read(path))?;
         if about.is_dir() {
@@ -165,14 +204,19 @@ impl Payload {
                 Payload::from_slot(path, &beside)
             }
             _ if start[512..].starts_with(b"EFI PART") => Payload::from_disk(path),
-            _ => Err(PayloadError::unfit(path, "is neither a raw disk nor a slot image")),
+            _ => Err(PayloadError::unfit(path, "is neither a raw disk, an ISO nor a slot image")),
         }
     }
 
     /// From the folder that an installer brings. Every file is read whole and compared with the list.
     pub fn from_bits(folder: &Path) -> Result<Payload, PayloadError> {
-        let list = folder.join(MANIFEST);
-        let text = read_up_to(&list, MANIFEST_MAX)?;
+        Payload::listed(&folder)
+    }
+
+    /// From the files that an installer brings, wherever they lie.
+    pub(crate) fn listed(bits: &dyn Bits) -> Result<Payload, PayloadError> {
+        let list = bits.path(MANIFEST);
+        let text = bits.read(MANIFEST, MANIFEST_MAX)?;
         let manifest: Manifest = serde_json::from_slice(&text)
             .map_err(|source| PayloadError::Manifest { path: list.clone(), source })?;
         let unknown =
@@ -185,12 +229,12 @@ impl Payload {
             if !Path::new(name).components().all(plain) {
                 return Err(PayloadError::unfit(&list, format!("names the file {name:?}")));
             }
-            let path = folder.join(name);
+            let path = bits.path(name);
             let body = if name == SLOT {
-                slot = Some(Blob::of(&path)?);
+                slot = Some(bits.blob(name)?);
                 None
             } else {
-                Some(read_up_to(&path, VOLUME_MAX)?)
+                Some(bits.read(name, VOLUME_MAX)?)
             };
             let (size, digest) = match (&body, &slot) {
                 (Some(body), _) => (Bytes(body.len() as u64), Digest(Sha256::digest(body).into())),
@@ -221,7 +265,8 @@ impl Payload {
         Ok(Payload { version, arch, profile, slot, esp, config, bios })
     }
 
-    /// From a finished raw disk: its first slot, its boot partition, its CONFIG.
+    /// From a finished raw disk: its first slot, its boot partition, its CONFIG; or what an installer
+    /// on it installs.
     pub fn from_disk(path: &Path) -> Result<Payload, PayloadError> {
         let read = PayloadError::read(path);
         let file = File::open(path).map_err(&read)?;
@@ -229,6 +274,10 @@ impl Payload {
         let head = read_at(&file, Bytes(0), gpt::HEAD).map_err(&read)?;
         let table = Gpt::parse(&head, size)
             .map_err(|e| PayloadError::unfit(path, format!("has no usable table: {e}")))?;
+        #[cfg(feature = "images")]
+        if Role::Installer.find(&table).is_some() {
+            return Payload::from_installer(path, file, &table);
+        }
         let place = |role: Role| {
             let missing = || PayloadError::unfit(path, format!("has no partition {}", role.name()));
             role.find(&table).map(|(_, p)| (p.offset(), p.length())).ok_or_else(missing)
@@ -283,14 +332,19 @@ impl Payload {
 }
 
 impl Blob {
-    /// All of a file.
-    fn of(path: &Path) -> Result<Blob, PayloadError> {
+    /// All of a file. It is read once, for its digest.
+    pub fn of(path: &Path) -> Result<Blob, PayloadError> {
         let file = File::open(path).map_err(PayloadError::read(path))?;
         let length = file.metadata().map_err(PayloadError::read(path))?.len();
         Blob::within(path, &file, Bytes(0), Bytes(length))
     }
 
-    fn within(path: &Path, file: &File, at: Bytes, length: Bytes) -> Result<Blob, PayloadError> {
+    pub(crate) fn within(
+        path: &Path,
+        file: &File,
+        at: Bytes,
+        length: Bytes,
+    ) -> Result<Blob, PayloadError> {
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 1 << 20];
         let mut done = 0;
@@ -302,20 +356,51 @@ impl Blob {
             done += part as u64;
         }
         let digest = Digest(hash.finalize().into());
-        Ok(Blob { path: path.to_owned(), at, length, digest })
+        Ok(Blob { path: path.to_owned(), length, digest, lies: Lies::At(at) })
+    }
+
+    /// Bytes inside something else, which `path` is the name of.
+    #[cfg(feature = "images")]
+    pub(crate) fn inside(
+        path: PathBuf,
+        length: Bytes,
+        inside: Arc<dyn Inside>,
+    ) -> Result<Blob, PayloadError> {
+        let mut blob = Blob { path, length, digest: Digest([0; 32]), lies: Lies::Inside(inside) };
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        let mut from = blob.open().map_err(PayloadError::read(&blob.path))?;
+        loop {
+            match from.read(&mut buffer).map_err(PayloadError::read(&blob.path))? {
+                0 => break,
+                got => hash.update(&buffer[..got]),
+            }
+        }
+        drop(from);
+        blob.digest = Digest(hash.finalize().into());
+        Ok(blob)
     }
 
     /// Opens it for reading from its first byte.
-    pub fn open(&self) -> io::Result<impl Read + use<>> {
-        use std::io::{Seek, SeekFrom};
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.at.0))?;
-        Ok(file.take(self.length.0))
+    pub fn open(&self) -> io::Result<Box<dyn Read + '_>> {
+        match &self.lies {
+            Lies::At(at) => {
+                let mut file = File::open(&self.path)?;
+                file.seek(SeekFrom::Start(at.0))?;
+                Ok(Box::new(file.take(self.length.0)))
+            }
+            Lies::Inside(inside) => inside.open(),
+        }
     }
 }
 
 /// The descriptor of a slot image that starts at `at` and may take `room`.
-fn describe(file: &File, path: &Path, at: Bytes, room: Bytes) -> Result<Descriptor, PayloadError> {
+pub(crate) fn describe(
+    file: &File,
+    path: &Path,
+    at: Bytes,
+    room: Bytes,
+) -> Result<Descriptor, PayloadError> {
     let bad = |source: Box<dyn std::error::Error + Send + Sync>| PayloadError::Slot {
         path: path.to_owned(),
         source,
@@ -360,12 +445,12 @@ fn loader(
     Ok(Files::from([(format!("EFI/BOOT/{name}"), uki)]))
 }
 
-fn volume(path: &Path, bytes: &[u8]) -> Result<Files, PayloadError> {
+pub(crate) fn volume(path: &Path, bytes: &[u8]) -> Result<Files, PayloadError> {
     let bad = |source| PayloadError::Volume { path: path.to_owned(), source };
     fat::read(bytes).map(|(_, files)| files).map_err(bad)
 }
 
-fn read_at(file: &File, at: Bytes, length: Bytes) -> io::Result<Vec<u8>> {
+pub(crate) fn read_at(file: &File, at: Bytes, length: Bytes) -> io::Result<Vec<u8>> {
     let length = usize::try_from(length.0).map_err(|_| io::ErrorKind::OutOfMemory)?;
     let mut bytes = vec![0; length];
     file.read_exact_at(&mut bytes, at.0)?;

@@ -34,14 +34,11 @@ impl Case {
         let dir = tempfile::tempdir().unwrap();
         store::save(dir.path(), "slot.img", &slot_bytes()).unwrap();
         let path = dir.path().join("slot.img");
-        let target = Target::open(&path).unwrap();
-        let length = Bytes(SLOT as u64);
-        let digest = target.digest(Bytes(0), length, &mut |_| {}).unwrap();
         let payload = Payload {
             version: "1".into(),
             arch: "amd64".into(),
             profile: Profile::SMALL,
-            slot: Blob { path, at: Bytes(0), length, digest },
+            slot: Blob::of(&path).unwrap(),
             esp: files(&[("EFI/BOOT/BOOTX64.EFI", &[7; 100_000])]),
             config: Files::new(),
             bios: Some(Bios { code: vec![0x90; 440], gap: vec![0xab; 50_000] }),
