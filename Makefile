@@ -240,6 +240,26 @@ INSTEAD_publish_sources   := make collected_sources
 INSTEAD_gosources         := make collected_sources
 INSTEAD_ssh-key           := nothing: there is no ssh on the node
 INSTEAD_run-proxy         := nothing: there is no ssh on the node
+INSTEAD_semgrep-all       := make test (formats, lints, licences)
+INSTEAD_eden-cover        := make test (crates/testbed boots real nodes)
+INSTEAD_coverage-merge    := make test (crates/testbed boots real nodes)
+INSTEAD_check-docker-hashes-consistency := nothing: packages name each other by recipe, not by digest
+INSTEAD_check-pubsub-persistence := make test (what was ever saved must load)
+INSTEAD_fullname-rootfs   := make rootfs (`eve version --full` says the full name)
+INSTEAD_cache-export-docker-load := make cache-export, then docker load -i
+INSTEAD_cache-export-docker-load-all := make cache-export, then docker load -i
+INSTEAD_docker-old-images := nothing: no container is needed to build
+INSTEAD_docker-image-clean := nothing: no container is needed to build
+INSTEAD_live-gcp-upload   := make live-gcp, then gcloud compute images create
+INSTEAD_run-live-gcp      := make live-gcp, then gcloud compute instances create
+INSTEAD_run-live-vb       := make live-vdi, then VirtualBox
+INSTEAD_run-live-parallels := make live-parallels, then Parallels
+INSTEAD_run-grub          := make run-live (a BIOS boots through GRUB, UEFI without)
+INSTEAD_build-vm          := nothing: any Debian or Ubuntu builds
+INSTEAD_run-build-vm      := nothing: any Debian or Ubuntu builds
+INSTEAD_release           := git tag (the version follows from it)
+INSTEAD_rc-release        := git tag (the version follows from it)
+INSTEAD_lts-release       := git tag (the version follows from it)
 ELSEWHERE := $(patsubst INSTEAD_%,%,$(filter INSTEAD_%,$(.VARIABLES)))
 .PHONY: $(ELSEWHERE)
 $(ELSEWHERE):

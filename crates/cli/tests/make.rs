@@ -188,6 +188,7 @@ const UNDERSTOOD: &[&str] = &[
     "eve-base",
     "ZARCH=arm64 pkg/kernel",
     "pkg/eved RSTATS=y",
+    "LINUXKIT_PKG_TARGET=build pkgs",
     "rootfs",
     "rootfs-kvm",
     "rootfs-generic",
@@ -218,6 +219,7 @@ const UNDERSTOOD: &[&str] = &[
     "V=1 live",
     "installer",
     "installer.raw",
+    "INSTALLER_IMG_FORMAT=iso installer",
     "installer-iso",
     "installer-net",
     "eve",
@@ -268,8 +270,20 @@ const REFUSED: &[(&str, &str)] = &[
 #[test]
 fn a_target_of_the_reference_that_has_no_part_here_says_what_has() {
     let clone = Clone::make();
-    for target in ["yetus", "eden", "evetest", "linuxkit", "run-compose", "publish_sources"] {
-        let out = clone.run("make", &["-s", "EVE=./eve", target], &[]);
+    for target in [
+        "yetus",
+        "eden",
+        "evetest",
+        "linuxkit",
+        "run-compose",
+        "publish_sources",
+        "live-gcp-upload",
+        "run-live-vb",
+        "cache-export-docker-load",
+        "release VERSION=1.2.3",
+    ] {
+        let words = ["-s", "EVE=./eve"].into_iter().chain(target.split(' '));
+        let out = clone.run("make", &words.collect::<Vec<_>>(), &[]);
         let said = text(&out.stderr);
         assert!(!out.status.success() && said.contains("is one of EVE; here: "), "{said}");
     }

@@ -120,3 +120,70 @@ fn a_digest_that_follows_is_excused_only_when_something_explains_it() {
     };
     check(&line("1:aa"), &line("1:bb"), &["boot/cmdline: Digest 1:aa -> 1:bb"]);
 }
+
+/// An ISO with a file, a link, and what firmware boots.
+fn iso(body: &str) -> Vec<u8> {
+    use formats::iso::{self, Volume};
+    use formats::tree::{Content, Contents, Kind, Meta, Node, Tree};
+    struct Memory;
+    impl Contents<Vec<u8>> for Memory {
+        fn open<'a>(&'a self, at: &Vec<u8>) -> io::Result<Box<dyn io::Read + 'a>> {
+            Ok(Box::new(io::Cursor::new(at.clone())))
+        }
+    }
+    let mut tree = Tree::new();
+    let firmware = archive(&[("in/the/image", 0o644, 0, 1, body)]);
+    for (path, bytes) in [("boot.img", firmware), ("etc/release", body.as_bytes().to_vec())] {
+        let size = model::Bytes(bytes.len() as u64);
+        let kind = Kind::File(Content { size, digest: None, at: bytes });
+        tree.insert(path, Node { meta: Meta { mode: 0o644, ..Meta::default() }, kind }).unwrap();
+    }
+    let link = Node { meta: Meta::default(), kind: Kind::Symlink(b"etc/release".to_vec()) };
+    tree.insert("link", link).unwrap();
+    let volume = Volume {
+        id: "TEST".to_owned(),
+        time: 7,
+        boot: Some("boot.img".into()),
+        disk: formats::layout::DISK,
+        parts: Vec::new(),
+        hidden: ["boot.img".into()].into(),
+    };
+    let mut out = io::Cursor::new(Vec::new());
+    iso::write(&volume, &tree, &Memory, &mut out).unwrap();
+    out.into_inner()
+}
+
+#[test]
+fn an_iso_is_compared_by_its_files_and_by_what_firmware_boots() {
+    check(&iso("one"), &iso("one"), &[]);
+    check(
+        &iso("one"),
+        &iso("two"),
+        &[
+            "/etc/release: Content  (from byte 0) ->  (from byte 0)",
+            "what firmware boots / in/the/image: Content  (from byte 0) ->  (from byte 0)",
+        ],
+    );
+}
+
+#[test]
+fn what_is_no_image_is_named_and_the_first_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, bytes: &[u8]| store::save(dir.path(), name, bytes).unwrap();
+    put("text", b"no image");
+    put("empty", b"");
+    put("tar", &archive(&BASE));
+    let mut ext4 = vec![0; 4096];
+    ext4[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    put("ext4", &ext4);
+    let check = |one: &str, two: &str, want: &str| {
+        let paths = [one, two].map(|name| dir.path().join(name));
+        let refused = compare(&paths[0], &paths[1]).unwrap_err();
+        let said = refused.to_string().replace(&format!("{}/", dir.path().display()), "");
+        assert_eq!(said, want);
+    };
+    check("text", "missing", "text is nothing that can be taken apart");
+    check("missing", "text", "cannot read missing");
+    check("tar", "empty", "empty is empty");
+    check("ext4", "tar", "ext4 is an ext4, which is not read here");
+}

@@ -57,6 +57,13 @@ impl Walk {
                 self.about(at, &a, &b);
                 self.parts(at, &a.inside, &b.inside)
             }
+            // Both have partitions.
+            (Opened::Parts(a), Opened::Parts(b))
+                if [a.what, b.what].iter().all(|what| ["disk", "ISO"].contains(what)) =>
+            {
+                self.differ(at, What::Fact, "format", a.what, b.what);
+                self.parts(at, &a.inside, &b.inside)
+            }
             // A disk in a format of its own is compared by what is in it.
             (Opened::Parts(mut a), b) if a.inside.contains_key("disk") => {
                 let disk = a.inside.remove("disk");

@@ -63,7 +63,8 @@ pub fn visit(path: &Path, visit: &mut Visit<'_>) -> Result<Contents, InspectErro
         return Err(unknown(&piece, path));
     };
     let record = Contents::beside(folder_of(path))
-        .map_err(|source| InspectError::Contents { path: path.clone(), source })?;
+        .map_err(|source| InspectError::Contents { path: path.clone(), source })?
+        .filter(|record| is_of(record, &inside.inside));
     tree(&inside.inside, record.as_ref(), visit).map_err(read)?;
     Ok(record.unwrap_or_else(|| members(&inside.inside)))
 }
@@ -182,6 +183,14 @@ fn tree(tree: &Tree<Piece>, record: Option<&Contents>, visit: &mut Visit<'_>) ->
         }
     }
     Ok(())
+}
+
+/// Whether a record is that of a file system: it knows each file. In a folder of builds it is that of
+/// the node, and not that of the installer beside it.
+fn is_of(record: &Contents, tree: &Tree<Piece>) -> bool {
+    let standing = record.standing();
+    let mut files = tree.iter().filter(|(_, node)| matches!(node.kind, NodeKind::File(_)));
+    files.all(|(path, _)| standing.contains_key(text(path).as_str()))
 }
 
 /// A record without origins.

@@ -68,6 +68,18 @@ pub enum MkfsError {
         /// What it is.
         what: &'static str,
     },
+    /// A tar without its end.
+    #[error("the tar {name} is cut off: {path:?} in it ends at {end}, and it has {length}")]
+    CutOff {
+        /// What messages call it.
+        name: String,
+        /// The member that is not all there.
+        path: String,
+        /// Where that should end.
+        end: Bytes,
+        /// How long the tar is.
+        length: Bytes,
+    },
     /// A tar up to some place.
     #[error("the tar {name} is damaged or cut off: behind a member stands what is none")]
     Damaged {
@@ -118,7 +130,9 @@ impl Diagnose for MkfsError {
                 "unpack the tar on the way: zcat, xzcat or zstdcat FILE | eve mkfs …"
             }
             MkfsError::NoTar { .. } => "give a tar: eve mkfs … < rootfs.tar",
-            MkfsError::Damaged { .. } | MkfsError::Tar(RootfsError::Read { .. }) => {
+            MkfsError::CutOff { .. }
+            | MkfsError::Damaged { .. }
+            | MkfsError::Tar(RootfsError::Read { .. }) => {
                 "check that the tar is whole, or make it anew"
             }
             MkfsError::Tar(cause) => return cause.diagnose(),
@@ -151,6 +165,7 @@ pub fn make(
     path: &Path,
 ) -> Result<Facts, MkfsError> {
     check(&tar, name)?;
+    let length = Bytes(tar.metadata().map_err(MkfsError::file("read", Path::new(name)))?.len());
     let archive = Archive::new(tar, name.to_owned());
     let tree = archive.tree().map_err(|cause| match cause {
         // What the reader says of bytes that are no member, it says with those bytes.
@@ -159,6 +174,14 @@ pub fn make(
         }
         cause => MkfsError::Tar(cause),
     })?;
+    for (path, node) in tree.iter() {
+        let Kind::File(content) = &node.kind else { continue };
+        let end = Bytes(content.at.0.saturating_add(content.size.0));
+        if end > length {
+            let (name, path) = (name.to_owned(), show(path).into_owned());
+            return Err(MkfsError::CutOff { name, path, end, length });
+        }
+    }
     let time = time.unwrap_or_else(|| u64::try_from(tree.latest()).unwrap_or(0));
     let draft = Draft::of(path);
     match file_system {

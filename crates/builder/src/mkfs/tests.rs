@@ -200,6 +200,8 @@ fn what_is_no_tar_is_told_as_what_it_is() {
     check(&b"hsqs".repeat(200), "FILE is no tar: it is a squashfs");
     let mut bytes = Vec::new();
     tar(false).read_to_end(&mut bytes).unwrap();
+    let want = "the tar FILE is cut off: \"large\" in it ends at 2.8 MiB, and it has 1.0 MiB";
+    check(&bytes[..1 << 20], want);
     bytes[512 * 3..512 * 4].fill(b'?');
     let want = "the tar FILE is damaged or cut off: behind a member stands what is none";
     let refused =
