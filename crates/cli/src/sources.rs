@@ -77,6 +77,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             ..Options::from_env(&repository)
         };
         let steps = Steps::default();
+        // `make collected_sources` names a folder that nothing else makes.
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot create {}", folder.display()))?;
         let mut draft = Draft::of(path)?;
         let packed = path.extension().is_some_and(|e| e == "gz" || e == "tgz");
         let how = (time, packed);

@@ -216,13 +216,14 @@ pub fn source_files(
     Archive::new(options).sources(wanted, progress)
 }
 
-/// Gets files of source packages into the cache; where each is kept. What is there is not asked for
-/// again, and what broke off goes on.
+/// Gets files of source packages into the cache; where each is kept, `None` for one that neither the
+/// mirror nor the archive of old versions has. What is there is not asked for again, and what broke
+/// off goes on.
 pub fn fetch_sources(
     files: &[SourceFile],
     options: &Options,
     progress: &dyn Progress,
-) -> Result<Vec<PathBuf>, PkgError> {
+) -> Result<Vec<Option<PathBuf>>, PkgError> {
     let archive = Archive::new(options);
     let total = Bytes(files.iter().map(|f| f.size.0).sum());
     progress.step(&format!("fetching {} files of sources ({total})", files.len()));
@@ -234,8 +235,11 @@ pub fn fetch_sources(
             done.0 += n.0;
             progress.bytes(done, total);
         };
-        let path = archive.source(file, &mut seen);
-        kept.push(path.map_err(|source| PkgError::Fetch { package: file.path.clone(), source })?);
+        kept.push(match archive.source(file, &mut seen) {
+            Ok(path) => Some(path),
+            Err(FetchError::Missing { .. }) => None,
+            Err(source) => return Err(PkgError::Fetch { package: file.path.clone(), source }),
+        });
     }
     Ok(kept)
 }

@@ -41,7 +41,8 @@ struct Part {
 }
 
 /// Writes an archive of the sources in `manifest`, with `time` (seconds since 1970) on every file,
-/// behind gzip if `packed`. With [`Options::locked`] a source that cannot be had is an error, else it is left out and named.
+/// behind gzip if `packed`. With [`Options::locked`] a source that cannot be had is an error, else it
+/// is left out and named.
 pub fn collect(
     manifest: &Manifest,
     (time, packed): (u64, bool),
@@ -75,18 +76,22 @@ pub fn collect(
             _ => missing.push(row.display()),
         }
     }
-    if options.locked && !missing.is_empty() {
-        return Err(SourcesError::Missing { names: missing });
-    }
+    let refuse = |missing: &[String]| match options.locked && !missing.is_empty() {
+        true => Err(SourcesError::Missing { names: missing.to_vec() }),
+        false => Ok(()),
+    };
+    refuse(&missing)?; // before gigabytes come
     let files: Vec<SourceFile> = fetch.iter().map(|(_, f)| f.clone()).collect();
     let kept = match files.is_empty() {
         true => Vec::new(),
         false => pkg::fetch_sources(&files, options, progress)?,
     };
-    for ((row, file), from) in fetch.iter().zip(kept) {
-        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
-        parts.push(Part { path: format!("{}/{name}", row.path), from, size: file.size.0 });
-    }
+    let (had, half) = whole(&fetch, kept);
+    parts.extend(had);
+    missing.extend(half.iter().map(|row| row.display()));
+    missing.sort();
+    refuse(&missing)?;
+    rows.retain(|row| !half.contains(row));
     parts.sort_by(|a, b| a.path.cmp(&b.path));
     parts.dedup_by(|a, b| a.path == b.path);
     let manifest = Manifest { rows };
@@ -107,6 +112,21 @@ pub fn collect(
     }
     let size = Bytes(parts.iter().map(|p| p.size).sum());
     Ok(Collected { manifest, files: parts.len(), size, missing })
+}
+
+/// The files of packages that are all there, and the packages that are not: without one of its files
+/// a source package is none.
+fn whole(fetch: &[(Row, SourceFile)], kept: Vec<Option<PathBuf>>) -> (Vec<Part>, BTreeSet<&Row>) {
+    let files = || fetch.iter().zip(&kept);
+    let half: BTreeSet<&Row> =
+        files().filter(|(_, kept)| kept.is_none()).map(|((row, _), _)| row).collect();
+    let mut parts = Vec::new();
+    for ((row, file), from) in fetch.iter().zip(kept) {
+        let Some(from) = from.filter(|_| !half.contains(row)) else { continue };
+        let name = file.path.rsplit('/').next().unwrap_or(&file.path);
+        parts.push(Part { path: format!("{}/{name}", row.path), from, size: file.size.0 });
+    }
+    (parts, half)
 }
 
 type Known = BTreeMap<(String, String), Vec<SourceFile>>;
@@ -179,6 +199,33 @@ mod tests {
     use store::tarball::Reader;
 
     use super::*;
+
+    #[test]
+    fn a_source_package_without_one_of_its_files_is_left_out_whole() {
+        let row = |name: &str| Row {
+            kind: "debian".to_owned(),
+            name: name.to_owned(),
+            version: "1".to_owned(),
+            commit: String::new(),
+            path: format!("debian/{name}_1"),
+        };
+        let file = |name: &str| SourceFile {
+            path: format!("pool/main/x/{name}"),
+            sha256: Digest([0; 32]),
+            size: Bytes(1),
+        };
+        let fetch = [
+            (row("a"), file("a_1.dsc")),
+            (row("b"), file("b_1.dsc")),
+            (row("b"), file("b_1.orig.tar.xz")),
+            (row("a"), file("a_1.tar.xz")),
+        ];
+        let have = |name: &str| Some(PathBuf::from(name));
+        let (parts, half) = whole(&fetch, vec![have("1"), have("2"), None, have("3")]);
+        let paths: Vec<&str> = parts.iter().map(|p| p.path.as_str()).collect();
+        assert_eq!(paths, ["debian/a_1/a_1.dsc", "debian/a_1/a_1.tar.xz"]);
+        assert_eq!(half, BTreeSet::from([&row("b")]));
+    }
 
     #[test]
     fn the_archive_is_the_same_for_the_same_sources() {
