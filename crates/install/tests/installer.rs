@@ -75,9 +75,9 @@ fn installer(path: &Path) {
     let mut image = system();
     let rootfs = Bytes(image.len() as u64);
     image.resize(image.len().next_multiple_of(4096), 0);
-    let mut builder = verity::Builder::new(uuid::Uuid::nil(), [1; 32]);
-    builder.update(&image);
-    let tree = builder.finish().unwrap();
+    let one = std::num::NonZero::<usize>::MIN;
+    let data = &mut image.as_slice();
+    let tree = verity::tree_of(data, uuid::Uuid::nil(), [1; 32], one).unwrap();
     let verity_at = Bytes(image.len() as u64);
     let verity = Bytes(tree.bytes.len() as u64);
     let kernel = vec![9; 100];

@@ -140,7 +140,12 @@ fn tables(rootfs: &Rootfs, folder: &str) -> Result<Tables, RootfsError> {
         let bytes = if rootfs.has(&path) { rootfs.read(&path, TABLE_MAX)? } else { Vec::new() };
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     };
-    Ok(Tables::new(&table("modules.dep")?, &table("modules.softdep")?, &table("modules.builtin")?))
+    Ok(Tables::new(
+        &table("modules.dep")?,
+        &table("modules.softdep")?,
+        &table("modules.builtin")?,
+        &table("modules.alias")?,
+    ))
 }
 
 fn kernel_version(rootfs: &Rootfs) -> Result<Option<String>, InitrdError> {
