@@ -49,13 +49,13 @@ pub(super) fn variables(
 }
 
 /// From within the repository, so that its choice of tool chain counts.
-fn rustc(repository: &Path, args: &[&str]) -> Result<String, ToolError> {
+pub(super) fn rustc(repository: &Path, args: &[&str]) -> Result<String, ToolError> {
     let mut command = Tool::Rustc.command();
     command.current_dir(repository);
     text(Tool::Rustc, args, command)
 }
 
-fn text(
+pub(super) fn text(
     tool: Tool,
     args: &[&str],
     mut command: std::process::Command,

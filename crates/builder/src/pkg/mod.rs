@@ -18,6 +18,7 @@ mod kernel;
 mod lock;
 mod make;
 mod mirror;
+mod programs;
 mod recipe;
 pub mod record;
 mod release;
@@ -337,8 +338,8 @@ impl<'a> Build<'a> {
         }
         let rules = order.iter().filter_map(|n| catalog.get(n)).flat_map(|e| &e.recipe.cargo);
         let rules: BTreeSet<CargoRule> = rules.cloned().collect();
-        let programs =
-            binaries::build(&options.repository, &options.target, arch, &rules, progress)?;
+        let (repository, target) = (&options.repository, &options.target);
+        let programs = programs::of(repository, target, &options.cache, arch, &rules, progress)?;
         let layout = Layout::create(options.layout())
             .map_err(|source| PkgError::Store { package: "every package".to_owned(), source })?;
         let archive = Archive::new(options);
