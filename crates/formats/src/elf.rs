@@ -120,9 +120,16 @@ impl<'a> Elf<'a> {
             return Err(ElfError::Full(self.count));
         }
         let old_names = self.content(self.row(self.names))?;
+        // A section that is called what stands behind the names would be called as the new one.
+        if (0..self.count).any(|n| self.row(n).name >= old_names.len()) {
+            return Err(ElfError::Outside { what: "name of a section" });
+        }
         let mut out = self.bytes.to_vec();
         let at = append(&mut out, content);
         let mut names = old_names.to_vec();
+        if names.last().is_some_and(|last| *last != 0) {
+            names.push(0); // else the last name would go on with the new one
+        }
         let name_at = names.len();
         names.extend_from_slice(name.as_bytes());
         names.push(0);
@@ -246,6 +253,28 @@ mod tests {
             assert!(more.starts_with(&bytes[..0x20]), "the program itself is untouched");
             let again = read.with_section(".third", b"3").unwrap();
             assert_eq!(Elf::parse(&again).unwrap().section(".third"), Ok(Some(&b"3"[..])));
+        }
+    }
+
+    #[test]
+    fn names_keep_to_themselves() {
+        for wide in [true, false] {
+            let whole = small(wide);
+            let names_at = if wide { 64 } else { 56 };
+            let end = b"\0.names\0.old\0".len();
+            // The last name has no end of its own.
+            let mut open = whole.clone();
+            open[names_at + end - 1] = b'x';
+            let more = Elf::parse(&open).unwrap().with_section(".new", b"content").unwrap();
+            let read = Elf::parse(&more).unwrap();
+            assert_eq!(read.section(".oldx"), Ok(Some(&b"old content"[..])));
+            assert_eq!(read.section(".new"), Ok(Some(&b"content"[..])));
+            // A section is called what stands behind the names.
+            let mut behind = whole.clone();
+            let table = Elf::parse(&whole).unwrap().table;
+            put(&mut behind, table, &low32(end));
+            let refused = Elf::parse(&behind).unwrap().with_section(".new", b"content");
+            assert_eq!(refused, Err(ElfError::Outside { what: "name of a section" }));
         }
     }
 
