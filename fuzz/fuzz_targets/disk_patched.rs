@@ -16,8 +16,9 @@ use libfuzzer_sys::fuzz_target;
 struct Input {
     /// Which of [`images`], modulo their number.
     image: u8,
-    /// Where something else stands, modulo the image's length, and what.
-    patches: Vec<(u32, Patch)>,
+    /// Where something else stands, and what. Counted in what is not zero, for an image has more holes
+    /// than tables.
+    patches: Vec<(u16, u8, Patch)>,
     /// The image ends earlier, by as much.
     cut: u16,
 }
@@ -29,9 +30,17 @@ enum Patch {
     Long(u64),
 }
 
+/// An image and its pieces of [`PIECE`] bytes that are not zero.
+struct Image {
+    bytes: Vec<u8>,
+    pieces: Vec<usize>,
+}
+
+const PIECE: usize = 32;
+
 /// An image of each format that has tables.
-fn images() -> &'static [Vec<u8>] {
-    static IMAGES: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+fn images() -> &'static [Image] {
+    static IMAGES: OnceLock<Vec<Image>> = OnceLock::new();
     IMAGES.get_or_init(|| {
         let one = NonZero::<usize>::MIN;
         let mut bytes = vec![0; (1 << 20) + 4096];
@@ -41,7 +50,11 @@ fn images() -> &'static [Vec<u8>] {
             let mut disk = Raw::new(Cursor::new(&bytes), None).expect("memory is read");
             let mut out = Cursor::new(Vec::new());
             write(&mut disk, &mut out);
-            out.into_inner()
+            let bytes = out.into_inner();
+            let pieces = bytes.chunks(PIECE).enumerate();
+            let pieces = pieces.filter(|(_, piece)| piece.iter().any(|b| *b != 0));
+            let pieces = pieces.map(|(n, _)| n * PIECE).collect();
+            Image { bytes, pieces }
         };
         vec![
             image(&|disk, out| {
@@ -82,17 +95,21 @@ fn seal(image: &mut [u8]) {
 
 fuzz_target!(|input: Input| {
     let images = images();
-    let mut image = images[usize::from(input.image) % images.len()].clone();
-    for (at, patch) in &input.patches {
-        let at = *at as usize % image.len();
+    let base = &images[usize::from(input.image) % images.len()];
+    let mut image = base.bytes.clone();
+    let mut sealed = true;
+    for (piece, byte, patch) in &input.patches {
+        // A little behind it, too: where a table could go on.
+        let at = base.pieces[usize::from(*piece) % base.pieces.len()] + usize::from(*byte) % 64;
         let bytes = match patch {
             Patch::Byte(byte) => vec![*byte],
             Patch::Word(word) => word.to_le_bytes().to_vec(),
             Patch::Long(long) => long.to_le_bytes().to_vec(),
         };
         image.iter_mut().skip(at).zip(bytes).for_each(|(old, new)| *old = new);
+        sealed &= at >= vhdx::HEAD;
     }
-    if image.starts_with(b"vhdxfile") && !input.patches.is_empty() {
+    if image.starts_with(b"vhdxfile") && !sealed {
         seal(&mut image);
     }
     image.truncate(image.len() - usize::from(input.cut).min(image.len()));

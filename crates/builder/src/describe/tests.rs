@@ -130,6 +130,15 @@ fn mistakes_have_a_place_and_a_reason() {
 }
 
 #[test]
+fn a_template_that_an_option_cannot_change_is_told_by_the_option() {
+    let template = "onboot: []\nservices:\n  - [PILLAR_TAG]\n";
+    let variant = Variant { dev: true, k: false };
+    let error = describe(&Request { variant, ..request(template, &[]) }).unwrap_err().to_string();
+    let want = "the variant of the version: a list has numbers, not names: use [] or [0]";
+    assert_eq!(error, want);
+}
+
+#[test]
 fn a_modifier_cannot_run_for_ever_or_overflow_the_stack() {
     let doubling = vec![". += {\"a\": [.a, .a]}"; 40].join(" | ");
     let deep = "(".repeat(300) + "." + &")".repeat(300);

@@ -21,11 +21,11 @@ use super::tree::Origin;
 
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}:{column}: {why}")]
+#[error("{}: {why}", self.place())]
 pub struct ExprError {
     /// The modifier.
     pub file: String,
-    /// From 1.
+    /// From 1; 0: what `file` names has no lines, for it is an option.
     pub line: usize,
     /// From 1.
     pub column: usize,
@@ -37,6 +37,13 @@ impl ExprError {
     fn at(origin: &Origin, why: impl Into<String>) -> ExprError {
         let (file, why) = (origin.file.to_string(), why.into());
         ExprError { file, line: origin.line, column: origin.column, why }
+    }
+
+    fn place(&self) -> String {
+        match self.line {
+            0 => self.file.clone(),
+            line => format!("{}:{line}:{}", self.file, self.column),
+        }
     }
 }
 
