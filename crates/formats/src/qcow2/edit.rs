@@ -171,11 +171,51 @@ impl<F: Read + Write + Seek> Editor<F> {
             .map_err(Error::read(Format::Qcow2, at))
     }
 
+    /// Overwrites a part of the file. A table of a damaged image may lead anywhere: nothing is written
+    /// behind the end, where a file would grow to whatever it says.
     fn put(&mut self, at: u64, bytes: &[u8]) -> Result<(), Error> {
+        if at.checked_add(bytes.len() as u64).is_none_or(|end| end > self.end) {
+            return Err(damaged("place of a cluster", at));
+        }
         let mut put = || -> io::Result<()> {
             self.image.file.seek(SeekFrom::Start(at))?;
             self.image.file.write_all(bytes)
         };
         put().map_err(Error::write(Format::Qcow2))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+    use std::num::NonZero;
+
+    use super::*;
+    use crate::disk::Raw;
+    use crate::qcow2::{Packing, write};
+
+    #[test]
+    fn a_place_behind_the_end_is_damage_and_nothing_grows() {
+        let mut raw = Raw::new(Cursor::new(vec![7; 200_000]), None).unwrap();
+        let mut image = Cursor::new(Vec::new());
+        write(&mut raw, &mut image, Packing::Zlib, NonZero::<usize>::MIN).unwrap();
+        let mut editor = Editor::open(image).unwrap();
+        editor.write_at(70_000, b"plain from now on").unwrap();
+        let mut bytes = editor.finish().unwrap().into_inner();
+        let long = |bytes: &[u8], at: usize| {
+            usize::try_from(u64::from_be_bytes(*bytes[at..].first_chunk().unwrap()) & PLACE)
+                .unwrap()
+        };
+        // The header's place of the first table, that of the second, the entry of cluster 1.
+        let entry = long(&bytes, long(&bytes, 40)) + 8;
+        let far = COPIED | 0x00ff_0000_0000_0000;
+        bytes[entry..entry + 8].copy_from_slice(&far.to_be_bytes());
+        let length = bytes.len();
+        let mut editor = Editor::open(Cursor::new(bytes)).unwrap();
+        let error = editor.write_at(70_000, b"x").unwrap_err();
+        assert!(matches!(error, Error::Damaged { what: "place of a cluster", .. }), "{error:?}");
+        editor.write_at(140_000, b"elsewhere").unwrap();
+        let after = editor.finish().unwrap().into_inner().len();
+        assert!(after <= length.next_multiple_of(65_536) + 65_536, "{length} became {after}");
     }
 }
