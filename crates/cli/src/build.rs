@@ -220,7 +220,16 @@ pub(crate) fn default_request() -> anyhow::Result<Request> {
 fn request(args: Args) -> anyhow::Result<Request> {
     // A finished root file system can do without.
     let repository = match places::repository() {
-        Err(_) if args.rootfs.is_some() && args.version.is_some() => PathBuf::from("."),
+        Err(_) if args.rootfs.is_some() && args.version.is_some() => {
+            // Nothing but its packages has what boots a slot.
+            let boots = !matches!(args.target, Target::Rootfs | Target::Config | Target::UsbConfig);
+            if boots && args.stub.is_none() {
+                let why =
+                    "outside of a clone of the repository, --stub must name systemd's EFI stub";
+                return Err(WrongUse(why.to_owned()).into());
+            }
+            PathBuf::from(".")
+        }
         found => {
             let repository = found?;
             check_machine(&args, &repository)?;

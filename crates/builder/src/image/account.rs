@@ -6,7 +6,7 @@ use model::Bytes;
 
 use super::{ImageError, Request};
 use crate::contents::Contents;
-use crate::sizes::{Limits, Sizes};
+use crate::sizes::{self, Growth, Limits, Sizes};
 
 /// The rules for sizes, below the repository.
 const LIMITS: &str = "images/limits.toml";
@@ -20,12 +20,20 @@ pub(super) fn check_size(request: &Request, record: &[u8], size: Bytes) -> Resul
     }
     let text = fs::read_to_string(&path).map_err(ImageError::file("read", &path))?;
     let limits = Limits::parse(&text).map_err(|source| ImageError::Limits { path, source })?;
-    limits.check((&request.hv, &request.platform), size, || {
-        let now: Contents = serde_json::from_slice(record).unwrap_or_default();
-        let newest = request.out.join(request.arch.name()).join("current");
-        // Without a build before there is no growth to tell.
-        let before = Contents::beside(&newest).ok().flatten().unwrap_or_default();
-        Sizes::of(&now, None).growth(&Sizes::of(&before, None))
-    })?;
+    limits.check((&request.hv, &request.platform), size, || growth(request, record))?;
     Ok(())
+}
+
+/// Refuses a slot image that has no room in the slots of the profile, and names what grew.
+pub(super) fn check_room(request: &Request, record: &[u8], size: Bytes) -> Result<(), ImageError> {
+    sizes::check_room(&request.profile, size, || growth(request, record))?;
+    Ok(())
+}
+
+/// What grew since the newest build before, the most first: from nothing, if there was none.
+fn growth(request: &Request, record: &[u8]) -> Vec<Growth> {
+    let now: Contents = serde_json::from_slice(record).unwrap_or_default();
+    let newest = request.out.join(request.arch.name()).join("current");
+    let before = Contents::beside(&newest).ok().flatten().unwrap_or_default();
+    Sizes::of(&now, None).growth(&Sizes::of(&before, None))
 }

@@ -277,6 +277,34 @@ pub(crate) fn own_name() -> String {
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// Removes what builds that were killed left half-written in `folder`: files with an [`own_name`] in
+/// theirs whose process is no more.
+pub(super) fn clear(folder: &Path) -> Result<(), DiskError> {
+    let failed = DiskError::file("look through", folder);
+    for entry in std::fs::read_dir(folder).map_err(&failed)? {
+        let entry = entry.map_err(&failed)?;
+        let name = entry.file_name();
+        let gone = name.to_str().and_then(maker).is_some_and(|pid| {
+            pid != std::process::id() && !Path::new("/proc").join(pid.to_string()).exists()
+        });
+        if gone {
+            let path = entry.path();
+            std::fs::remove_file(&path).map_err(DiskError::file("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The process that a half-written file is of.
+fn maker(name: &str) -> Option<u32> {
+    let own = name.strip_prefix('.')?.split('.').find_map(|part| {
+        part.split_once('-')
+            .filter(|(_, count)| count.parse::<u32>().is_ok())
+            .and_then(|(pid, _)| pid.parse().ok())
+    });
+    own.filter(|_| [".new", ".raw"].iter().any(|end| name.ends_with(end)))
+}
+
 /// Copies a file to `at` in `to`, which is zero there; zeroes are skipped.
 fn copy_sparse(from: &Path, to: &mut File, at: u64, target: &Path) -> Result<(), DiskError> {
     let (read, write) = (DiskError::file("read", from), DiskError::file("write", target));

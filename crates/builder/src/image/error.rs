@@ -15,7 +15,7 @@ use crate::compose::ComposeError;
 use crate::describe::RepositoryError;
 use crate::mkfs::MkfsError;
 use crate::pkg::PkgError;
-use crate::sizes::{LimitError, TooLarge};
+use crate::sizes::{LimitError, NoRoom, TooLarge};
 
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +84,9 @@ pub enum ImageError {
     /// It is larger than it may be.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// It is larger than its place.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
     /// What it may be cannot be told.
     #[error("cannot use {path}")]
     Limits {
@@ -139,6 +142,7 @@ impl Diagnose for ImageError {
                 Diagnosis::of(Who::Operator, "give the file itself: --stub, --ipxe")
             }
             ImageError::TooLarge(cause) => cause.diagnose(),
+            ImageError::NoRoom(cause) => cause.diagnose(),
             ImageError::Limits { .. } => Diagnosis::of(Who::Operator, "correct the rules"),
             ImageError::File { .. } | ImageError::Save(_) => {
                 Diagnosis::of(Who::Operator, "check that the path is right and may be used")

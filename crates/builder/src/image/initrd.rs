@@ -10,6 +10,7 @@ use formats::cpio::{self, Entry, Kind};
 use formats::tree::Content;
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
+use super::Arch;
 use super::rootfs::{Place, Rootfs, RootfsError};
 
 /// Where the names of the modules stand, one a line, `#` for comments.
@@ -30,6 +31,14 @@ pub enum InitrdError {
     /// Something is missing in the root file system.
     #[error("cannot make the initrd")]
     Rootfs(#[from] RootfsError),
+    /// A root file system for other machines.
+    #[error("/{INIT} is a program for {is}, and the image is to be for {wanted}")]
+    Machine {
+        /// What it is for.
+        is: Arch,
+        /// What the image is for.
+        wanted: Arch,
+    },
     /// Two kernels, or none.
     #[error("/usr/lib/modules holds {0:?}, not the modules of one kernel")]
     Kernels(Vec<String>),
@@ -48,6 +57,10 @@ impl Diagnose for InitrdError {
     fn diagnose(&self) -> Diagnosis {
         match self {
             InitrdError::Rootfs(cause) => cause.diagnose(),
+            InitrdError::Machine { is, .. } => Diagnosis::of(
+                Who::Operator,
+                format!("say --arch {is} (ZARCH), or give another root"),
+            ),
             InitrdError::Kernels(_) => {
                 Diagnosis::of(Who::Operator, "have one kernel package in images/rootfs.yml.in")
             }
@@ -72,10 +85,17 @@ pub(super) struct Parts<'a> {
 }
 
 impl<'a> Parts<'a> {
-    /// Finds them in a root file system. Modules with the names in `more` come along where the
-    /// kernel has modules at all.
-    pub(super) fn of(rootfs: &'a Rootfs, more: &[&str]) -> Result<Parts<'a>, InitrdError> {
+    /// Finds them in a root file system for machines of `arch`. Modules with the names in `more` come
+    /// along where the kernel has modules at all.
+    pub(super) fn of(
+        rootfs: &'a Rootfs,
+        arch: Arch,
+        more: &[&str],
+    ) -> Result<Parts<'a>, InitrdError> {
         let init = rootfs.file(INIT, INIT_MAX)?;
+        if let Some(is) = machine(&rootfs.bytes(init)?).filter(|is| *is != arch) {
+            return Err(InitrdError::Machine { is, wanted: arch });
+        }
         let kernel = kernel_version(rootfs)?;
         let mut parts = Parts { rootfs, init, kernel, modules: Vec::new() };
         if let (Some(kernel), true) = (&parts.kernel, rootfs.has(LIST)) {
@@ -146,6 +166,20 @@ fn tables(rootfs: &Rootfs, folder: &str) -> Result<Tables, RootfsError> {
         &table("modules.builtin")?,
         &table("modules.alias")?,
     ))
+}
+
+/// What machines a program is for. `None`: it is none, or for others.
+fn machine(elf: &[u8]) -> Option<Arch> {
+    // 64 bits, little-endian; then what e_machine says.
+    if !elf.starts_with(b"\x7fELF\x02\x01") {
+        return None;
+    }
+    match elf.get(18..20)? {
+        [62, 0] => Some(Arch::Amd64),
+        [183, 0] => Some(Arch::Arm64),
+        [243, 0] => Some(Arch::Riscv64),
+        _ => None,
+    }
 }
 
 fn kernel_version(rootfs: &Rootfs) -> Result<Option<String>, InitrdError> {
@@ -320,6 +354,21 @@ kernel/lib/sum-plain.ko:
         let names = order.map(|paths| paths.iter().map(|p| name_of(p)).collect::<Vec<_>>());
         let expect = expect.map(|names| names.iter().map(ToString::to_string).collect());
         assert_eq!(names, expect.map_err(ToOwned::to_owned));
+    }
+
+    #[test]
+    fn a_program_says_for_what_machine_it_is() {
+        let program = |class: u8, e_machine: u16| {
+            let mut bytes = [&b"\x7fELF"[..], &[class, 1], &[0; 12]].concat();
+            bytes.extend(e_machine.to_le_bytes());
+            machine(&bytes)
+        };
+        assert_eq!(program(2, 62), Some(Arch::Amd64));
+        assert_eq!(program(2, 183), Some(Arch::Arm64));
+        assert_eq!(program(2, 243), Some(Arch::Riscv64));
+        assert_eq!(program(2, 8), None);
+        assert_eq!(program(1, 62), None);
+        assert_eq!(machine(b"\x7fELF\x02\x01"), None);
     }
 
     #[test]

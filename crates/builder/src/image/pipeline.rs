@@ -194,6 +194,7 @@ impl<'a> Run<'a> {
         let folder = request.out.join(request.arch.name()).join(&request.version);
         fs::create_dir_all(&folder).map_err(ImageError::file("create", &folder))?;
         let alone = alone_in(&folder, progress)?;
+        disk::clear(&folder)?;
         let options = pkg::Options {
             cache: request.cache.clone(),
             arch: request.arch,
@@ -262,6 +263,7 @@ impl<'a> Run<'a> {
         if self.request.root == RootFormat::Squash {
             account::check_size(self.request, &record, slot.facts.squashfs)?;
         }
+        account::check_room(self.request, &record, slot.facts.size)?;
         store::save(&self.facts.folder, CONTENTS, &record)?;
         self.note(CONTENTS, Bytes(record.len() as u64), None);
         self.facts.slot = Some(slot.facts.clone());
@@ -337,7 +339,8 @@ impl<'a> Run<'a> {
                     // Without it the kernel cannot mount the file system.
                     RootFormat::Ext4 => (self.ext4(&rootfs, time, &image)?, &["ext4"]),
                 };
-                let parts = initrd::Parts::of(&rootfs, modules).map_err(BuildSlotError::from)?;
+                let parts = initrd::Parts::of(&rootfs, self.request.arch, modules)
+                    .map_err(BuildSlotError::from)?;
                 let initrd = self.initrd(&parts, time)?;
                 let recipe = slot::Recipe {
                     arch: self.request.arch,

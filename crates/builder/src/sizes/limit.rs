@@ -1,5 +1,6 @@
 //! How large a root file system may be, as `images/limits.toml` says.
 
+use formats::layout::Profile;
 use model::{Bytes, Diagnose, Diagnosis, Who};
 use serde::Deserialize;
 
@@ -66,6 +67,42 @@ impl Diagnose for TooLarge {
     }
 }
 
+/// A slot image is larger than the slots of a profile.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the slot image takes {size}, a slot of profile {profile} has {slot}: {} too much{}",
+    Bytes(.size.0.saturating_sub(.slot.0)),
+    grown(.growth)
+)]
+pub struct NoRoom {
+    /// What it takes.
+    pub size: Bytes,
+    /// What a slot has.
+    pub slot: Bytes,
+    /// The profile.
+    pub profile: &'static str,
+    /// What grew since the build before, the most first.
+    pub growth: Vec<Growth>,
+}
+
+impl Diagnose for NoRoom {
+    fn diagnose(&self) -> Diagnosis {
+        Diagnosis::of(Who::Operator, "leave packages out, or choose a profile with larger slots")
+    }
+}
+
+/// Refuses a slot image that has no room in the slots of a profile. `growth` is asked only then.
+pub fn check_room(
+    profile: &Profile,
+    size: Bytes,
+    growth: impl FnOnce() -> Vec<Growth>,
+) -> Result<(), NoRoom> {
+    if profile.slot_grows || size <= profile.slot {
+        return Ok(());
+    }
+    Err(NoRoom { size, slot: profile.slot, profile: profile.name, growth: growth() })
+}
+
 fn grown(growth: &[Growth]) -> String {
     let most = growth.iter().filter(|g| g.by() > 0).take(NAMED);
     let most: Vec<String> =
@@ -113,6 +150,20 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slot_image_without_room_says_how_much_it_lacks_and_what_grew() {
+        let growth = || {
+            let (before, now) = (Bytes::mib(1), Bytes::mib(41));
+            vec![Growth { name: "eve/base".to_owned(), before, now }]
+        };
+        let refused = check_room(&Profile::SMALL, Bytes::mib(552), growth).unwrap_err();
+        let want = "the slot image takes 552.0 MiB, a slot of profile small has 512.0 MiB: 40.0 MiB \
+                    too much; most grew eve/base by 40.0 MiB";
+        assert_eq!(refused.to_string(), want);
+        assert_eq!(check_room(&Profile::SMALL, Bytes::mib(512), growth), Ok(()));
+        assert_eq!(check_room(&Profile::EVE_2026, Bytes::gib(99), growth), Ok(()));
+    }
 
     #[test]
     fn the_rules_of_the_repository_are_those_of_the_reference() {

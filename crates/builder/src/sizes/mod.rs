@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::contents::{Contents, Kind, Origin};
 
-pub use limit::{LimitError, Limits, TooLarge};
+pub use limit::{LimitError, Limits, NoRoom, TooLarge, check_room};
 
 /// What the build itself adds has no package.
 const BUILD: &str = "the build itself";

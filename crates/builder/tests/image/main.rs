@@ -3,6 +3,7 @@
 #[path = "../../../formats/tests/second_opinion/tools.rs"]
 mod tools;
 
+mod bad;
 mod disks;
 mod everywhere;
 mod ext4;
