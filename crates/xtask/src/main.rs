@@ -62,8 +62,10 @@ enum Task {
 enum Bench {
     /// Memory of the node's services and the times of a boot, in QEMU
     Node,
-    /// Squashfs images side by side with mksquashfs, and one changed file
+    /// Squashfs images side by side with mksquashfs, and the whole way to a disk beside other tools'
     Image,
+    /// Only the whole way, from packages to a disk
+    Disk,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Task::Machines { arch } => ci::machines(&arch),
         Task::Bench { what: Bench::Node } => ci::bench_node(),
         Task::Bench { what: Bench::Image } => bench::image::run(),
+        Task::Bench { what: Bench::Disk } => bench::image::disk(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -32,8 +32,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let folder = tool::root().join("target/bench");
     fs::create_dir_all(&folder)?;
     let (all, few) = trees(&folder)?;
-    println!("tree: {} MiB; for xz: {} MiB", mib(size(&all)?), mib(size(&few)?));
-    println!("{:28} {:>8} {:>8} {:>8} {:>10}", "", "CPU s", "wall s", "MiB", "bytes");
+    head(size(&all)?);
+    println!("for xz: {} MiB", mib(size(&few)?));
     for (name, tar, ours, theirs) in [
         ("gzip", &all, &["--comp", "gzip"][..], &["-comp", "gzip"][..]),
         ("zstd", &all, &["--comp", "zstd"], &["-comp", "zstd", "-Xcompression-level", "15"]),
@@ -58,6 +58,21 @@ pub(crate) fn run() -> anyhow::Result<()> {
     }
     one_file(&eve, &all, &folder)?;
     chain::run(&eve, &all, &folder.join("chain"))
+}
+
+/// Measures the whole way only.
+pub(crate) fn disk() -> anyhow::Result<()> {
+    let eve = program()?;
+    let folder = tool::root().join("target/bench");
+    fs::create_dir_all(&folder)?;
+    let (all, _) = trees(&folder)?;
+    head(size(&all)?);
+    chain::run(&eve, &all, &folder.join("chain"))
+}
+
+fn head(size: u64) {
+    println!("tree: {} MiB", mib(size));
+    println!("{:28} {:>8} {:>8} {:>8} {:>10}", "", "CPU s", "wall s", "MiB", "bytes");
 }
 
 /// One changed file, with the blocks of the image before it kept.
