@@ -172,6 +172,7 @@ impl Bench<'_> {
         fs::create_dir_all(self.at("dist/amd64/bench"))?;
         let args = self.build_args();
         let run = Run::new(self.eve, &args).env("EVE_CACHE", self.text("cache"));
+        let run = run.env("EVE_DEVICE_TARGET_DIR", device_target());
         run.within(&self.at("repo")).measure(&image)
     }
 
@@ -224,16 +225,19 @@ impl Bench<'_> {
     fn eve_succeeds(&self, args: &[&str]) -> anyhow::Result<()> {
         let mut command = command(self.eve);
         command.args(args).current_dir(self.at("repo")).env("EVE_CACHE", self.text("cache"));
-        // A package that must be compiled is compiled where it was before.
-        let device = std::env::var_os("EVE_DEVICE_TARGET_DIR");
-        let device = device.map_or_else(|| root().join("target/device"), PathBuf::from);
-        let status = command.env("EVE_DEVICE_TARGET_DIR", device).status()?;
+        let status = command.env("EVE_DEVICE_TARGET_DIR", device_target()).status()?;
         if status.success() { Ok(()) } else { bail!("eve {} ended with {status}", args.join(" ")) }
     }
 
     fn text(&self, name: &str) -> String {
         self.at(name).display().to_string()
     }
+}
+
+/// What must be compiled is compiled where it was before.
+fn device_target() -> String {
+    let device = std::env::var_os("EVE_DEVICE_TARGET_DIR");
+    device.map_or_else(|| root().join("target/device"), PathBuf::from).display().to_string()
 }
 
 /// A word that a shell takes as it is.
