@@ -63,10 +63,12 @@ enum Lies {
     /// In the file, so far from its start.
     At(Bytes),
     /// In something in it.
+    #[cfg(feature = "images")]
     Inside(Arc<dyn Inside>),
 }
 
 /// Bytes that lie inside something else.
+#[cfg(feature = "images")]
 pub(crate) trait Inside: std::fmt::Debug + Send + Sync {
     /// Reads them from the first.
     fn open(&self) -> io::Result<Box<dyn Read + '_>>;
@@ -389,6 +391,7 @@ impl Blob {
                 file.seek(SeekFrom::Start(at.0))?;
                 Ok(Box::new(file.take(self.length.0)))
             }
+            #[cfg(feature = "images")]
             Lies::Inside(inside) => inside.open(),
         }
     }
