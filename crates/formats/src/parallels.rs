@@ -10,10 +10,10 @@ use model::Bytes;
 use uuid::Uuid;
 
 use crate::disk::{
-    Disk, Error, Format, HeaderError, MAP_MAX, Map, Mapped, SparseOut, pack, read_words,
-    whole_sectors,
+    Disk, Error, Format, Head, HeaderError, MAP_MAX, Map, Mapped, SparseOut, pack, read_head,
+    read_words, whole_sectors,
 };
-use crate::field::{le32, le64, put};
+use crate::field::put;
 
 /// Bytes that [`Header::parse`] looks at.
 pub const HEADER: usize = 64;
@@ -54,27 +54,21 @@ pub struct Header {
 impl Header {
     /// Reads the header at the start of an image.
     pub fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
-        let (need, got) = (Bytes(HEADER as u64), Bytes(bytes.len() as u64));
-        let short = || HeaderError::Short { format: FORMAT, need, got };
-        let bytes = bytes.get(..HEADER).ok_or_else(short)?;
+        let head = Head::new(FORMAT, bytes, HEADER)?;
         let extended = bytes.starts_with(EXTENDED);
         if !extended && !bytes.starts_with(OLD) {
             return Err(HeaderError::Magic(FORMAT));
         }
-        let word = |at| le32(bytes, at).map(u64::from).ok_or_else(short);
-        let field = |field, value: u64, good: bool| {
-            let bad = HeaderError::Field { format: FORMAT, field, value };
-            if good { Ok(value) } else { Err(bad) }
-        };
+        let word = |at| head.word(at).map(u64::from);
         let version = word(16)?;
-        field("version", version, version == u64::from(VERSION))?;
+        head.check("version", version, version == u64::from(VERSION))?;
         let track = word(28)?;
-        field("block size", track, track > 0 && track <= 1 << 20)?;
-        let sectors = if extended { le64(bytes, 36).ok_or_else(short)? } else { word(36)? };
-        field("number of sectors", sectors, sectors <= u64::MAX / SECTOR)?;
+        head.check("block size", track, track > 0 && track <= 1 << 20)?;
+        let sectors = if extended { head.long(36)? } else { word(36)? };
+        head.check("number of sectors", sectors, sectors <= u64::MAX / SECTOR)?;
         let blocks = word(32)?;
         let enough = sectors.div_ceil(track) <= blocks && blocks <= MAP_MAX;
-        field("number of blocks", blocks, enough)?;
+        head.check("number of blocks", blocks, enough)?;
         let state = word(44)?;
         if state == u64::from(IN_USE) {
             let what = "is in use or was not closed well";
@@ -91,11 +85,7 @@ impl Header {
 
 /// Opens the disk in an image.
 pub fn open<F: Read + Seek>(mut file: F) -> Result<impl Disk, Error> {
-    let mut head = Vec::new();
-    let read = Error::read(FORMAT, 0);
-    file.rewind().map_err(&read)?;
-    file.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(&read)?;
-    let header = Header::parse(&head)?;
+    let header = Header::parse(&read_head(&mut file, FORMAT, HEADER)?)?;
     let places = read_words(&mut file, FORMAT, HEADER as u64, header.blocks.into())?;
     Mapped::new(
         file,

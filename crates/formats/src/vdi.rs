@@ -8,10 +8,10 @@ use std::io::{Read, Seek, Write};
 use model::Bytes;
 
 use crate::disk::{
-    Disk, Error, Format, HeaderError, MAP_MAX, Map, Mapped, SparseOut, pack, read_words,
-    whole_sectors,
+    Disk, Error, Format, Head, HeaderError, MAP_MAX, Map, Mapped, SparseOut, pack, read_head,
+    read_words, whole_sectors,
 };
-use crate::field::{le32, le64, put};
+use crate::field::put;
 
 /// Bytes that [`Header::parse`] looks at.
 pub const HEADER: usize = 512;
@@ -47,35 +47,28 @@ pub struct Header {
 impl Header {
     /// Reads the header at the start of an image.
     pub fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
-        let (need, got) = (Bytes(HEADER as u64), Bytes(bytes.len() as u64));
-        let short = || HeaderError::Short { format: FORMAT, need, got };
-        let bytes = bytes.get(..HEADER).ok_or_else(short)?;
-        let word = |at| le32(bytes, at).ok_or_else(short);
-        if word(0x40)? != SIGNATURE {
+        let head = Head::new(FORMAT, bytes, HEADER)?;
+        if head.word(0x40)? != SIGNATURE {
             return Err(HeaderError::Magic(FORMAT));
         }
-        let field = |field, value: u32, good: bool| {
-            let bad = HeaderError::Field { format: FORMAT, field, value: value.into() };
-            if good { Ok(value) } else { Err(bad) }
-        };
-        let version = word(0x44)?;
-        field("version", version, version == VERSION)?;
-        let kind = word(0x4C)?;
-        field("kind", kind, kind == DYNAMIC || kind == FIXED)?;
-        let table_at = word(0x154)?;
-        field("place of the table", table_at, table_at.is_multiple_of(512))?;
-        let data_at = word(0x158)?;
-        field("place of the data", data_at, data_at.is_multiple_of(512))?;
-        let sector = word(0x168)?;
-        field("sector size", sector, sector == 512)?;
-        let block = word(0x178)?;
-        field("block size", block, block as usize == BLOCK)?;
-        let size = le64(bytes, 0x170).ok_or_else(short)?;
-        let blocks = word(0x180)?;
+        let version = head.word(0x44)?;
+        head.check("version", version, version == VERSION)?;
+        let kind = head.word(0x4C)?;
+        head.check("kind", kind, kind == DYNAMIC || kind == FIXED)?;
+        let table_at = head.word(0x154)?;
+        head.check("place of the table", table_at, table_at.is_multiple_of(512))?;
+        let data_at = head.word(0x158)?;
+        head.check("place of the data", data_at, data_at.is_multiple_of(512))?;
+        let sector = head.word(0x168)?;
+        head.check("sector size", sector, sector == 512)?;
+        let block = head.word(0x178)?;
+        head.check("block size", block, block as usize == BLOCK)?;
+        let size = head.long(0x170)?;
+        let blocks = head.word(0x180)?;
         let enough = size.div_ceil(BLOCK as u64) <= blocks.into() && u64::from(blocks) <= MAP_MAX;
-        field("number of blocks", blocks, enough)?;
+        head.check("number of blocks", blocks, enough)?;
         // The identities of the image before and of the one that this one stands on.
-        if bytes[0x1A8..0x1C8].iter().any(|b| *b != 0) {
+        if head.bytes()[0x1A8..0x1C8].iter().any(|b| *b != 0) {
             let what = "stands on another image";
             return Err(HeaderError::Unsupported { format: FORMAT, what });
         }
@@ -85,11 +78,7 @@ impl Header {
 
 /// Opens the disk in an image.
 pub fn open<F: Read + Seek>(mut file: F) -> Result<impl Disk, Error> {
-    let mut head = Vec::new();
-    let read = Error::read(FORMAT, 0);
-    file.rewind().map_err(&read)?;
-    file.by_ref().take(HEADER as u64).read_to_end(&mut head).map_err(&read)?;
-    let header = Header::parse(&head)?;
+    let header = Header::parse(&read_head(&mut file, FORMAT, HEADER)?)?;
     let mut places =
         read_words(&mut file, FORMAT, header.table_at.into(), u64::from(header.blocks))?;
     for place in &mut places {

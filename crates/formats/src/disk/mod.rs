@@ -9,6 +9,7 @@
 
 mod blocks;
 mod error;
+mod head;
 mod mapped;
 
 use std::fmt;
@@ -20,6 +21,7 @@ use model::Bytes;
 pub use blocks::SparseOut;
 pub(crate) use blocks::{Blocks, Identity, behind_the_end, pack, whole_sectors};
 pub use error::{Error, HeaderError};
+pub(crate) use head::{Head, read_head};
 pub(crate) use mapped::{MAP_MAX, Map, Mapped, read_exact_at, read_words};
 
 use crate::{parallels, qcow2, vdi, vhdx, vmdk};

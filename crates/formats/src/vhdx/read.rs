@@ -6,7 +6,9 @@ use super::{
     BLOCK_MAX, DISK_ID, DISK_SIZE, FORMAT, HEAD, Header, ITEMS_AT, ITEMS_MAX, LOGICAL_SECTOR, MIB,
     PARAMETERS, PARTLY_PRESENT, PHYSICAL_SECTOR, PRESENT, STATE, chunk, guid,
 };
-use crate::disk::{Disk, Error, HeaderError, MAP_MAX, Map, Mapped, read_exact_at, read_words};
+use crate::disk::{
+    Disk, Error, HeaderError, MAP_MAX, Map, Mapped, read_exact_at, read_head, read_words,
+};
 use crate::field::{le16, le32, le64};
 
 /// What the metadata say.
@@ -19,11 +21,7 @@ struct Metadata {
 
 /// Opens the disk in an image.
 pub fn open<F: Read + Seek>(mut file: F) -> Result<impl Disk, Error> {
-    let mut head = Vec::new();
-    let read = Error::read(FORMAT, 0);
-    file.rewind().map_err(&read)?;
-    file.by_ref().take(HEAD as u64).read_to_end(&mut head).map_err(&read)?;
-    let header = Header::parse(&head)?;
+    let header = Header::parse(&read_head(&mut file, FORMAT, HEAD)?)?;
     let facts = metadata(&mut file, header.metadata)?;
     let block = u64::from(facts.block);
     let blocks = facts.size.div_ceil(block);

@@ -11,8 +11,8 @@ mod write;
 use model::Bytes;
 use uuid::Uuid;
 
-use crate::disk::{Format, HeaderError};
-use crate::field::{le16, le32, le64, put};
+use crate::disk::{Format, Head, HeaderError};
+use crate::field::put;
 
 pub use read::open;
 pub use stream::write as write_stream;
@@ -63,34 +63,26 @@ pub struct Header {
 impl Header {
     /// Reads the header at the start of an image, or the one in its footer.
     pub fn parse(bytes: &[u8]) -> Result<Header, HeaderError> {
-        let (need, got) = (Bytes(HEADER as u64), Bytes(bytes.len() as u64));
-        let short = || HeaderError::Short { format: FORMAT, need, got };
-        let bytes = bytes.get(..HEADER).ok_or_else(short)?;
+        let head = Head::new(FORMAT, bytes, HEADER)?;
         if !bytes.starts_with(MAGIC) {
             return Err(HeaderError::Magic(FORMAT));
         }
-        let word = |at| le32(bytes, at).ok_or_else(short);
-        let long = |at| le64(bytes, at).ok_or_else(short);
-        let field = |field, value: u64, good: bool| {
-            let bad = HeaderError::Field { format: FORMAT, field, value };
-            if good { Ok(value) } else { Err(bad) }
-        };
-        let version = word(4)?;
-        field("version", version.into(), (1..=3).contains(&version))?;
-        let flags = word(8)?;
-        let packing = le16(bytes, 77).ok_or_else(short)?;
+        let version = head.word(4)?;
+        head.check("version", version, (1..=3).contains(&version))?;
+        let flags = head.word(8)?;
+        let packing = head.half(77)?;
         let compressed = flags & COMPRESSED != 0;
-        field("way of compression", packing.into(), packing == u16::from(compressed))?;
-        let sectors = long(12)?;
-        field("capacity", sectors, sectors <= SIZE_MAX.0 / SECTOR)?;
-        let grain = long(20)?;
+        head.check("way of compression", packing, packing == u16::from(compressed))?;
+        let sectors = head.long(12)?;
+        head.check("capacity", sectors, sectors <= SIZE_MAX.0 / SECTOR)?;
+        let grain = head.long(20)?;
         let good = (8..=2048).contains(&grain) && grain.is_power_of_two();
-        field("grain size", grain, good)?;
-        let per_table = word(44)?;
-        field("entries of a table", per_table.into(), (1..=4096).contains(&per_table))?;
-        let directory = long(56)?;
+        head.check("grain size", grain, good)?;
+        let per_table = head.word(44)?;
+        head.check("entries of a table", per_table, (1..=4096).contains(&per_table))?;
+        let directory = head.long(56)?;
         let good = directory > 0 && (directory == AT_END || directory < u64::MAX / SECTOR);
-        field("place of the directory", directory, good)?;
+        head.check("place of the directory", directory, good)?;
         Ok(Header {
             size: Bytes(sectors * SECTOR),
             grain: Bytes(grain * SECTOR),
