@@ -1,19 +1,24 @@
 //! Steps that are done once: each result lies in a folder named by the digest of all that went in.
 //!
-//! A result appears under its name only when it is whole and on the disk. Two builds at once wait
+//! A result appears under its name only when it is whole and on the disk, and is made anew when it was
+//! damaged since. Two builds at once wait
 //! for each other per step; a result in use is not removed. Results that were not used for long
 //! make room: a few of each kind are kept.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use model::{Diagnose, Diagnosis, Digest, Who};
+use model::{Bytes, Diagnose, Diagnosis, Digest, Who};
 use sha2::{Digest as _, Sha256};
 
 /// Results of each step that are kept.
 const KEEP: usize = 6;
+/// What each file of a result was when it was made.
+const SUMS: &str = "sums.json";
+const SUMS_MAX: Bytes = Bytes::kib(64);
 
 /// The folder of finished steps.
 #[derive(Debug, Clone)]
@@ -87,14 +92,19 @@ impl Steps {
                 .open(&lock_path)
                 .map_err(CacheError::of("open", &lock_path))?;
             lock.lock_shared().map_err(CacheError::of("lock", &lock_path))?;
-            if folder.is_dir() {
+            // What was just made needs no second look.
+            if folder.is_dir() && (!cached || is_whole(&folder)) {
                 self.mark_used(&folder);
                 return Ok(Done { folder, cached, _lock: lock });
             }
             lock.unlock().map_err(CacheError::of("lock", &lock_path))?;
             lock.lock().map_err(CacheError::of("lock", &lock_path))?;
             if folder.is_dir() {
-                continue; // another build made it while we waited
+                if is_whole(&folder) {
+                    continue; // another build made it while we waited
+                }
+                tracing::warn!("{} is damaged and made anew", folder.display());
+                remove(&folder)?;
             }
             // Taken once: if what it made is gone already, someone removes results under us.
             let Some(make) = make.take() else {
@@ -121,6 +131,7 @@ impl Steps {
             let _ = fs::remove_dir_all(&new);
             return Err(error);
         }
+        write_sums(&new).map_err(CacheError::of("sum up", &new))?;
         sync(&new).map_err(CacheError::of("sync", &new))?;
         fs::rename(&new, folder).map_err(CacheError::of("rename", &new))?;
         let synced = File::open(&self.root).and_then(|root| root.sync_all());
@@ -174,6 +185,44 @@ fn remove(folder: &Path) -> Result<(), CacheError> {
     }
 }
 
+/// Writes down how long each file of a result is and what its CRC-32 is: against faults of disks, not
+/// against those who may write here.
+fn write_sums(folder: &Path) -> io::Result<()> {
+    let mut sums = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        sums.insert(entry.file_name().to_string_lossy().into_owned(), sum(&entry.path())?);
+    }
+    let bytes = serde_json::to_vec(&sums).map_err(io::Error::other)?;
+    store::save(folder, SUMS, &bytes).map_err(io::Error::other)
+}
+
+/// Whether every file of a result is as it was.
+fn is_whole(folder: &Path) -> bool {
+    let whole = || -> Option<bool> {
+        let bytes = store::read_bounded(&folder.join(SUMS), SUMS_MAX).ok()?;
+        let sums: BTreeMap<String, (u64, u32)> = serde_json::from_slice(&bytes).ok()?;
+        Some(sums.iter().all(|(name, want)| sum(&folder.join(name)).is_ok_and(|s| s == *want)))
+    };
+    whole().unwrap_or(false)
+}
+
+/// A file's length and CRC-32.
+fn sum(path: &Path) -> io::Result<(u64, u32)> {
+    let mut file = File::open(path)?;
+    let (mut hash, mut length) = (crc32fast::Hasher::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok((length, hash.finalize())),
+            got => {
+                hash.update(&buffer[..got]);
+                length += got as u64;
+            }
+        }
+    }
+}
+
 fn sync(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         File::open(entry?.path())?.sync_all()?;
@@ -200,6 +249,24 @@ mod tests {
         let read = |done: &Done| fs::read_to_string(done.folder.join("out")).unwrap();
         assert_eq!([read(&first), read(&again), read(&other)], ["1", "1", "3"]);
         assert_eq!([first.cached, again.cached, other.cached], [false, true, false]);
+    }
+
+    #[test]
+    fn a_damaged_result_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let steps = Steps::open(dir.path()).unwrap();
+        let done = steps.step("x", &[], |f| write(f, "first")).unwrap();
+        let out = done.folder.join("out");
+        drop(done);
+        for damage in [b"fxrst".as_slice(), b"firs", b""] {
+            fs::remove_file(&out).unwrap();
+            io::Write::write_all(&mut File::create(&out).unwrap(), damage).unwrap();
+            let again = steps.step("x", &[], |f| write(f, "first")).unwrap();
+            assert!(!again.cached && fs::read(&out).unwrap() == b"first");
+        }
+        fs::remove_file(out).unwrap();
+        assert!(!steps.step("x", &[], |f| write(f, "first")).unwrap().cached);
+        assert!(steps.step("x", &[], |f| write(f, "first")).unwrap().cached);
     }
 
     #[test]
