@@ -52,7 +52,11 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
         Ok(())
     });
     // Of what cannot be read, the record beside it may be known.
-    let contents = contents.or_else(|_| inspect::contents(&image)).or_advise()?;
+    let contents = match contents {
+        Err(inspect::InspectError::Ext4 { .. }) => inspect::contents(&image),
+        other => other,
+    };
+    let contents = contents.or_advise()?;
     let described = describe(&args.arch, &contents, &about);
     let mut found = explain(&contents, &path.to_string_lossy()).map_err(|e| {
         let near = e.near.join(", ");

@@ -41,7 +41,11 @@ impl Payload {
             Some((at, length)) if length.0 <= VOLUME_MAX => {
                 Some(volume(path, &read_at(&file, at, length).map_err(&read)?)?)
             }
-            _ => None,
+            Some((_, length)) => {
+                let what = format!("has a CONFIG of {length}, more than {}", Bytes(VOLUME_MAX));
+                return Err(PayloadError::unfit(path, what));
+            }
+            None => None,
         };
         let payload = Payload::listed(&System::open(path, file, at)?)?;
         Ok(Payload { config: own.unwrap_or(payload.config), ..payload })

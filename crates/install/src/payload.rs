@@ -11,6 +11,7 @@ use formats::fat::{self, Files};
 use formats::gpt::{self, Gpt};
 use formats::layout::{Profile, Role};
 use formats::slot::{self, Descriptor};
+use formats::squashfs;
 use model::installer::{BIOS_GAP, BIOS_SECTOR, CONFIG, ESP, MANIFEST, Manifest, SLOT};
 use model::{Bytes, Diagnose, Diagnosis, Digest, Who};
 use sha2::{Digest as _, Sha256};
@@ -197,11 +198,14 @@ impl Payload {
                 () => Err(PayloadError::unfit(path, format!("has no live.raw and no {SLOT}"))),
             };
         }
-        let mut start = [0; slot::HEAD];
+        let mut start = Vec::new();
         let file = File::open(path).map_err(PayloadError::read(path))?;
-        file.read_exact_at(&mut start, 0).map_err(PayloadError::read(path))?;
+        let head = slot::HEAD as u64;
+        file.take(head).read_to_end(&mut start).map_err(PayloadError::read(path))?;
+        start.resize(slot::HEAD, 0);
         match &start {
-            _ if slot::rootfs(&start).is_ok() => {
+            // What is wrong with a damaged one, it says there.
+            _ if slot::rootfs(&start).is_ok() || start.starts_with(squashfs::MAGIC) => {
                 let beside = path.with_file_name(CONFIG);
                 Payload::from_slot(path, &beside)
             }
@@ -293,9 +297,18 @@ impl Payload {
             loader(&file, path, slot_at, &descriptor)?
         };
         let (config_at, config_length) = place(Role::Config)?;
+        let bounded = |what: &str, length: Bytes| match length.0 <= VOLUME_MAX {
+            true => Ok(length),
+            false => {
+                let what = format!("has {what} of {length}, more than {}", Bytes(VOLUME_MAX));
+                Err(PayloadError::unfit(path, what))
+            }
+        };
+        let config_length = bounded("a CONFIG", config_length)?;
         let config = volume(path, &read_at(&file, config_at, config_length).map_err(&read)?)?;
         let first = table.partitions().values().map(|p| p.offset()).min().unwrap_or_default();
-        let gap = read_at(&file, Bytes(GAP), Bytes(first.0.saturating_sub(GAP))).map_err(&read)?;
+        let gap = bounded("a gap", Bytes(first.0.saturating_sub(GAP)))?;
+        let gap = read_at(&file, Bytes(GAP), gap).map_err(&read)?;
         let used = gap.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
         let bios =
             (used > 0).then(|| Bios { code: head[..CODE].to_vec(), gap: gap[..used].to_vec() });

@@ -297,7 +297,7 @@ pub(super) fn clear(folder: &Path) -> Result<(), DiskError> {
 
 /// The process that a half-written file is of.
 fn maker(name: &str) -> Option<u32> {
-    let own = name.strip_prefix('.')?.split('.').find_map(|part| {
+    let own = name.strip_prefix('.')?.rsplit('.').find_map(|part| {
         part.split_once('-')
             .filter(|(_, count)| count.parse::<u32>().is_ok())
             .and_then(|(pid, _)| pid.parse().ok())

@@ -66,7 +66,10 @@ impl Diagnose for InitrdError {
             }
             InitrdError::Unknown(_) | InitrdError::Circle(_) => Diagnosis::of(
                 Who::Operator,
-                "correct the kernel package's lists of modules (/{LIST}, {LISTS})",
+                format!(
+                    "correct the kernel package's lists of modules (/{LIST}, /{LISTS}); an ext4 as \
+                     root wants a kernel with that module"
+                ),
             ),
             InitrdError::Pack(_) => Diagnosis::of(Who::Developer, "report it"),
         }
@@ -98,7 +101,7 @@ impl<'a> Parts<'a> {
         }
         let kernel = kernel_version(rootfs)?;
         let mut parts = Parts { rootfs, init, kernel, modules: Vec::new() };
-        if let (Some(kernel), true) = (&parts.kernel, rootfs.has(LIST)) {
+        if let (Some(kernel), true) = (&parts.kernel, rootfs.has(LIST) || !more.is_empty()) {
             let folder = format!("usr/lib/modules/{kernel}");
             let real = if rootfs.has(&folder) { folder } else { format!("lib/modules/{kernel}") };
             let order = tables(rootfs, &real)?.load_order(&list(rootfs, more)?)?;
@@ -146,7 +149,8 @@ impl<'a> Parts<'a> {
 fn list(rootfs: &Rootfs, more: &[&str]) -> Result<String, RootfsError> {
     let lists = rootfs.list(LISTS).into_iter().map(|name| format!("{LISTS}/{name}"));
     let mut list: String = more.iter().map(|name| format!("{name}\n")).collect();
-    for path in std::iter::once(LIST.to_owned()).chain(lists) {
+    let first = rootfs.has(LIST).then(|| LIST.to_owned());
+    for path in first.into_iter().chain(lists) {
         list += &String::from_utf8_lossy(&rootfs.read(&path, TABLE_MAX)?);
         list.push('\n');
     }
@@ -290,7 +294,7 @@ fn name_of(path: &str) -> String {
 /// A module as the kernel takes it without help: not compressed.
 fn unpack(path: &str, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
-    let limit = MODULE_MAX.0;
+    let limit = MODULE_MAX.0 + 1;
     match path.rsplit('.').next() {
         Some("xz") => {
             liblzma::read::XzDecoder::new(&bytes[..]).take(limit).read_to_end(&mut plain)?
@@ -300,6 +304,9 @@ fn unpack(path: &str, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
         }
         _ => return Ok(bytes),
     };
+    if plain.len() as u64 == limit {
+        return Err(io::Error::other(format!("{path} unpacks to more than {MODULE_MAX}")));
+    }
     Ok(plain)
 }
 

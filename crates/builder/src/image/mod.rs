@@ -1,7 +1,7 @@
 //! Images: a root file system to slot images, CONFIG volumes and live disks.
 //!
 //! ```text
-//! packages ─▶ composition ─▶ tree ─▶ squashfs ─▶ slot.img ─▶ live.raw ─▶ live.qcow2
+//! packages ─▶ composition ─▶ tree ─▶ squashfs or ext4 ─▶ slot.img ─▶ live.raw ─▶ live.qcow2
 //!                 │            └──▶ initrd, kernel ─▶ UKI ──┘   ▲
 //!                 └──▶ rootfs.tar, for those who ask for it     │
 //! conf/ ─▶ config.img ──────────────────────────────────────────┘

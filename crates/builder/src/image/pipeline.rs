@@ -228,6 +228,8 @@ impl<'a> Run<'a> {
         };
         if let Some(path) = given {
             let started = self.begin(&format!("reading the {}", system.name()));
+            let file = File::open(path).map_err(ImageError::file("open", path))?;
+            mkfs::check(&file, &path.display().to_string())?;
             let digest = digest_of(path)?;
             self.end("read rootfs.tar", started, false);
             return Ok(Origin::Tar { path: path.clone(), digest });

@@ -29,6 +29,8 @@ use crate::sizes::Sizes;
 const IN_FOLDER: [&str; 4] = ["rootfs.tar", "slot.img", "live.raw", "live.qcow2"];
 /// Parts that lead to a root file system, by the end of their names.
 const TO_ROOT: [&str; 6] = ["plain", "disk", "IMGA", "root file system", "INSTALLER", ISO_SYSTEM];
+/// What a build says of itself takes a few KiB.
+const FACTS_MAX: Bytes = Bytes::mib(1);
 /// Boxes in boxes in boxes.
 const DEPTH_MAX: usize = 8;
 
@@ -40,8 +42,22 @@ pub fn find(path: &Path) -> Result<PathBuf, InspectError> {
     if !path.is_dir() {
         return Ok(path.to_owned());
     }
-    let found = IN_FOLDER.iter().map(|n| path.join(n)).find(|p| p.is_file());
-    found.ok_or_else(|| InspectError::Empty { folder: path.to_owned(), names: IN_FOLDER.to_vec() })
+    let there = || IN_FOLDER.iter().filter(|name| path.join(name).is_file());
+    // A folder may hold files of an earlier build.
+    let built = built(path);
+    let found = there().find(|name| built.contains(**name)).or_else(|| there().next());
+    found
+        .map(|name| path.join(name))
+        .ok_or_else(|| InspectError::Empty { folder: path.to_owned(), names: IN_FOLDER.to_vec() })
+}
+
+/// The files of the latest build in a folder, as far as that is known.
+fn built(folder: &Path) -> BTreeSet<String> {
+    let facts = store::read_bounded(&folder.join("image.json"), FACTS_MAX).ok();
+    let facts: Option<serde_json::Value> = facts.and_then(|f| serde_json::from_slice(&f).ok());
+    let files = facts.as_ref().and_then(|facts| facts["files"].as_array());
+    let names = files.into_iter().flatten().filter_map(|file| file["name"].as_str());
+    names.map(ToOwned::to_owned).collect()
 }
 
 /// Goes through the root file system of an image; says who put what where. An archive says that
@@ -73,7 +89,10 @@ pub fn visit(path: &Path, visit: &mut Visit<'_>) -> Result<Contents, InspectErro
 /// that, if there is one.
 pub fn contents(path: &Path) -> Result<Contents, InspectError> {
     match visit(path, &mut |_, _, _, _| Ok(())) {
-        Err(InspectError::Ext4 { path }) => {
+        // Files of a build have the names that builds give them; others have no record.
+        Err(InspectError::Ext4 { path })
+            if path.file_name().is_some_and(|name| IN_FOLDER.iter().any(|n| name == *n)) =>
+        {
             let found = Contents::beside(folder_of(&path));
             let found =
                 found.map_err(|source| InspectError::Contents { path: path.clone(), source })?;

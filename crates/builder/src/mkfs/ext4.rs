@@ -49,7 +49,8 @@ pub(super) fn write<C>(
     copy(tree, contents, &scratch)?;
     let script = script(tree, &scratch)?;
     make(tree, volume, &scratch, image)?;
-    adjust(volume.time, &script, &scratch, image)
+    adjust(volume.time, &script, &scratch, image)?;
+    scratch.remove()
 }
 
 /// A folder for what programs read, gone when we are.
@@ -71,9 +72,16 @@ impl Scratch {
     }
 }
 
+impl Scratch {
+    /// Removes it, or says why that cannot be.
+    fn remove(self) -> Result<(), MkfsError> {
+        fs::remove_dir_all(&self.folder).map_err(MkfsError::file("remove", &self.folder))
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Leavings in a scratch folder harm nobody.
+        // After an error, which is the one to tell; else it is gone.
         let _ = fs::remove_dir_all(&self.folder);
     }
 }
@@ -222,7 +230,8 @@ fn make<C>(
         args.extend(["-J".to_owned(), format!("size={}", JOURNAL.0 >> 20)]);
     }
     args.extend(["-m", "0", "-L", volume.label, "-U", &id].map(Into::into));
-    let extended = format!("hash_seed={id},root_owner=0:0,lazy_itable_init=0,nodiscard");
+    let extended =
+        format!("hash_seed={id},root_owner=0:0,lazy_itable_init=0,nodiscard,no_copy_xattrs");
     args.extend(["-E".to_owned(), extended, "-d".to_owned()]);
     args.push(scratch.folder.join("root").display().to_string());
     args.extend([image.display().to_string(), format!("{}k", size.0 >> 10)]);
@@ -249,6 +258,8 @@ fn adjust(time: u64, script: &[u8], scratch: &Scratch, image: &Path) -> Result<(
 }
 
 fn start<S: AsRef<OsStr>>(tool: Tool, args: &[S], time: u64) -> Result<Output, ToolError> {
+    // e2fsprogs takes 0 for "not told" and asks the clock.
+    let time = time.max(1);
     tool.command()
         .args(args)
         .env("MKE2FS_CONFIG", "/dev/null")

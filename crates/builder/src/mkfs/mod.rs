@@ -127,9 +127,11 @@ impl Diagnose for MkfsError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
             MkfsError::NoTar { what, .. } if *what == PACKED => {
-                "unpack the tar on the way: zcat, xzcat or zstdcat FILE | eve mkfs …"
+                "unpack it first, with zcat, xzcat or zstdcat"
             }
-            MkfsError::NoTar { .. } => "give a tar: eve mkfs … < rootfs.tar",
+            MkfsError::NoTar { .. } => {
+                "give a tar, as `eve build rootfs` and `eve compose` make them"
+            }
             MkfsError::CutOff { .. }
             | MkfsError::Damaged { .. }
             | MkfsError::Tar(RootfsError::Read { .. }) => {
@@ -205,7 +207,7 @@ const HEADER: usize = 512;
 const PACKED: &str = "it is packed";
 
 /// Refuses what does not begin as a tar does: with a header whose sum is right, or with zeroes.
-fn check(tar: &File, name: &str) -> Result<(), MkfsError> {
+pub(crate) fn check(tar: &File, name: &str) -> Result<(), MkfsError> {
     use std::os::unix::fs::FileExt;
     let mut head = [0; HEADER];
     let no_tar = |what| Err(MkfsError::NoTar { name: name.to_owned(), what });
@@ -221,7 +223,13 @@ fn check(tar: &File, name: &str) -> Result<(), MkfsError> {
             no_tar(PACKED)
         }
         [b'h', b's', b'q', b's', ..] => no_tar("it is a squashfs"),
-        _ if head == [0; HEADER] => Ok(()),
+        // A tar of nothing is zeroes to its end; a disk only begins with them.
+        _ if head == [0; HEADER] => {
+            match is_zero(tar).map_err(MkfsError::file("read", Path::new(name)))? {
+                true => Ok(()),
+                false => no_tar("it begins with zeroes, as disks and ext4 do"),
+            }
+        }
         _ => {
             // The sum is over the header with blanks in its own place.
             let field = 148..156;
@@ -236,8 +244,21 @@ fn check(tar: &File, name: &str) -> Result<(), MkfsError> {
     }
 }
 
-/// Writes a root file system at `path` as an ext4 that nobody is to change: no larger than it must
-/// be, without a journal. `time` is that of the file system itself, in seconds since 1970.
+/// Whether there is nothing but zeroes in a file.
+fn is_zero(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::FileExt;
+    let (mut at, mut buffer) = (0, vec![0; 1 << 16]);
+    loop {
+        match file.read_at(&mut buffer, at)? {
+            0 => return Ok(true),
+            got if buffer[..got].iter().any(|b| *b != 0) => return Ok(false),
+            got => at += got as u64,
+        }
+    }
+}
+
+/// Writes a root file system at `path` as an ext4 that nobody is to change: with a few MiB to spare,
+/// without a journal. `time` is that of the file system itself, in seconds since 1970.
 pub(crate) fn ext4_root<C>(
     tree: &Tree<C>,
     contents: &dyn Contents<C>,

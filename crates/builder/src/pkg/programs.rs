@@ -16,7 +16,7 @@ use super::recipe::{Arch, CargoRule};
 use super::{Progress, cross};
 
 /// Raised whenever the same sources make other programs.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 /// The list of a kept set, written last.
 const LIST: &str = "programs.json";
 /// So many sets are kept.
@@ -24,8 +24,15 @@ const SETS: usize = 8;
 const LIST_MAX: Bytes = Bytes::kib(64);
 const PROGRAM_MAX: Bytes = Bytes::mib(512);
 /// What decides about a compilation besides the members of the workspace.
-const FILES: [&str; 5] =
-    ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "rust-toolchain.toml", "rust-toolchain"];
+const FILES: [&str; 6] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    // A build script makes a table of it.
+    "services.toml",
+    ".cargo/config.toml",
+    "rust-toolchain.toml",
+    "rust-toolchain",
+];
 /// Where the members lie.
 const MEMBERS: &str = "crates";
 
@@ -186,6 +193,8 @@ mod tests {
         store::save(&source, "lib.rs", b"2").unwrap();
         let second = of();
         store::save(&source, "more.rs", b"").unwrap();
-        assert!(first != second && second != of());
+        let third = of();
+        store::save(dir.path(), "services.toml", b"").unwrap();
+        assert!(first != second && second != third && third != of());
     }
 }

@@ -168,5 +168,5 @@ fn whole_seconds(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let seconds: i64 = whole.parse().ok()?;
     let before = whole.starts_with('-') && fraction.bytes().any(|b| b != b'0');
-    Some(seconds - i64::from(before))
+    seconds.checked_sub(i64::from(before))
 }
