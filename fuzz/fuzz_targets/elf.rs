@@ -4,6 +4,9 @@
 use formats::elf::Elf;
 use libfuzzer_sys::fuzz_target;
 
+/// The longer header: what leads to the table stands in it.
+const HEADER: usize = 64;
+
 fuzz_target!(|bytes: &[u8]| {
     let Ok(elf) = Elf::parse(bytes) else { return };
     let before = elf.section(".dep-v0");
@@ -12,12 +15,10 @@ fuzz_target!(|bytes: &[u8]| {
     // The file may have had one of this name before ours.
     let had = matches!(elf.section(".new"), Ok(Some(_)) | Err(_));
     assert!(had || read.section(".new") == Ok(Some(b"content")));
-    // The section of names, which may be called so, goes on with a name more.
-    match (before, read.section(".dep-v0")) {
-        (Ok(Some(old)), now) => {
-            assert!(now.is_ok_and(|now| now.is_some_and(|n| n.starts_with(old))))
-        }
-        (Ok(None), now) => assert_eq!(now, Ok(None)),
-        (Err(_), _) => {}
+    // A section may lie over the header or be that of names, both of which change.
+    if let Ok(before) = before {
+        assert_eq!(read.section(".dep-v0").map(|s| s.is_some()), Ok(before.is_some()));
     }
+    let head = HEADER.min(bytes.len());
+    assert_eq!(more.get(head..bytes.len()), bytes.get(head..));
 });
