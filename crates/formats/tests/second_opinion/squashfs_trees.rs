@@ -278,5 +278,5 @@ fn any_tree_is_read_back_and_extracted_in_usual_blocks() {
 
 #[test]
 fn any_tree_is_read_back_and_extracted_in_large_blocks() {
-    trees(1 << 20, 4, 8);
+    trees(1 << 20, 3, 5);
 }
