@@ -334,7 +334,7 @@ fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Res
         let text = match (name.as_str(), text.as_str()) {
             ("soft_serial", "auto") => {
                 let serial = uuid::Uuid::new_v4().to_string();
-                eprintln!("soft_serial is {serial}");
+                crate::out::say!("soft_serial is {serial}");
                 serial
             }
             _ => text.clone(),

@@ -45,7 +45,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         if args.strict {
             found.excused.iter().for_each(show);
         } else if excused > 0 {
-            eprintln!(
+            crate::out::say!(
                 "{excused} times, signatures, keys and digests differ too: --strict lists them"
             );
         }

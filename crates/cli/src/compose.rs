@@ -164,7 +164,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         }
         None => step.done(format!("of {} images", plan.images().len())),
     }
-    plan.warnings().iter().for_each(|w| eprintln!("warning: {w}"));
+    plan.warnings().iter().for_each(|w| crate::out::say!("warning: {w}"));
     match facts {
         Some(facts) if args.json => out::json(&facts),
         None if args.json => out::json(plan.images()),

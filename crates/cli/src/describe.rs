@@ -358,7 +358,7 @@ fn tell(unknown: &[Unknown], strict: bool) -> anyhow::Result<()> {
             Err(out::advised(says(first), advice))
         }
         _ => {
-            unknown.iter().for_each(|u| eprintln!("warning: {}", says(u)));
+            unknown.iter().for_each(|u| crate::out::say!("warning: {}", says(u)));
             Ok(())
         }
     }

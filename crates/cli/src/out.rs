@@ -22,6 +22,8 @@ macro_rules! say {
     }};
 }
 
+pub(crate) use say;
+
 /// Where a plain line of progress is worth printing again: not more often than this.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
 

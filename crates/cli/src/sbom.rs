@@ -69,7 +69,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let bill = bill(args.image, about)?;
     let (packages, crates) = (bill.count(Kind::Package), bill.count(Kind::Crate));
     step.done(format!("{packages} packages, {crates} crates"));
-    bill.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+    bill.warnings.iter().for_each(|w| crate::out::say!("warning: {w}"));
     let bytes = bill.to_bytes(format);
     let Some(output) = &args.output else {
         out::line(String::from_utf8_lossy(&bytes).trim_end());

@@ -59,7 +59,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Some(path) => (Manifest::parse(&read(path)?).or_advise()?, 0),
         None => {
             let bill = bill(args.image.clone(), About::default())?;
-            bill.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+            bill.warnings.iter().for_each(|w| crate::out::say!("warning: {w}"));
             (Manifest::of_bill(&bill), bill.created)
         }
     };
@@ -87,7 +87,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         let found = collect(&manifest, how, &options, &steps, &mut draft).or_advise()?;
         draft.commit()?;
         steps.done();
-        found.missing.iter().for_each(|m| eprintln!("warning: {m} cannot be had"));
+        found.missing.iter().for_each(|m| crate::out::say!("warning: {m} cannot be had"));
         collected = Some(found);
     }
     let manifest = collected.as_ref().map_or(&manifest, |c| &c.manifest);
@@ -121,7 +121,7 @@ fn compare(path: &Path, manifest: &Manifest, json: bool) -> anyhow::Result<()> {
     }
     match found.only_in_bill.len() + found.only_in_manifest.len() {
         0 => {
-            eprintln!("{} sources match", found.matched);
+            crate::out::say!("{} sources match", found.matched);
             Ok(())
         }
         n => anyhow::bail!("{n} sources are only in one of {} and the manifest", path.display()),

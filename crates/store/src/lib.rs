@@ -33,7 +33,7 @@ pub use layout::{BlobWriter, Layout};
 pub use plain::{Body, Layers, PlainLayer};
 pub use read::read_bounded;
 pub use refs::{Ref, Resolved};
-pub use save::{Draft, SaveError, remove, save};
+pub use save::{Draft, SaveError, remove, replaceable, save};
 pub use secret::save_with_mode;
 pub use transfer::{Imported, export_image, export_tar, import_tar};
 pub use unpack::{Limits, Unpacked, remove_tree, unpack};

@@ -21,6 +21,23 @@ impl SaveError {
     }
 }
 
+/// The file that is meant by `path` where something is to be written: links are followed, and what is
+/// there must be a file, which another one can replace, or nothing.
+pub fn replaceable(path: &Path) -> io::Result<PathBuf> {
+    let about = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(path.to_owned()),
+        about => about?,
+    };
+    // A link to nothing is told as that: what it should become is not ours to guess.
+    let path = if about.is_symlink() { path.canonicalize()? } else { path.to_owned() };
+    let kind = fs::metadata(&path)?.file_type();
+    if kind.is_file() {
+        return Ok(path);
+    }
+    let what = if kind.is_dir() { "a folder" } else { "a device or pipe" };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, not a file")))
+}
+
 /// Replaces `dir/name` as one step: after a power cut the file holds the old bytes or the new.
 pub fn save(dir: &Path, name: &str, body: &[u8]) -> Result<(), SaveError> {
     let new = dir.join(format!(".{name}.new"));
@@ -58,6 +75,7 @@ impl Draft {
     /// time; what an earlier one left after a power cut is overwritten.
     pub fn of(path: &Path) -> Result<Draft, SaveError> {
         let fail = |source| SaveError { doing: "create", path: path.to_owned(), source };
+        let path = &replaceable(path).map_err(fail)?;
         let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
             return Err(fail(io::ErrorKind::InvalidFilename.into()));
         };
@@ -127,6 +145,22 @@ mod tests {
         save(dir.path(), "x", b"new").unwrap();
         assert_eq!(fs::read(dir.path().join("x")).unwrap(), b"new");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced_and_a_link_stays_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, file) = (dir.path().join("link"), dir.path().join("file"));
+        save(dir.path(), "file", b"old").unwrap();
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        let mut draft = Draft::of(&link).unwrap();
+        draft.write_all(b"new").unwrap();
+        draft.commit().unwrap();
+        assert!(link.is_symlink() && fs::read(&file).unwrap() == b"new");
+        for other in ["/dev/null", "/"] {
+            let error = Draft::of(Path::new(other)).unwrap_err();
+            assert_eq!(error.io().kind(), io::ErrorKind::InvalidInput);
+        }
     }
 
     #[test]

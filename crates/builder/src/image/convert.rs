@@ -111,6 +111,9 @@ pub enum ConvertError {
     /// A folder that is no disk of Parallels.
     #[error("{0} is a folder without a disk of Parallels")]
     Folder(PathBuf),
+    /// Something that must not be replaced by a disk of Parallels.
+    #[error("{0} is there and is no disk of Parallels, so it is not replaced")]
+    InTheWay(PathBuf),
     /// A file.
     #[error(transparent)]
     File(#[from] DiskError),
@@ -137,6 +140,10 @@ impl Diagnose for ConvertError {
             ConvertError::Folder(_) => Diagnosis::of(
                 Who::Operator,
                 format!("give a disk image, or a folder with {}", parallels::DESCRIPTION),
+            ),
+            ConvertError::InTheWay(_) => Diagnosis::of(
+                Who::Operator,
+                "choose a name that nothing has, or remove what has it",
             ),
             ConvertError::File(source) => source.diagnose(),
         }
@@ -279,6 +286,9 @@ fn write_bundle(
     let hidden = |what| folder.join(format!(".{stem}.{}.{what}", own_name()));
     let (new, old) = (hidden("new"), hidden("old"));
     let write = |path| DiskError::file("write", path);
+    if path.symlink_metadata().is_ok() && !is_bundle(path) {
+        return Err(ConvertError::InTheWay(path.to_owned()));
+    }
     fs::create_dir(&new).map_err(write(&new))?;
     let mut fill = || -> Result<(), ConvertError> {
         let mut id = None;
@@ -295,15 +305,28 @@ fn write_bundle(
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(write(path)(e).into()),
             _ => {}
         }
-        fs::rename(&new, path).map_err(write(path))?;
+        fs::rename(&new, path).map_err(|e| {
+            // The old one was good until now; if it cannot come back, it stays beside.
+            let _ = fs::rename(&old, path);
+            write(path)(e)
+        })?;
+        // What is in it was ours alone.
+        let _ = fs::remove_dir_all(&old);
         File::open(folder).and_then(|f| f.sync_all()).map_err(write(path))?;
         Ok(())
     };
     let outcome = fill();
     // The first error is the one to tell.
     let _ = fs::remove_dir_all(&new);
-    let _ = fs::remove_dir_all(&old);
     outcome
+}
+
+/// Whether a folder is a disk of Parallels and holds nothing else: one that may be replaced.
+fn is_bundle(folder: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(folder) else { return false };
+    let ours = |name: &str| name == parallels::DESCRIPTION || name.ends_with(".hds");
+    let mut all = entries.map(|e| e.is_ok_and(|e| e.file_name().to_str().is_some_and(ours)));
+    folder.join(parallels::DESCRIPTION).is_file() && all.all(|one| one)
 }
 
 /// The file with the disk in a folder of Parallels.
@@ -423,7 +446,12 @@ mod tests {
         let (raw, bundle) = (dir.path().join("live.raw"), dir.path().join("live.parallels"));
         File::create(&raw).unwrap().set_len(1 << 20).unwrap();
         fs::create_dir(&bundle).unwrap();
-        File::create(bundle.join("old")).unwrap();
+        File::create(bundle.join("thesis")).unwrap();
+        let refused = write_as(&raw, disk::Format::Parallels, Bytes::mib(3), 0, &()).unwrap_err();
+        assert!(matches!(refused, ConvertError::InTheWay(_)), "{refused}");
+        assert!(bundle.join("thesis").exists());
+        fs::rename(bundle.join("thesis"), bundle.join(parallels::DESCRIPTION)).unwrap();
+        File::create(bundle.join("old.hds")).unwrap();
         let facts = write_as(&raw, disk::Format::Parallels, Bytes::mib(3), 0, &()).unwrap();
         assert_eq!((facts.name.as_str(), facts.size), ("live.parallels", Bytes::mib(3)));
         let mut names: Vec<_> =

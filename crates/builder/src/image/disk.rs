@@ -251,6 +251,7 @@ pub(super) fn whole<E: From<DiskError>>(
     path: &Path,
     fill: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
+    let path = &store::replaceable(path).map_err(DiskError::file("write", path))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let new = folder.join(format!(".{name}.{}.new", own_name()));

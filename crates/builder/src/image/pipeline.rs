@@ -303,7 +303,8 @@ impl<'a> Run<'a> {
         bits: Option<&Bits<'_>>,
     ) -> Result<Slot, ImageError> {
         if self.request.stub.is_none() && self.packages.is_empty() {
-            let names = [source::STUB_PACKAGE.to_owned()];
+            let mut names = vec![source::STUB_PACKAGE.to_owned()];
+            names.extend(source::grub_package(self.request));
             self.packages = pkg::build(&names, &self.options, self.progress)?;
         }
         let stub = self.stub()?;

@@ -65,10 +65,7 @@ pub(super) fn prepare(
     if request.stub.is_none() {
         names.insert(STUB_PACKAGE.to_owned());
     }
-    let has_grub = request.repository.join(GRUB_PACKAGE).is_dir();
-    if request.grub.is_none() && request.arch == Arch::Amd64 && has_grub {
-        names.insert(GRUB_PACKAGE.to_owned());
-    }
+    names.extend(grub_package(request));
     let names: Vec<String> = names.into_iter().collect();
     let packages = pkg::build(&names, options, progress)?;
     let description = {
@@ -80,6 +77,13 @@ pub(super) fn prepare(
     let layout = Layout::open(options.layout()).map_err(unusable)?;
     let key = key(&description, &layout, request.arch)?;
     Ok(Composition { description, layout, arch: request.arch, key, packages })
+}
+
+/// The package of GRUB, where the disk takes it from there.
+pub(super) fn grub_package(request: &Request) -> Option<String> {
+    let is_there = request.repository.join(GRUB_PACKAGE).is_dir();
+    let wanted = request.grub.is_none() && request.arch == Arch::Amd64 && is_there;
+    wanted.then(|| GRUB_PACKAGE.to_owned())
 }
 
 impl Composition {

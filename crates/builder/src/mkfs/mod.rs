@@ -127,7 +127,7 @@ impl Diagnose for MkfsError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
             MkfsError::NoTar { what, .. } if *what == PACKED => {
-                "unpack it first, with zcat, xzcat or zstdcat"
+                "unpack the tar first, with zcat, xzcat or zstdcat"
             }
             MkfsError::NoTar { .. } => {
                 "give a tar, as `eve build rootfs` and `eve compose` make them"
@@ -185,7 +185,7 @@ pub fn make(
         }
     }
     let time = time.unwrap_or_else(|| u64::try_from(tree.latest()).unwrap_or(0));
-    let draft = Draft::of(path);
+    let draft = Draft::of(path)?;
     match file_system {
         FileSystem::Squashfs { method, block, keep } => {
             let recipe = Recipe { method: *method, block: *block, time };
@@ -333,28 +333,29 @@ fn archive_error(archive: &Archive, error: io::Error) -> MkfsError {
 }
 
 /// A file beside the one it becomes.
-struct Draft<'p> {
+struct Draft {
     new: PathBuf,
-    path: &'p Path,
+    path: PathBuf,
 }
 
-impl Draft<'_> {
-    fn of(path: &Path) -> Draft<'_> {
+impl Draft {
+    fn of(path: &Path) -> Result<Draft, MkfsError> {
+        let path = store::replaceable(path).map_err(MkfsError::file("write", path))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        Draft { new: path.with_file_name(format!(".{name}.{}.new", own_name())), path }
+        Ok(Draft { new: path.with_file_name(format!(".{name}.{}.new", own_name())), path })
     }
 
     fn commit(self) -> Result<(), MkfsError> {
-        let write = MkfsError::file("write", self.path);
+        let write = MkfsError::file("write", &self.path);
         let folder = self.path.parent().filter(|p| !p.as_os_str().is_empty());
         File::open(&self.new).and_then(|file| file.sync_all()).map_err(&write)?;
-        fs::rename(&self.new, self.path).map_err(&write)?;
+        fs::rename(&self.new, &self.path).map_err(&write)?;
         let folder = File::open(folder.unwrap_or(Path::new(".")));
         folder.and_then(|folder| folder.sync_all()).map_err(&write)
     }
 }
 
-impl Drop for Draft<'_> {
+impl Drop for Draft {
     fn drop(&mut self) {
         // After a rename it is gone already.
         let _ = fs::remove_file(&self.new);
