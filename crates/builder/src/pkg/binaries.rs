@@ -67,7 +67,7 @@ pub enum CargoError {
 /// So many lines of a failed build are shown.
 const KEEP: usize = 40;
 
-/// Builds the programs of all rules in one go and returns their bytes. What has not changed is not
+/// Builds the programs of all rules, one at least, in one go and returns their bytes. What has not changed is not
 /// built again; that is cargo's part.
 pub(super) fn build(
     repository: &Path,
@@ -76,9 +76,6 @@ pub(super) fn build(
     rules: &BTreeSet<CargoRule>,
     progress: &dyn Progress,
 ) -> Result<BTreeMap<CargoRule, Arc<[u8]>>, CargoError> {
-    if rules.is_empty() {
-        return Ok(BTreeMap::new());
-    }
     let packages: BTreeSet<&str> = rules.iter().map(|r| r.package.as_str()).collect();
     let bins: BTreeSet<&str> = rules.iter().map(|r| r.bin.as_str()).collect();
     let names = packages.iter().copied().collect::<Vec<_>>().join(" and ");
