@@ -4,7 +4,8 @@ use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use controller::{Settings, default_names};
+use controller::pki::PkiFiles;
+use controller::{Location, Settings, default_names};
 use host::clock;
 
 use crate::out::{self, OrAdvise};
@@ -49,6 +50,32 @@ pub(crate) fn data_folder() -> PathBuf {
 struct Serve {
     #[command(flatten)]
     data: Data,
+    /// Keep everything in this PostgreSQL database (postgres://USER:PASSWORD@HOST/NAME) instead of a
+    /// SQLite file in the data folder; several controllers may share it
+    #[arg(long, value_name = "URL", env = "EVE_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+    /// Root certificate that nodes trust, and intermediates; instead of one of its own, together
+    /// with --signing-cert and --ecdh-cert
+    #[arg(long, value_name = "PEM")]
+    ca: Option<PathBuf>,
+    /// Certificate (chain) of the listener
+    #[arg(long, value_name = "PEM")]
+    tls_cert: Option<PathBuf>,
+    /// Its key [default: in the same file, or beside it: X.key.pem for X.cert.pem]
+    #[arg(long, value_name = "PEM", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Certificate (chain) that signs what nodes are told
+    #[arg(long, value_name = "PEM")]
+    signing_cert: Option<PathBuf>,
+    /// Its key [default: as for --tls-key]
+    #[arg(long, value_name = "PEM", requires = "signing_cert")]
+    signing_key: Option<PathBuf>,
+    /// Certificate (chain) for key exchange with nodes, P-256
+    #[arg(long, value_name = "PEM")]
+    ecdh_cert: Option<PathBuf>,
+    /// Its key [default: as for --tls-key]
+    #[arg(long, value_name = "PEM", requires = "ecdh_cert")]
+    ecdh_key: Option<PathBuf>,
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
     listen: SocketAddr,
@@ -101,12 +128,21 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         if args.names.is_empty() { default_names(hostname().as_deref()) } else { args.names };
     let data = args.data.folder();
     let settings = Settings {
-        data: data.clone(),
+        database: args.database.map(Location::Postgres),
+        files: PkiFiles {
+            ca: args.ca,
+            tls_cert: args.tls_cert,
+            tls_key: args.tls_key,
+            signing_cert: args.signing_cert,
+            signing_key: args.signing_key,
+            ecdh_cert: args.ecdh_cert,
+            ecdh_key: args.ecdh_key,
+        },
         listen: args.listen,
         names,
         registry: Some(args.registry.unwrap_or_else(|| places::cache().join("oci"))),
         advertise: args.advertise,
-        clock: clock::now,
+        ..Settings::new(data.clone(), clock::now)
     };
     let mut running = controller::serve(settings).await.or_advise()?;
     out::line(format_args!("controller at {}, data in {}", running.url, data.display()));

@@ -12,6 +12,8 @@ pub(crate) struct Applicant<'a> {
     pub(crate) cert_hash: &'a [u8],
     pub(crate) serial: &'a str,
     pub(crate) soft_serial: &'a str,
+    /// SHA-256 of its onboarding certificate; empty: our own.
+    pub(crate) onboard: &'a [u8],
 }
 
 /// What becomes of it.
@@ -45,7 +47,11 @@ pub(crate) fn admit<'a>(
     }
     let mine = [applicant.serial, applicant.soft_serial].map(str::trim);
     for serial in mine.into_iter().filter(|s| !s.is_empty()) {
-        let named = |d: &&DeviceRow| !d.wildcard && (d.serial == serial || d.soft_serial == serial);
+        let named = |d: &&DeviceRow| {
+            let its = d.serial == serial || d.soft_serial == serial;
+            // Neither the serial number nor the onboarding certificate is unique alone.
+            its && !d.wildcard && d.onboard == applicant.onboard
+        };
         let (free, taken): (Vec<_>, Vec<_>) =
             here().filter(named).partition(|d| d.cert_hash.is_none());
         if let Some(expected) = free.first() {
@@ -55,7 +61,10 @@ pub(crate) fn admit<'a>(
             return Admission::Conflict(other);
         }
     }
-    let both = |d: &&DeviceRow| d.wildcard && [d.serial.as_str(), d.soft_serial.as_str()] == mine;
+    let both = |d: &&DeviceRow| {
+        let same = [d.serial.as_str(), d.soft_serial.as_str()] == mine;
+        same && d.wildcard && d.onboard == applicant.onboard
+    };
     if mine.iter().any(|s| !s.is_empty())
         && let Some(other) = here().find(both)
     {
@@ -80,11 +89,14 @@ mod tests {
             cert_pem: None,
             cert_hash: cert.map(<[u8]>::to_vec),
             registered: None,
-            seen: None,
-            host: None,
+            onboard: Vec::new(),
             reboots: 0,
+            shutdowns: 0,
+            epoch: 0,
+            quarantine: None,
             token: None,
             gone: None,
+            changed: 0,
         }
     }
 
@@ -92,7 +104,7 @@ mod tests {
     fn check(devices: &[DeviceRow], serials: &[&str], who: (&str, &str, &[u8]), want: &str) {
         let serials: Vec<String> = serials.iter().map(|s| (*s).to_owned()).collect();
         let (serial, soft_serial, cert_hash) = who;
-        let got = match admit(devices, &serials, Applicant { cert_hash, serial, soft_serial }) {
+        let got = match admit(devices, &serials, Applicant { cert_hash, serial, soft_serial, onboard: &[] }) {
             Admission::Known(d) => format!("known {}", d.id.as_u128()),
             Admission::Expected(d) => format!("expected {}", d.id.as_u128()),
             Admission::New => "new".into(),

@@ -4,45 +4,14 @@
 //! A quote with platform registers is answered with "quote failed": this controller cannot check
 //! one yet, and must not say that it did.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use api::convert::attest::{Quote, Refusal};
-use model::UnixMillis;
-use uuid::Uuid;
-
-use crate::access::{NoRandomness, random};
 
 /// A nonce that is not used within this time is none.
-const LIFE: Duration = Duration::from_secs(300);
+pub(crate) const NONCE_LIFE: Duration = Duration::from_secs(300);
 /// Devices take 12 to 32 bytes.
 pub(crate) const NONCE_BYTES: usize = 16;
-
-/// Nonces that wait for their quote; one a node. They need not outlive a restart: the node asks again.
-#[derive(Debug, Default)]
-pub(crate) struct Nonces(Mutex<HashMap<Uuid, ([u8; NONCE_BYTES], UnixMillis)>>);
-
-impl Nonces {
-    /// A fresh nonce for a node; an earlier one no longer counts.
-    pub(crate) fn fresh(
-        &self,
-        id: Uuid,
-        now: UnixMillis,
-    ) -> Result<[u8; NONCE_BYTES], NoRandomness> {
-        let nonce = random()?;
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(id, (nonce, now));
-        Ok(nonce)
-    }
-
-    /// Whether the node has a nonce that is still good; it is used up by asking.
-    pub(crate) fn take(&self, id: Uuid, now: UnixMillis) -> Option<[u8; NONCE_BYTES]> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (nonce, made) = all.remove(&id)?;
-        (now.since(made) < LIFE).then_some(nonce)
-    }
-}
 
 /// Whether to believe a quote. `nonce` is what the node was given, if that is still good.
 pub(crate) fn judge(quote: &Quote, nonce: Option<&[u8]>) -> Result<(), Refusal> {
@@ -97,17 +66,5 @@ mod tests {
         assert_eq!(judged(&data, b"other"), Err(Refusal::NonceMismatch));
         data.truncate(10);
         assert_eq!(judged(&data, b"nonce"), Err(Refusal::QuoteFailed));
-    }
-
-    #[test]
-    fn a_nonce_is_good_once_and_not_for_long() {
-        let nonces = Nonces::default();
-        let (id, now) = (Uuid::from_u128(1), UnixMillis(1_000));
-        assert_eq!(nonces.take(id, now), None);
-        let nonce = nonces.fresh(id, now).unwrap();
-        assert_eq!(nonces.take(id, now.after(Duration::from_secs(5))), Some(nonce));
-        assert_eq!(nonces.take(id, now), None);
-        nonces.fresh(id, now).unwrap();
-        assert_eq!(nonces.take(id, now.after(LIFE)), None);
     }
 }

@@ -164,7 +164,8 @@ impl Client {
             std::fs::read_to_string(&path).map_err(|source| ClientError::File { path, source })
         };
         let url = text(ENDPOINT_FILE)?;
-        Client::new(url.trim(), &text(TOKEN_FILE)?, text("pki/root.cert.pem")?.as_bytes())
+        let root = text("root-certificate.pem").or_else(|_| text("pki/root.cert.pem"))?;
+        Client::new(url.trim(), &text(TOKEN_FILE)?, root.as_bytes())
     }
 
     /// Where the controller is.

@@ -42,7 +42,7 @@ pub fn conf(
     let pki = Pki::read(data)?;
     let files = [
         ("server", format!("{server}\n")),
-        ("root-certificate.pem", pki.root.cert_pem),
+        ("root-certificate.pem", Pki::read_root(data)?),
         ("onboard.cert.pem", pki.onboard.cert_pem),
         ("onboard.key.pem", pki.onboard.key_pem),
         ("soft_serial", format!("{soft_serial}\n")),

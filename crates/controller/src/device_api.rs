@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use api::convert::attest::{Answer as AttestAnswer, Request as AttestRequest};
 use api::convert::config::Request as ConfigRequest;
+use api::convert::view::Report;
 use api::limits;
 use api::onboarding::{Named, Registration};
 use axum::Router;
@@ -22,10 +23,10 @@ use model::DeviceId;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use crate::access::{NoRandomness, random_hex};
-use crate::attest::judge;
+use crate::access::{NoRandomness, random, random_hex};
+use crate::attest::{NONCE_BYTES, NONCE_LIFE, judge};
 use crate::body;
-use crate::db::{DbError, LogBundle};
+use crate::db::{DbError, Incoming, LogFile, Message as Kept};
 use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
 use crate::reports;
 
@@ -43,8 +44,8 @@ pub(crate) fn routes() -> Router<Arc<Fleet>> {
         .route("/id/{id}/metrics", post(metrics))
         .route("/id/{id}/newlogs", post(newlogs))
         .route("/id/{id}/apps/instanceid/{app}/newlogs", post(app_newlogs))
-        .route("/id/{id}/flowlog", post(accepted))
-        .route("/id/{id}/hardwarehealth", post(accepted))
+        .route("/id/{id}/flowlog", post(flowlog))
+        .route("/id/{id}/hardwarehealth", post(hardware_health))
 }
 
 /// Why a node does not get what it asks for.
@@ -133,10 +134,11 @@ async fn from_node(
     let received = open(&head.headers, body, limit).await?;
     let unknown = |e: &dyn ToString| refuse(StatusCode::UNAUTHORIZED, e.to_string());
     let hash = received.sender().map_err(|e| unknown(&e))?;
-    let (id, signer) =
-        fleet.signer(&hash).ok_or_else(|| unknown(&"no device of ours has this certificate"))?;
-    let payload = received.verify(&signer).map_err(|e| unknown(&e))?.to_vec();
-    if fleet.known().device(id).is_none_or(|d| d.gone.is_some()) {
+    let sender = fleet.sender(&hash).await?;
+    let signed = sender.as_ref().and_then(|s| s.signer.as_ref().map(|signer| (s.row.id, signer)));
+    let (id, signer) = signed.ok_or_else(|| unknown(&"no device of ours has this certificate"))?;
+    let payload = received.verify(signer).map_err(|e| unknown(&e))?.to_vec();
+    if sender.as_ref().is_none_or(|s| s.row.gone.is_some()) {
         return Err(refuse(StatusCode::NOT_FOUND, "this device was deleted"));
     }
     let host = head.headers.get(header::HOST).and_then(|h| h.to_str().ok());
@@ -171,20 +173,20 @@ async fn register(State(fleet): State<Arc<Fleet>>, request: Request) -> Answer {
     let (head, body) = request.into_parts();
     let received = open(&head.headers, body, limits::ONBOARDING).await?;
     let certificate = received.sender_certificate().map_err(|e| unusable(&e))?;
-    if !fleet.is_onboarding(&certificate) {
-        return Err(refuse(StatusCode::FORBIDDEN, "this is not our onboarding certificate"));
-    }
+    let onboard = fleet.onboarding(&certificate).ok_or_else(|| {
+        refuse(StatusCode::FORBIDDEN, "nobody may register with this onboarding certificate")
+    })?;
     let signer = api::Signer::device(&certificate).map_err(|e| unusable(&e))?;
     let payload = received.verify(&signer).map_err(|e| refuse(StatusCode::UNAUTHORIZED, e))?;
     let registration = Registration::from_payload(payload).map_err(|e| unusable(&e))?;
     // What cannot sign could never speak to us again.
     api::Signer::device(&registration.certificate).map_err(|e| unusable(&e))?;
-    if fleet.is_onboarding(&registration.certificate) {
+    if fleet.onboarding(&registration.certificate).is_some() {
         return Err(refuse(StatusCode::FORBIDDEN, "the onboarding certificate is no device's"));
     }
     let serials =
         format!("serial {:?}, soft serial {:?}", registration.serial, registration.soft_serial);
-    match fleet.register(&registration).await? {
+    match fleet.register(&registration, &onboard).await? {
         Registered::New => {
             tracing::info!("registered a device: {serials}");
             Ok(proto(StatusCode::CREATED, Bytes::new()))
@@ -227,6 +229,9 @@ async fn config(
         ConfigAnswer::Unchanged => Ok(StatusCode::NOT_MODIFIED.into_response()),
         ConfigAnswer::Changed(answer) => Ok(proto(StatusCode::OK, answer)),
         ConfigAnswer::Attest => Err(refuse(StatusCode::FORBIDDEN, "attest first")),
+        ConfigAnswer::Quarantined(why) => {
+            Err(refuse(StatusCode::FORBIDDEN, format!("this device is in quarantine: {why}")))
+        }
     }
 }
 
@@ -243,14 +248,20 @@ async fn attest(
             for c in certificates {
                 // Keys of a TPM do not change; those in a file may.
                 let kind = c.purpose.number();
-                fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, c.mutable).await?;
+                if !fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, c.mutable).await? {
+                    tracing::warn!(device = %id, kind, "it shows another key than before; the first stays");
+                }
             }
             AttestAnswer::Certificates
         }
-        AttestRequest::Nonce => AttestAnswer::Nonce(fleet.attest.fresh(id, fleet.now())?.to_vec()),
+        AttestRequest::Nonce => {
+            let nonce: [u8; NONCE_BYTES] = random()?;
+            fleet.db.put_nonce(id, &nonce, fleet.now()).await?;
+            AttestAnswer::Nonce(nonce.to_vec())
+        }
         AttestRequest::Quote(quote) => {
-            let nonce = fleet.attest.take(id, fleet.now());
-            AttestAnswer::Quote(match judge(&quote, nonce.as_ref().map(|n| &n[..])) {
+            let nonce = fleet.db.take_nonce(id, fleet.now(), NONCE_LIFE).await?;
+            AttestAnswer::Quote(match judge(&quote, nonce.as_deref()) {
                 Ok(()) => {
                     let token = random_hex()?.into_bytes();
                     fleet.set_integrity_token(id, Some(&token)).await?;
@@ -271,7 +282,12 @@ async fn info(State(fleet): State<Arc<Fleet>>, Path(id): Path<String>, request: 
     if info.device.raw() != message.id {
         return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devId names another device"));
     }
-    reports::keep_info(&fleet, message.id, &info, &message.payload).await?;
+    let received = fleet.now();
+    let (report, payload) = (reports::message(&info, received, message.payload), &info.report);
+    fleet.ingest.keep(Incoming { device: message.id, received, message: report }).await?;
+    if let Report::Device(said) = payload {
+        fleet.catch_up_counters(message.id, said.reboot_counter, 0).await?;
+    }
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())
 }
@@ -281,12 +297,13 @@ async fn metrics(
     Path(id): Path<String>,
     request: Request,
 ) -> Answer {
-    let message = from_named(&fleet, &id, request, limits::METRICS).await?;
-    let metrics = api::convert::view::metrics(&message.payload).map_err(|e| unusable(&e))?;
-    if metrics.device.raw() != message.id {
+    let Message { id, payload } = from_named(&fleet, &id, request, limits::METRICS).await?;
+    let metrics = api::convert::view::metrics(&payload).map_err(|e| unusable(&e))?;
+    if metrics.device.raw() != id {
         return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devID names another device"));
     }
-    fleet.db.put_metrics(message.id, fleet.now(), &message.payload).await?;
+    let message = Kept::Metrics { payload: payload.into(), point: None };
+    fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())
 }
@@ -311,26 +328,43 @@ async fn app_newlogs(
 
 async fn keep_logs(fleet: &Fleet, named: &str, app: &str, request: Request) -> Answer {
     let message = from_named(fleet, named, request, limits::NEWLOGS).await?;
-    let raw = message.payload.as_slice();
-    let digest = Sha256::digest(raw);
-    let lines = reports::read_logs(raw).map_err(|why| {
-        tracing::warn!(device = %message.id, app, "a log file cannot be read: {why}");
-        (why, raw)
+    let Message { id, payload } = message;
+    let digest = Sha256::digest(&payload).to_vec();
+    let lines = reports::read_logs(&payload).map_err(|why| {
+        tracing::warn!(device = %id, app, "a log file cannot be read: {why}");
+        (why, payload.into())
     });
-    let received = fleet.now();
-    let bundle = LogBundle { device: message.id, app, digest: &digest, received, lines };
-    if fleet.db.put_logs(&bundle).await? {
-        fleet.touch();
-    }
+    let message = Kept::Logs(LogFile { app: app.to_owned(), digest, lines });
+    fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
+    fleet.touch();
     Ok(StatusCode::CREATED.into_response())
 }
 
-/// Flow logs and hardware health: the message is checked and dropped, which the API allows.
-async fn accepted(
+async fn flowlog(
     State(fleet): State<Arc<Fleet>>,
     Path(id): Path<String>,
     request: Request,
 ) -> Answer {
-    from_named(&fleet, &id, request, limits::METRICS).await?;
+    keep_as_it_is(&fleet, &id, "flowlog", request).await
+}
+
+async fn hardware_health(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    keep_as_it_is(&fleet, &id, "hardwarehealth", request).await
+}
+
+/// Keeps a message as it came, for whoever asks.
+async fn keep_as_it_is(
+    fleet: &Fleet,
+    named: &str,
+    kind: &'static str,
+    request: Request,
+) -> Answer {
+    let Message { id, payload } = from_named(fleet, named, request, limits::METRICS).await?;
+    let message = Kept::Other(kind, payload.into());
+    fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
     Ok(StatusCode::CREATED.into_response())
 }

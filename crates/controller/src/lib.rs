@@ -23,6 +23,7 @@ mod conf;
 mod db;
 mod device_api;
 mod fleet;
+mod ingest;
 pub mod objects;
 mod operator;
 pub mod pki;
@@ -35,4 +36,5 @@ mod web;
 pub mod words;
 
 pub use conf::{ConfError, conf};
+pub use db::Location;
 pub use start::{Clock, Running, ServeError, Settings, default_names, new_token, serve};

@@ -29,7 +29,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::db::{DbError, LogFilter};
-use crate::fleet::{Fleet, FleetError};
+use crate::fleet::{Fleet, FleetError, How};
 use crate::objects::{Key, Kind};
 use crate::{access, body, reports, view};
 
@@ -94,7 +94,9 @@ impl From<FleetError> for Failed {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             FleetError::NoObject(_) => StatusCode::NOT_FOUND,
-            FleetError::Used { .. } => StatusCode::CONFLICT,
+            FleetError::Used { .. } | FleetError::Exists(_) | FleetError::Overtaken { .. } => {
+                StatusCode::CONFLICT
+            }
             FleetError::Registry(_) | FleetError::Db(_) | FleetError::Sign(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
@@ -163,7 +165,7 @@ async fn restart_device(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failed> {
-    fleet.restart_device(&name).await?;
+    fleet.restart_device(&name, "admin").await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -183,7 +185,7 @@ async fn restart_app(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failed> {
-    fleet.restart_app(&name, false).await?;
+    fleet.restart_app(&name, false, "admin").await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -191,7 +193,7 @@ async fn purge_app(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failed> {
-    fleet.restart_app(&name, true).await?;
+    fleet.restart_app(&name, true, "admin").await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -242,7 +244,8 @@ async fn apply(
         .map_err(|status| failed(status, format!("more than {DOCUMENTS_MAX} of documents")))?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("no UTF-8: {e}")))?;
-    Ok(Json(fleet.apply(text, how.allow_missing).await?))
+    let how = How { allow_missing: how.allow_missing, ..How::default() };
+    Ok(Json(fleet.apply(text, &how, "admin").await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -256,7 +259,7 @@ async fn delete(
     Path((kind, name)): Path<(String, String)>,
     Query(how): Query<HowToDelete>,
 ) -> Result<StatusCode, Failed> {
-    fleet.delete(&key(&kind, name)?, how.force).await?;
+    fleet.delete(&key(&kind, name)?, how.force, "admin").await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -316,7 +319,7 @@ async fn allow(
     if serial.is_empty() || serial.len() > 256 || serial.contains(char::is_control) {
         return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, "this is no serial number"));
     }
-    fleet.allow_serial(&serial, true).await?;
+    fleet.allow_serial(&serial, None, true, "admin").await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -324,6 +327,6 @@ async fn disallow(
     State(fleet): State<Arc<Fleet>>,
     Path(serial): Path<String>,
 ) -> Result<StatusCode, Failed> {
-    fleet.allow_serial(&serial, false).await?;
+    fleet.allow_serial(&serial, None, false, "admin").await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -14,52 +14,27 @@ use model::desired::NetworkKind;
 use model::{Bytes, DeviceId, UnixMillis};
 use uuid::Uuid;
 
-use crate::db::{DbError, InfoRow, NewLog, StoredObject, Subject};
-use crate::fleet::{Fleet, FleetError, Known};
+use crate::db::{DbError, InfoRow, Message, NewLog, StoredObject, Subject};
+use crate::fleet::{Fleet, Known};
 use crate::objects::{Kind, Spec};
 use crate::view;
 
-/// Keeps an info message, or forgets the object if the message says that it is gone.
-pub(crate) async fn keep_info(
-    fleet: &Fleet,
-    device: Uuid,
+/// An info message as it is to be kept, or that something is gone.
+pub(crate) fn message(
     info: &convert::view::Info,
-    payload: &[u8],
-) -> Result<(), FleetError> {
+    received: UnixMillis,
+    payload: Vec<u8>,
+) -> Message {
     if let Report::Gone { kind, id } = &info.report {
-        let subject = Subject { kind: kind.clone(), id: bounded(id) };
-        return Ok(fleet.db.remove_info(device, &subject).await?);
+        return Message::Gone(Subject { kind: kind.clone(), id: bounded(id) });
     }
-    let subject = subject(&info.report);
-    let received = fleet.now();
-    if let Report::App(app) = &info.report {
-        note_change(fleet, device, app, &subject).await?;
-    }
-    let at = info.at.unwrap_or(received);
-    fleet.db.put_info(device, &subject, at, received, payload).await?;
-    if let Report::Device(view) = &info.report {
-        fleet.catch_up_reboots(device, view.reboot_counter).await?;
-    }
-    Ok(())
-}
-
-/// An app that came into another state is an event.
-async fn note_change(
-    fleet: &Fleet,
-    device: Uuid,
-    app: &AppView,
-    subject: &Subject,
-) -> Result<(), DbError> {
-    let before = fleet.db.infos(device).await?.into_iter().find(|i| i.subject == *subject);
-    let before = before.as_ref().and_then(report).and_then(|report| match report {
-        Report::App(app) => Some(app_words(&app)),
+    // An app that came into another state is an event.
+    let words = match &info.report {
+        Report::App(app) => Some((format!("App {}", app.name), app_words(app))),
         _ => None,
-    });
-    let now = app_words(app);
-    if before.as_ref() == Some(&now) {
-        return Ok(());
-    }
-    fleet.db.add_event(fleet.now(), Some(device), &format!("App {}", app.name), &now).await
+    };
+    let at = info.at.unwrap_or(received);
+    Message::Info { subject: subject(&info.report), at, payload: payload.into(), words }
 }
 
 fn app_words(app: &AppView) -> String {
@@ -187,7 +162,7 @@ pub(crate) fn objects(fleet: &Fleet) -> Vec<view::Object> {
         spec: stored.written.clone(),
         flaws: known.flaws.iter().filter(|f| f.key == stored.object.key).cloned().collect(),
     };
-    known.stored.iter().map(object).collect()
+    known.stored.values().map(|s| object(s)).collect()
 }
 
 /// A node is silent after three of its intervals.

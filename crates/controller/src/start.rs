@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
@@ -17,9 +16,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::access::AccessError;
-use crate::db::{Db, DbError};
+use crate::db::{Db, DbError, Location};
 use crate::fleet::{self, Fleet, StartError};
-use crate::pki::{Pki, PkiError, make_private};
+use crate::pki::{Pki, PkiError, PkiFiles, make_private};
 use crate::registry::Registry;
 use crate::{access, device_api, operator, registry, server, web};
 
@@ -29,14 +28,16 @@ pub type Clock = fn() -> UnixMillis;
 /// The file that says where the controller listens: `https://localhost:8443`.
 pub(crate) const ENDPOINT_FILE: &str = "endpoint";
 const DATABASE: &str = "controller.db";
-/// When nodes were last seen is stored this often: it is worth no write for each poll.
-const SEEN_EVERY: Duration = Duration::from_secs(10);
 
 /// What a controller needs to know.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The folder of all it keeps; made if it is not there.
     pub data: PathBuf,
+    /// Where its database is. `None`: a SQLite file in `data`.
+    pub database: Option<Location>,
+    /// Certificates to serve instead of its own.
+    pub files: PkiFiles,
     /// Where it listens; port 0 takes any free one.
     pub listen: SocketAddr,
     /// The names it is reached by: host names and addresses, for its certificate.
@@ -47,6 +48,23 @@ pub struct Settings {
     pub advertise: Option<String>,
     /// The clock.
     pub clock: Clock,
+}
+
+impl Settings {
+    /// A controller of this machine alone: any free port on loopback, SQLite, certificates of its
+    /// own, no images.
+    pub fn new(data: PathBuf, clock: Clock) -> Settings {
+        Settings {
+            data,
+            database: None,
+            files: PkiFiles::default(),
+            listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
+            names: default_names(None),
+            registry: None,
+            advertise: None,
+            clock,
+        }
+    }
 }
 
 /// The names a controller is reached by if none are given: this machine, and the host as QEMU's user
@@ -149,14 +167,15 @@ impl Diagnose for ServeError {
 
 /// Starts a controller. Returns when it listens.
 pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
-    let Settings { data, listen, names, registry, advertise, clock } = settings;
+    let Settings { data, database, files, listen, names, registry, advertise, clock } = settings;
     make_private(&data)?;
     let lock = lock(&data)?;
     let now = clock();
-    let pki = Pki::open(&data, now)?;
-    let (chain, key) = pki.tls(&data, &names, now)?;
+    let pki = Pki::open(&data, &files, now)?;
+    let (chain, key) = pki.tls(&data, &files, &names, now)?;
     let tls = tls_config(chain, key)?;
-    let db = Db::open(&data.join(DATABASE)).await?;
+    let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
+    let db = Db::open(&database).await?;
     let first_token = access::first_token(&db, &data, now).await?;
 
     let listener = server::listen(listen)
@@ -178,7 +197,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
 
 /// Replaces the administrator's token of a data folder whose controller may be running.
 pub async fn new_token(data: &Path, clock: Clock) -> Result<String, ServeError> {
-    let db = Db::open(&data.join(DATABASE)).await?;
+    let db = Db::open(&Location::File(data.join(DATABASE))).await?;
     let token = access::new_token(&db, data, clock()).await?;
     db.close().await;
     Ok(token)
@@ -192,18 +211,9 @@ async fn run(
     stopped: watch::Receiver<bool>,
     lock: File,
 ) {
-    let keeping = async {
-        let mut tick = tokio::time::interval(SEEN_EVERY);
-        loop {
-            tick.tick().await;
-            if let Err(e) = fleet.store_seen().await {
-                tracing::error!("{}", model::chain(&e));
-            }
-        }
-    };
     tokio::select! {
         () = server::run(listener, tls, router, stopped) => {}
-        () = keeping => {}
+        () = fleet.keep() => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));

@@ -259,6 +259,8 @@ pub enum Action {
     Changed,
     /// It said so already.
     Unchanged,
+    /// It is gone.
+    Removed,
 }
 
 impl Action {
@@ -268,6 +270,7 @@ impl Action {
             Action::Created => "created",
             Action::Changed => "changed",
             Action::Unchanged => "unchanged",
+            Action::Removed => "removed",
         }
     }
 }

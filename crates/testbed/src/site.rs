@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use builder::pkg;
 use controller::client::{Client, ClientError};
-use controller::{Running, Settings, default_names, view};
+use controller::{Running, Settings, view};
 use model::Arch;
 use tokio::runtime::Runtime;
 
@@ -38,12 +38,9 @@ impl Site {
             .build()
             .context("cannot start the controller's threads")?;
         let settings = Settings {
-            data: data.to_owned(),
             listen: ([127, 0, 0, 1], 0).into(),
-            names: default_names(None),
             registry: Some(packages(arch).layout()),
-            advertise: None,
-            clock: host::clock::now,
+            ..Settings::new(data.to_owned(), host::clock::now)
         };
         let running = runtime.block_on(controller::serve(settings))?;
         let port = running.address.port();

@@ -1,11 +1,11 @@
 //! Objects, and who the nodes are.
 
 use model::UnixMillis;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::{Db, DbError, Doing, signed, unsigned};
+use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
 use crate::objects::{Key, Object, Objects, read_spec};
 
 /// An object and its spec as it was written.
@@ -27,14 +27,21 @@ pub(crate) struct DeviceRow {
     pub(crate) cert_pem: Option<Vec<u8>>,
     pub(crate) cert_hash: Option<Vec<u8>>,
     pub(crate) registered: Option<UnixMillis>,
-    pub(crate) seen: Option<UnixMillis>,
-    /// Under which name it reaches us.
-    pub(crate) host: Option<String>,
+    /// SHA-256 of the onboarding certificate it must come with; empty: our own.
+    pub(crate) onboard: Vec<u8>,
+    /// How often it was asked to reboot, and to power off.
     pub(crate) reboots: u32,
+    pub(crate) shutdowns: u32,
+    /// Changes when it is to say everything again.
+    pub(crate) epoch: i64,
+    /// Why it gets no config, if it does not.
+    pub(crate) quarantine: Option<String>,
     /// Its integrity token.
     pub(crate) token: Option<Vec<u8>>,
     /// Its object was deleted.
     pub(crate) gone: Option<UnixMillis>,
+    /// The revision that last changed this row.
+    pub(crate) changed: u64,
 }
 
 /// The config a node was last told of.
@@ -43,6 +50,8 @@ pub(crate) struct Standing {
     /// Over everything but the time stamp.
     pub(crate) digest: Vec<u8>,
     pub(crate) timestamp: UnixMillis,
+    /// The newest revision it was compiled at.
+    pub(crate) revision: u64,
 }
 
 impl Db {
@@ -53,29 +62,31 @@ impl Db {
         make: impl FnOnce() -> Vec<u8>,
     ) -> Result<Vec<u8>, DbError> {
         let doing = "read its identity";
-        sqlx::query("INSERT OR IGNORE INTO meta VALUES (?, ?)")
+        sqlx::query("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO NOTHING")
             .bind(key)
             .bind(make())
-            .execute(&self.writer)
+            .execute(self.write())
             .await
             .doing(doing)?;
-        let row = sqlx::query("SELECT value FROM meta WHERE key = ?")
+        let row = sqlx::query("SELECT value FROM meta WHERE key = $1")
             .bind(key)
-            .fetch_one(&self.writer)
+            .fetch_one(self.write())
             .await
             .doing(doing)?;
-        Ok(row.get(0))
+        row.try_get(0).doing(doing)
     }
 
     /// Replaces a value that is not part of any table.
     pub(crate) async fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), DbError> {
-        sqlx::query("INSERT OR REPLACE INTO meta VALUES (?, ?)")
-            .bind(key)
-            .bind(value)
-            .execute(&self.writer)
-            .await
-            .doing("note what it is")
-            .map(drop)
+        sqlx::query(
+            "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2",
+        )
+        .bind(key)
+        .bind(value)
+        .execute(self.write())
+        .await
+        .doing("note what it is")
+        .map(drop)
     }
 
     /// Makes a token with this hash known, and forgets others of its name.
@@ -86,13 +97,13 @@ impl Db {
         now: UnixMillis,
     ) -> Result<(), DbError> {
         let doing = "store a token";
-        let mut tx = self.writer.begin().await.doing(doing)?;
-        sqlx::query("DELETE FROM tokens WHERE name = ?")
+        let mut tx = self.begin().await?;
+        sqlx::query("DELETE FROM tokens WHERE name = $1")
             .bind(name)
             .execute(&mut *tx)
             .await
             .doing(doing)?;
-        sqlx::query("INSERT INTO tokens VALUES (?, ?, ?)")
+        sqlx::query("INSERT INTO tokens VALUES ($1, $2, $3)")
             .bind(hash)
             .bind(name)
             .bind(signed(now.0))
@@ -104,12 +115,13 @@ impl Db {
 
     /// Whose token this is.
     pub(crate) async fn token_name(&self, hash: &[u8]) -> Result<Option<String>, DbError> {
-        let row = sqlx::query("SELECT name FROM tokens WHERE hash = ?")
+        let doing = "look up a token";
+        let row = sqlx::query("SELECT name FROM tokens WHERE hash = $1")
             .bind(hash)
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.read())
             .await
-            .doing("look up a token")?;
-        Ok(row.map(|r| r.get(0)))
+            .doing(doing)?;
+        row.map(|r| r.try_get(0)).transpose().doing(doing)
     }
 
     /// All objects.
@@ -118,108 +130,84 @@ impl Db {
             "SELECT kind, name, uid, spec, generation, restart, purge, pinned, changed_ms
              FROM objects ORDER BY kind, name",
         )
-        .fetch_all(&self.writer)
+        .fetch_all(self.read())
         .await
         .doing("read objects")?;
         rows.iter().map(object).collect()
     }
 
-    /// Replaces and removes objects in one step.
-    pub(crate) async fn change_objects(
-        &self,
-        put: &[StoredObject],
-        removed: &[Key],
-        now: UnixMillis,
-    ) -> Result<(), DbError> {
-        let doing = "store objects";
-        let mut tx = self.writer.begin().await.doing(doing)?;
-        for stored in put {
-            put_object(&mut tx, stored).await?;
-        }
-        for key in removed {
-            remove_object(&mut tx, key, now).await?;
-        }
-        tx.commit().await.doing(doing)
+    /// One object.
+    pub(crate) async fn object(&self, key: &Key) -> Result<Option<StoredObject>, DbError> {
+        let row = sqlx::query(
+            "SELECT kind, name, uid, spec, generation, restart, purge, pinned, changed_ms
+             FROM objects WHERE kind = $1 AND name = $2",
+        )
+        .bind(key.kind.name())
+        .bind(&key.name)
+        .fetch_optional(self.read())
+        .await
+        .doing("read an object")?;
+        row.as_ref().map(object).transpose()
     }
 
     /// All nodes, also those that are gone.
     pub(crate) async fn devices(&self) -> Result<Vec<DeviceRow>, DbError> {
-        let rows = sqlx::query(
-            "SELECT id, serial, soft_serial, wildcard, cert_pem, cert_hash, registered_ms, seen_ms,
-                    host, reboots, token, gone_ms
-             FROM devices",
-        )
-        .fetch_all(&self.writer)
-        .await
-        .doing("read devices")?;
+        let sql = AssertSqlSafe(format!("SELECT {DEVICE} FROM devices"));
+        let rows = sqlx::query(sql).fetch_all(self.read()).await.doing("read devices")?;
         rows.iter().map(device).collect()
     }
 
-    /// Makes a certificate known as that of a node. `object` comes along when the node itself is new.
-    pub(crate) async fn register(
-        &self,
-        row: &DeviceRow,
-        object: Option<&StoredObject>,
-    ) -> Result<(), DbError> {
-        let doing = "register a device";
-        let mut tx = self.writer.begin().await.doing(doing)?;
-        if let Some(object) = object {
-            put_object(&mut tx, object).await?;
-        }
-        // A node that was deleted may come back under another id.
-        sqlx::query("DELETE FROM devices WHERE cert_hash = ? AND gone_ms IS NOT NULL")
-            .bind(&row.cert_hash)
-            .execute(&mut *tx)
+    /// One node.
+    pub(crate) async fn device(&self, id: Uuid) -> Result<Option<DeviceRow>, DbError> {
+        let sql = AssertSqlSafe(format!("SELECT {DEVICE} FROM devices WHERE id = $1"));
+        let row = sqlx::query(sql)
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.read())
             .await
-            .doing(doing)?;
-        sqlx::query(
-            "INSERT INTO devices (id, serial, soft_serial, wildcard, cert_pem, cert_hash,
-                                  registered_ms, reboots)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)
-             ON CONFLICT (id) DO UPDATE SET serial = ?2, soft_serial = ?3, wildcard = ?4,
-                 cert_pem = ?5, cert_hash = ?6, registered_ms = ?7",
-        )
-        .bind(row.id.as_bytes().as_slice())
-        .bind(&row.serial)
-        .bind(&row.soft_serial)
-        .bind(row.wildcard)
-        .bind(&row.cert_pem)
-        .bind(&row.cert_hash)
-        .bind(row.registered.map(|at| signed(at.0)))
-        .execute(&mut *tx)
-        .await
-        .doing(doing)?;
-        tx.commit().await.doing(doing)
+            .doing("read a device")?;
+        row.as_ref().map(device).transpose()
     }
 
     /// Notes when nodes were last heard of, and under which name they reach us.
-    pub(crate) async fn seen(
+    pub(crate) async fn set_seen(
         &self,
         seen: &[(Uuid, UnixMillis, Option<String>)],
     ) -> Result<(), DbError> {
         let doing = "note when devices were seen";
-        let mut tx = self.writer.begin().await.doing(doing)?;
+        let mut tx = self.begin().await?;
         for (id, at, host) in seen {
-            sqlx::query("UPDATE devices SET seen_ms = ?2, host = ?3 WHERE id = ?1")
-                .bind(id.as_bytes().as_slice())
-                .bind(signed(at.0))
-                .bind(host)
-                .execute(&mut *tx)
-                .await
-                .doing(doing)?;
+            // Another process may have heard of it later.
+            sqlx::query(
+                "INSERT INTO seen VALUES ($1, $2, $3) ON CONFLICT (device) DO UPDATE
+                 SET at_ms = $2, host = $3 WHERE seen.at_ms <= $2",
+            )
+            .bind(id.as_bytes().as_slice())
+            .bind(signed(at.0))
+            .bind(host.as_deref().map(text))
+            .execute(&mut *tx)
+            .await
+            .doing(doing)?;
         }
         tx.commit().await.doing(doing)
     }
 
-    /// Sets how often a node was asked to reboot.
-    pub(crate) async fn set_reboots(&self, id: Uuid, reboots: u32) -> Result<(), DbError> {
-        sqlx::query("UPDATE devices SET reboots = ?2 WHERE id = ?1")
-            .bind(id.as_bytes().as_slice())
-            .bind(i64::from(reboots))
-            .execute(&self.writer)
+    /// Nodes that were heard of since then: when, and under which name they reach us.
+    pub(crate) async fn seen_since(
+        &self,
+        since: UnixMillis,
+    ) -> Result<Vec<(Uuid, UnixMillis, Option<String>)>, DbError> {
+        let doing = "read when devices were seen";
+        let rows = sqlx::query("SELECT device, at_ms, host FROM seen WHERE at_ms >= $1")
+            .bind(signed(since.0))
+            .fetch_all(self.read())
             .await
-            .doing("count a reboot")
-            .map(drop)
+            .doing(doing)?;
+        rows.iter()
+            .map(|r| {
+                let at = UnixMillis(unsigned(r.try_get(1).doing(doing)?));
+                Ok((uid(r, 0, "note of a device seen")?, at, r.try_get(2).doing(doing)?))
+            })
+            .collect()
     }
 
     /// Gives a node its integrity token; `None` takes it away.
@@ -228,105 +216,84 @@ impl Db {
         id: Uuid,
         token: Option<&[u8]>,
     ) -> Result<(), DbError> {
-        sqlx::query("UPDATE devices SET token = ?2 WHERE id = ?1")
+        sqlx::query("UPDATE devices SET token = $2 WHERE id = $1")
             .bind(id.as_bytes().as_slice())
             .bind(token)
-            .execute(&self.writer)
+            .execute(self.write())
             .await
             .doing("store an integrity token")
             .map(drop)
     }
 
-    /// Keeps a further certificate of a node. The first of its kind stays: hardware does not change
-    /// its keys (EVE API, attestation).
-    pub(crate) async fn keep_device_cert(
-        &self,
-        id: Uuid,
-        kind: i32,
-        hash: &[u8],
-        cert: &[u8],
-        mutable: bool,
-    ) -> Result<(), DbError> {
-        let sql = if mutable {
-            "INSERT OR REPLACE INTO device_certs VALUES (?, ?, ?, ?)"
-        } else {
-            "INSERT OR IGNORE INTO device_certs VALUES (?, ?, ?, ?)"
-        };
-        sqlx::query(sql)
+    /// The config a node is to be told of from now on. If another process has decided the same, or
+    /// decided at a newer revision, what it decided counts and is returned.
+    pub(crate) async fn settle(&self, id: Uuid, now: &Standing) -> Result<Standing, DbError> {
+        let doing = "store a config";
+        let mut tx = self.begin().await?;
+        sqlx::query(
+            "INSERT INTO configs (device, digest, timestamp_ms, revision) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (device) DO UPDATE SET digest = $2, timestamp_ms = $3, revision = $4
+             WHERE configs.digest <> $2 AND configs.revision <= $4 AND configs.timestamp_ms < $3",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(now.digest.as_slice())
+        .bind(signed(now.timestamp.0))
+        .bind(signed(now.revision))
+        .execute(&mut *tx)
+        .await
+        .doing(doing)?;
+        let row = sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
             .bind(id.as_bytes().as_slice())
-            .bind(i64::from(kind))
-            .bind(hash)
-            .bind(cert)
-            .execute(&self.writer)
+            .fetch_one(&mut *tx)
             .await
-            .doing("store a certificate of a device")
-            .map(drop)
+            .doing(doing)?;
+        let settled = standing(&row)?;
+        tx.commit().await.doing(doing)?;
+        Ok(settled)
     }
 
-    /// The config each node was last told of.
+    /// The config a node was last told of.
     pub(crate) async fn standing(&self, id: Uuid) -> Result<Option<Standing>, DbError> {
-        let row = sqlx::query("SELECT digest, timestamp_ms FROM configs WHERE device = ?")
+        let row = sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
             .bind(id.as_bytes().as_slice())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.read())
             .await
             .doing("read a config")?;
-        Ok(row.map(|r| Standing { digest: r.get(0), timestamp: UnixMillis(unsigned(r.get(1))) }))
-    }
-
-    /// Notes the config a node is about to be told of.
-    pub(crate) async fn set_standing(&self, id: Uuid, now: &Standing) -> Result<(), DbError> {
-        sqlx::query("INSERT OR REPLACE INTO configs VALUES (?, ?, ?)")
-            .bind(id.as_bytes().as_slice())
-            .bind(&now.digest)
-            .bind(signed(now.timestamp.0))
-            .execute(&self.writer)
-            .await
-            .doing("store a config")
-            .map(drop)
+        row.as_ref().map(standing).transpose()
     }
 
     /// Serial numbers that may register without an object of theirs; `*` is any.
     pub(crate) async fn serials(&self) -> Result<Vec<String>, DbError> {
+        let doing = "read the serial numbers";
         let rows = sqlx::query("SELECT serial FROM serials ORDER BY serial")
-            .fetch_all(&self.writer)
+            .fetch_all(self.read())
             .await
-            .doing("read the serial numbers")?;
-        Ok(rows.iter().map(|r| r.get(0)).collect())
+            .doing(doing)?;
+        rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>().doing(doing)
     }
 
-    /// Lets a serial number register, or no longer.
-    pub(crate) async fn allow_serial(
-        &self,
-        serial: &str,
-        allowed: bool,
-        now: UnixMillis,
-    ) -> Result<(), DbError> {
-        let query = if allowed {
-            sqlx::query("INSERT OR IGNORE INTO serials VALUES (?, ?)")
-                .bind(serial)
-                .bind(signed(now.0))
-        } else {
-            sqlx::query("DELETE FROM serials WHERE serial = ?").bind(serial)
-        };
-        query.execute(&self.writer).await.doing("store a serial number").map(drop)
+    /// The onboarding certificates beside our own, PEM.
+    pub(crate) async fn onboard_certs(&self) -> Result<Vec<Vec<u8>>, DbError> {
+        let doing = "read the onboarding certificates";
+        let rows = sqlx::query("SELECT pem FROM onboard_certs ORDER BY hash")
+            .fetch_all(self.read())
+            .await
+            .doing(doing)?;
+        rows.iter().map(|r| r.try_get(0)).collect::<Result<_, _>>().doing(doing)
     }
 }
 
-async fn put_object(
-    tx: &mut Transaction<'_, Sqlite>,
-    stored: &StoredObject,
-) -> Result<(), DbError> {
-    let doing = "store an object";
+pub(super) async fn put_object(tx: &mut Tx, stored: &StoredObject) -> Result<(), DbError> {
     let object = &stored.object;
     sqlx::query(
-        "INSERT INTO objects VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)
-         ON CONFLICT (kind, name) DO UPDATE SET uid = ?3, spec = ?4, generation = ?5, restart = ?6,
-             purge = ?7, pinned = ?8, changed_ms = ?9",
+        "INSERT INTO objects VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+         ON CONFLICT (kind, name) DO UPDATE SET uid = $3, spec = $4, generation = $5, restart = $6,
+             purge = $7, pinned = $8, changed_ms = $9",
     )
     .bind(object.key.kind.name())
     .bind(&object.key.name)
     .bind(object.uid.as_bytes().as_slice())
-    .bind(stored.written.to_string())
+    .bind(text(&stored.written.to_string()))
     .bind(signed(object.generation))
     .bind(i64::from(object.restart))
     .bind(i64::from(object.purge))
@@ -334,73 +301,116 @@ async fn put_object(
     .bind(signed(stored.changed.0))
     .execute(&mut **tx)
     .await
-    .doing(doing)?;
-    if let crate::objects::Spec::Device(spec) = &object.spec {
-        // The serials of a node that is registered stay what it registered with.
-        sqlx::query(
-            "INSERT INTO devices (id, serial, soft_serial, wildcard, reboots)
-             VALUES (?1, ?2, ?3, 0, 0)
-             ON CONFLICT (id) DO UPDATE SET serial = ?2, soft_serial = ?3 WHERE cert_hash IS NULL",
-        )
-        .bind(object.uid.as_bytes().as_slice())
-        .bind(&spec.serial)
-        .bind(&spec.soft_serial)
-        .execute(&mut **tx)
-        .await
-        .doing(doing)?;
-    }
-    Ok(())
+    .doing("store an object")
+    .map(drop)
 }
 
-async fn remove_object(
-    tx: &mut Transaction<'_, Sqlite>,
+/// Returns the node whose object it was.
+pub(super) async fn remove_object(
+    tx: &mut Tx,
     key: &Key,
     now: UnixMillis,
-) -> Result<(), DbError> {
+    revision: u64,
+) -> Result<Option<Uuid>, DbError> {
     let doing = "remove an object";
-    let row = sqlx::query("DELETE FROM objects WHERE kind = ? AND name = ? RETURNING uid")
+    let row = sqlx::query("DELETE FROM objects WHERE kind = $1 AND name = $2 RETURNING uid")
         .bind(key.kind.name())
         .bind(&key.name)
         .fetch_optional(&mut **tx)
         .await
         .doing(doing)?;
-    let (Some(row), crate::objects::Kind::Device) = (row, key.kind) else { return Ok(()) };
-    let uid: Vec<u8> = row.get(0);
+    let (Some(row), crate::objects::Kind::Device) = (row, key.kind) else { return Ok(None) };
+    let id = uid(&row, 0, "object")?;
+    let raw = id.as_bytes().as_slice();
     // The row stays as a memory of the certificate; what the node said goes.
+    sqlx::query("UPDATE devices SET gone_ms = $2, token = NULL, changed = $3 WHERE id = $1")
+        .bind(raw)
+        .bind(signed(now.0))
+        .bind(signed(revision))
+        .execute(&mut **tx)
+        .await
+        .doing(doing)?;
     for sql in [
-        "UPDATE devices SET gone_ms = ?2, token = NULL WHERE id = ?1",
-        "DELETE FROM configs WHERE device = ?1",
-        "DELETE FROM infos WHERE device = ?1",
-        "DELETE FROM info_history WHERE device = ?1",
-        "DELETE FROM metrics WHERE device = ?1",
-        "DELETE FROM logs WHERE device = ?1",
-        "DELETE FROM log_bundles WHERE device = ?1",
-        "DELETE FROM device_certs WHERE device = ?1",
+        "DELETE FROM configs WHERE device = $1",
+        "DELETE FROM infos WHERE device = $1",
+        "DELETE FROM info_history WHERE device = $1",
+        "DELETE FROM metrics WHERE device = $1",
+        "DELETE FROM metric_points WHERE device = $1",
+        "DELETE FROM messages WHERE device = $1",
+        "DELETE FROM logs WHERE device = $1",
+        "DELETE FROM log_bundles WHERE device = $1",
+        "DELETE FROM device_certs WHERE device = $1",
+        "DELETE FROM seen WHERE device = $1",
+        "DELETE FROM nonces WHERE device = $1",
+        "DELETE FROM verdicts WHERE device = $1",
+        "DELETE FROM escrow WHERE device = $1",
         // A node that never came leaves no memory.
-        "DELETE FROM devices WHERE id = ?1 AND cert_hash IS NULL",
+        "DELETE FROM devices WHERE id = $1 AND cert_hash IS NULL",
     ] {
-        let query = sqlx::query(sql).bind(&uid);
-        let query = if sql.contains("?2") { query.bind(signed(now.0)) } else { query };
-        query.execute(&mut **tx).await.doing(doing)?;
+        sqlx::query(sql).bind(raw).execute(&mut **tx).await.doing(doing)?;
     }
-    Ok(())
+    Ok(Some(id))
 }
 
-fn object(row: &SqliteRow) -> Result<StoredObject, DbError> {
-    let (kind, name): (String, String) = (row.get(0), row.get(1));
+/// Stores who a node is; its integrity token is left as it is.
+pub(super) async fn put_device(
+    tx: &mut Tx,
+    row: &DeviceRow,
+    revision: u64,
+) -> Result<(), DbError> {
+    let doing = "store a device";
+    // A node that was deleted may come back under another id.
+    sqlx::query("DELETE FROM devices WHERE cert_hash = $1 AND gone_ms IS NOT NULL AND id <> $2")
+        .bind(row.cert_hash.as_deref())
+        .bind(row.id.as_bytes().as_slice())
+        .execute(&mut **tx)
+        .await
+        .doing(doing)?;
+    sqlx::query(
+        "INSERT INTO devices (id, serial, soft_serial, wildcard, cert_pem, cert_hash,
+             registered_ms, onboard, reboots, shutdowns, epoch, quarantine, gone_ms, changed)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+         ON CONFLICT (id) DO UPDATE SET serial = $2, soft_serial = $3, wildcard = $4, cert_pem = $5,
+             cert_hash = $6, registered_ms = $7, onboard = $8, reboots = $9, shutdowns = $10,
+             epoch = $11, quarantine = $12, gone_ms = $13, changed = $14",
+    )
+    .bind(row.id.as_bytes().as_slice())
+    .bind(text(&row.serial))
+    .bind(text(&row.soft_serial))
+    .bind(i64::from(row.wildcard))
+    .bind(row.cert_pem.as_deref())
+    .bind(row.cert_hash.as_deref())
+    .bind(row.registered.map(|at| signed(at.0)))
+    .bind(row.onboard.as_slice())
+    .bind(i64::from(row.reboots))
+    .bind(i64::from(row.shutdowns))
+    .bind(row.epoch)
+    .bind(row.quarantine.as_deref().map(text))
+    .bind(row.gone.map(|at| signed(at.0)))
+    .bind(signed(revision))
+    .execute(&mut **tx)
+    .await
+    .doing(doing)
+    .map(drop)
+}
+
+fn object(row: &AnyRow) -> Result<StoredObject, DbError> {
+    let doing = "read an object";
+    let (kind, name): (String, String) = (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?);
     let damaged = |why: String| DbError::Damaged { what: format!("object {kind} {name}"), why };
     let key = Key { kind: kind.parse().map_err(damaged)?, name: name.clone() };
+    let written: String = row.try_get(3).doing(doing)?;
     let written: serde_json::Value =
-        serde_json::from_str(row.get(3)).map_err(|e| damaged(e.to_string()))?;
-    let pinned: Option<String> = row.get(7);
+        serde_json::from_str(&written).map_err(|e| damaged(e.to_string()))?;
+    let pinned: Option<String> = row.try_get(7).doing(doing)?;
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(StoredObject {
         object: Object {
             spec: read_spec(&key, &written).map_err(|e| damaged(e.to_string()))?,
-            uid: uid(row.get(2)).map_err(|e| damaged(e.to_string()))?,
-            generation: unsigned(row.get(4)),
-            restart: count(row.get(5)),
-            purge: count(row.get(6)),
+            uid: uid(row, 2, "object")?,
+            generation: unsigned(row.try_get(4).doing(doing)?),
+            restart: count(row.try_get(5).doing(doing)?),
+            purge: count(row.try_get(6).doing(doing)?),
             pinned: pinned
                 .map(|p| p.parse())
                 .transpose()
@@ -408,31 +418,52 @@ fn object(row: &SqliteRow) -> Result<StoredObject, DbError> {
             key,
         },
         written,
-        changed: UnixMillis(unsigned(row.get(8))),
+        changed: UnixMillis(unsigned(row.try_get(8).doing(doing)?)),
     })
 }
 
-fn device(row: &SqliteRow) -> Result<DeviceRow, DbError> {
+const DEVICE: &str = "id, serial, soft_serial, wildcard, cert_pem, cert_hash, registered_ms, \
+                      onboard, reboots, shutdowns, epoch, quarantine, token, gone_ms, changed";
+
+/// Of the columns in [`DEVICE`].
+fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
+    let doing = "read a device";
     let at = |n: Option<i64>| n.map(|n| UnixMillis(unsigned(n)));
-    let damaged = |e: uuid::Error| DbError::Damaged { what: "device".into(), why: e.to_string() };
+    let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(DeviceRow {
-        id: uid(row.get(0)).map_err(damaged)?,
-        serial: row.get(1),
-        soft_serial: row.get(2),
-        wildcard: row.get(3),
-        cert_pem: row.get(4),
-        cert_hash: row.get(5),
-        registered: at(row.get(6)),
-        seen: at(row.get(7)),
-        host: row.get(8),
-        reboots: u32::try_from(row.get::<i64, _>(9)).unwrap_or(u32::MAX),
-        token: row.get(10),
-        gone: at(row.get(11)),
+        id: uid(row, 0, "device")?,
+        serial: row.try_get(1).doing(doing)?,
+        soft_serial: row.try_get(2).doing(doing)?,
+        wildcard: row.try_get::<i64, _>(3).doing(doing)? != 0,
+        cert_pem: row.try_get(4).doing(doing)?,
+        cert_hash: row.try_get(5).doing(doing)?,
+        registered: at(row.try_get(6).doing(doing)?),
+        onboard: row.try_get(7).doing(doing)?,
+        reboots: count(row.try_get(8).doing(doing)?),
+        shutdowns: count(row.try_get(9).doing(doing)?),
+        epoch: row.try_get(10).doing(doing)?,
+        quarantine: row.try_get(11).doing(doing)?,
+        token: row.try_get(12).doing(doing)?,
+        gone: at(row.try_get(13).doing(doing)?),
+        changed: unsigned(row.try_get(14).doing(doing)?),
     })
 }
 
-fn uid(raw: &[u8]) -> Result<Uuid, uuid::Error> {
-    Uuid::from_slice(raw)
+fn standing(row: &AnyRow) -> Result<Standing, DbError> {
+    let doing = "read a config";
+    Ok(Standing {
+        digest: row.try_get(0).doing(doing)?,
+        timestamp: UnixMillis(unsigned(row.try_get(1).doing(doing)?)),
+        revision: unsigned(row.try_get(2).doing(doing)?),
+    })
+}
+
+/// The id in a column; `what` names the row if it is none.
+pub(super) fn uid(row: &AnyRow, column: usize, what: &str) -> Result<Uuid, DbError> {
+    let raw: Vec<u8> = row.try_get(column).doing("read an id")?;
+    let damaged =
+        |e: uuid::Error| DbError::Damaged { what: what.to_owned(), why: e.to_string() };
+    Uuid::from_slice(&raw).map_err(damaged)
 }
 
 /// The objects alone, by key.

@@ -1,38 +1,92 @@
-//! The database: one SQLite file, one connection that writes, a few that read.
+//! The database: SQLite in one file by default, PostgreSQL by URL when there are many nodes or
+//! several controllers.
 //!
-//! Whatever this module has returned from is on the disk (`synchronous=FULL`): a message is
-//! acknowledged to a node only after that. Decisions are made elsewhere.
+//! Whatever this module has returned from is on the disk (`synchronous=FULL`, PostgreSQL's default):
+//! a message is acknowledged to a node only after that. Decisions are made elsewhere.
+//!
+//! Statements are written once, in what both engines understand: numbered parameters (`$1`), integers
+//! of 64 bits, text, bytes; truth is 0 or 1. Tables are declared in SQLite's words, see [`migrations`].
 
+mod attest;
 mod fleet;
+mod journal;
 mod migrations;
 mod telemetry;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use model::{Diagnose, Diagnosis, Who};
-use sqlx::SqlitePool;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::AnyPool;
+use sqlx::any::AnyPoolOptions;
 
+pub(crate) use attest::Verdict;
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
-pub use telemetry::{Event, LogRow};
-pub(crate) use telemetry::{InfoRow, LogBundle, LogFilter, NewLog, Subject};
+pub(crate) use journal::{Change, Entry, Logged, Written};
+pub use telemetry::{Event, LogRow, Point};
+pub(crate) use telemetry::{
+    Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject,
+};
+
+/// Where the database is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Location {
+    /// A SQLite file; made if it is not there.
+    File(PathBuf),
+    /// A PostgreSQL server: `postgres://user:password@host/database`.
+    Postgres(String),
+}
+
+/// Without the password.
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Without the password.
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::File(path) => write!(f, "{}", path.display()),
+            Location::Postgres(url) => {
+                let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+                // Parameters may hold a password, too.
+                let host = host.split('?').next().unwrap_or_default();
+                write!(f, "postgres://{host}")
+            }
+        }
+    }
+}
+
+/// Which program keeps the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+/// A transaction that may write.
+pub(crate) type Tx = sqlx::Transaction<'static, sqlx::Any>;
 
 /// The database of a controller.
 #[derive(Debug, Clone)]
 pub(crate) struct Db {
-    writer: SqlitePool,
-    readers: SqlitePool,
+    engine: Engine,
+    writer: AnyPool,
+    readers: AnyPool,
 }
 
 /// Why the database could not do as told.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// It cannot be opened.
-    #[error("cannot open the database {path}")]
+    #[error("cannot open the database {location}")]
     Open {
         /// Where.
-        path: PathBuf,
+        location: Location,
         /// Why.
         source: sqlx::Error,
     },
@@ -52,6 +106,9 @@ pub enum DbError {
         /// Why.
         source: sqlx::Error,
     },
+    /// The controller is stopping.
+    #[error("the database is closed")]
+    Closed,
     /// A row holds what no version of ours wrote.
     #[error("the database holds a damaged {what}: {why}")]
     Damaged {
@@ -65,13 +122,20 @@ pub enum DbError {
 impl Diagnose for DbError {
     fn diagnose(&self) -> Diagnosis {
         match self {
-            DbError::Open { .. } => {
+            DbError::Open { location: Location::File(_), .. } => {
                 Diagnosis::of(Who::Operator, "make the controller's data folder writable")
             }
+            DbError::Open { location: Location::Postgres(_), .. } => Diagnosis::of(
+                Who::Operator,
+                "check that the PostgreSQL server runs and that --database names it, a user who \
+                 may make tables, and the password",
+            ),
             DbError::Newer { .. } => Diagnosis::of(Who::Operator, "start a newer controller"),
-            DbError::Query { .. } => {
-                Diagnosis::of(Who::Operator, "check the free space where the data folder is")
-            }
+            DbError::Query { .. } => Diagnosis::of(
+                Who::Operator,
+                "check the free space where the data folder is, or the PostgreSQL server",
+            ),
+            DbError::Closed => Diagnosis::of(Who::Operator, "start the controller again"),
             DbError::Damaged { .. } => {
                 Diagnosis::of(Who::Operator, "restore the controller's data folder from a backup")
             }
@@ -80,7 +144,7 @@ impl Diagnose for DbError {
 }
 
 /// Says what was being done when a query failed.
-trait Doing<T> {
+pub(crate) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, DbError>;
 }
 
@@ -92,24 +156,65 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 
 impl Db {
     /// Opens or makes the database and brings its tables up to date.
-    pub(crate) async fn open(path: &Path) -> Result<Db, DbError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(5));
-        let opened = |source| DbError::Open { path: path.to_owned(), source };
+    pub(crate) async fn open(location: &Location) -> Result<Db, DbError> {
+        // Again does nothing.
+        sqlx::any::install_default_drivers();
+        let db = match location {
+            Location::File(path) => Db::sqlite(path).await,
+            Location::Postgres(url) => Db::postgres(url).await,
+        };
+        let db = db.map_err(|source| DbError::Open { location: location.clone(), source })?;
+        migrations::run(&db).await?;
+        Ok(db)
+    }
+
+    async fn sqlite(path: &Path) -> Result<Db, sqlx::Error> {
+        let path = std::path::absolute(path)?;
+        let url = format!("sqlite://{}?mode=rwc", percent_encoded(&path.to_string_lossy()));
         let pool = |size| {
-            SqlitePoolOptions::new().max_connections(size).acquire_timeout(Duration::from_secs(10))
+            let options = AnyPoolOptions::new().max_connections(size);
+            options.acquire_timeout(Duration::from_secs(10)).after_connect(|connection, _| {
+                Box::pin(async move {
+                    let set = "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                               PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000";
+                    sqlx::raw_sql(set).execute(connection).await.map(drop)
+                })
+            })
         };
         // One connection writes: writers wait in our queue, not in SQLite's.
-        let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
-        let readers = pool(4).connect_with(options).await.map_err(opened)?;
-        let db = Db { writer, readers };
-        migrations::run(&db.writer).await?;
-        Ok(db)
+        let writer = pool(1).connect(&url).await?;
+        let readers = pool(4).connect(&url).await?;
+        Ok(Db { engine: Engine::Sqlite, writer, readers })
+    }
+
+    async fn postgres(url: &str) -> Result<Db, sqlx::Error> {
+        let options = AnyPoolOptions::new().max_connections(16);
+        let pool = options.acquire_timeout(Duration::from_secs(10)).connect(url).await?;
+        Ok(Db { engine: Engine::Postgres, writer: pool.clone(), readers: pool })
+    }
+
+    pub(crate) fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// For reading what is committed.
+    pub(crate) fn read(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    /// For one statement that writes; several belong into [`Db::begin`].
+    pub(crate) fn write(&self) -> &AnyPool {
+        &self.writer
+    }
+
+    /// Begins a transaction that writes.
+    pub(crate) async fn begin(&self) -> Result<Tx, DbError> {
+        let begun = match self.engine {
+            // It would begin as a reader, and could not write after another process did.
+            Engine::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
+            Engine::Postgres => self.writer.begin().await,
+        };
+        begun.doing("begin a change")
     }
 
     /// Ends all work and closes the file.
@@ -119,12 +224,30 @@ impl Db {
     }
 }
 
-/// SQLite's integers have a sign; ours never need the top bit.
-fn signed(n: u64) -> i64 {
+fn percent_encoded(path: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"/-_.".contains(&b);
+    path.bytes().fold(String::new(), |mut text, b| {
+        if plain(b) {
+            text.push(char::from(b));
+        } else {
+            text.push_str(&format!("%{b:02X}"));
+        }
+        text
+    })
+}
+
+/// Text as PostgreSQL takes it: it knows no NUL in a text, and one from outside must not make a
+/// message impossible to store.
+pub(crate) fn text(from_outside: &str) -> String {
+    from_outside.replace('\0', "\u{fffd}")
+}
+
+/// The engines' integers have a sign; ours never need the top bit.
+pub(crate) fn signed(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Back from [`signed`]; what is negative was never ours.
-fn unsigned(n: i64) -> u64 {
+pub(crate) fn unsigned(n: i64) -> u64 {
     u64::try_from(n).unwrap_or_default()
 }

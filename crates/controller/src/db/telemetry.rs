@@ -1,21 +1,16 @@
 //! What nodes report: info, metrics, logs; and what happened in the fleet. All of it bounded.
 
+use bytes::Bytes;
 use model::{DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
-use super::{Db, DbError, Doing, signed, unsigned};
+use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
 
-/// Older info messages of a node are forgotten.
-const HISTORY_MAX: i64 = 500;
-/// Older log lines of a node or of one of its apps are forgotten.
-const LINES_MAX: i64 = 20_000;
-/// Digests of older log files are forgotten: a duplicate comes within seconds.
-const BUNDLES_MAX: i64 = 1_000;
-/// Older events are forgotten.
-const EVENTS_MAX: i64 = 10_000;
+/// Lines are stored so many at once.
+const LINES_AT_ONCE: usize = 50;
 
 /// What an info message is about: what kind of object and which one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,16 +34,71 @@ pub(crate) struct MetricsRow {
     pub(crate) payload: Vec<u8>,
 }
 
+/// What a node said, as it is to be kept.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// The state of something.
+    Info {
+        subject: Subject,
+        /// When it was so.
+        at: UnixMillis,
+        payload: Bytes,
+        /// As `App hello`, and its state in words; other words than before are an event.
+        words: Option<(String, String)>,
+    },
+    /// Something is gone.
+    Gone(Subject),
+    /// Counters and gauges.
+    Metrics {
+        payload: Bytes,
+        /// What charts are drawn of, if it is time for another point.
+        point: Option<Point>,
+    },
+    /// A log file.
+    Logs(LogFile),
+    /// Kept as it came, under the name of its kind.
+    Other(&'static str, Bytes),
+}
+
+/// A message and whose it is.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    pub(crate) device: Uuid,
+    pub(crate) received: UnixMillis,
+    pub(crate) message: Message,
+}
+
+/// A point of a node's charts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Point {
+    /// When.
+    pub at: UnixMillis,
+    /// Processor time since the start, nanoseconds, over all processors.
+    pub cpu_ns: u64,
+    /// Processors.
+    pub cpus: u64,
+    /// Bytes of memory in use, and in all.
+    pub memory_used: u64,
+    /// In all.
+    pub memory_total: u64,
+    /// Bytes of /persist in use, and in all.
+    pub disk_used: u64,
+    /// In all.
+    pub disk_total: u64,
+    /// Bytes received through all ports since the start.
+    pub received: u64,
+    /// Bytes sent.
+    pub sent: u64,
+}
+
 /// A log file as it came.
 #[derive(Debug)]
-pub(crate) struct LogBundle<'a> {
-    pub(crate) device: Uuid,
+pub(crate) struct LogFile {
     /// Empty for the node's own.
-    pub(crate) app: &'a str,
-    pub(crate) digest: &'a [u8],
-    pub(crate) received: UnixMillis,
+    pub(crate) app: String,
+    pub(crate) digest: Vec<u8>,
     /// Its lines, or why it could not be read and its bytes.
-    pub(crate) lines: Result<Vec<NewLog>, (String, &'a [u8])>,
+    pub(crate) lines: Result<Vec<NewLog>, (String, Bytes)>,
 }
 
 /// A log line as it came.
@@ -103,272 +153,342 @@ pub struct Event {
 }
 
 impl Db {
-    /// Keeps an info message as the newest about its subject, unless an even newer one came before.
-    pub(crate) async fn put_info(
-        &self,
-        device: Uuid,
-        subject: &Subject,
-        at: UnixMillis,
-        received: UnixMillis,
-        payload: &[u8],
-    ) -> Result<(), DbError> {
-        let doing = "store info";
-        let id = device.as_bytes().as_slice();
-        let mut tx = self.writer.begin().await.doing(doing)?;
-        // Messages may overtake each other; a node whose clock was set back is believed.
-        sqlx::query(
-            "INSERT INTO infos VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (device, kind, subject) DO UPDATE
-             SET at_ms = ?4, received_ms = ?5, payload = ?6
-             WHERE ?4 >= at_ms OR ?5 - received_ms > 600000",
-        )
-        .bind(id)
-        .bind(&subject.kind)
-        .bind(&subject.id)
-        .bind(signed(at.0))
-        .bind(signed(received.0))
-        .bind(payload)
-        .execute(&mut *tx)
-        .await
-        .doing(doing)?;
-        sqlx::query(
-            "INSERT INTO info_history (device, kind, subject, received_ms, payload)
-             VALUES (?, ?, ?, ?, ?)",
-        )
-        .bind(id)
-        .bind(&subject.kind)
-        .bind(&subject.id)
-        .bind(signed(received.0))
-        .bind(payload)
-        .execute(&mut *tx)
-        .await
-        .doing(doing)?;
-        sqlx::query(
-            "DELETE FROM info_history WHERE device = ?1 AND id <=
-             (SELECT id FROM info_history WHERE device = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
-        )
-        .bind(id)
-        .bind(HISTORY_MAX)
-        .execute(&mut *tx)
-        .await
-        .doing(doing)?;
-        tx.commit().await.doing(doing)
-    }
-
-    /// Forgets a subject: its object is gone from the node.
-    pub(crate) async fn remove_info(&self, device: Uuid, subject: &Subject) -> Result<(), DbError> {
-        sqlx::query("DELETE FROM infos WHERE device = ? AND kind = ? AND subject = ?")
-            .bind(device.as_bytes().as_slice())
-            .bind(&subject.kind)
-            .bind(&subject.id)
-            .execute(&self.writer)
-            .await
-            .doing("forget info")
-            .map(drop)
+    /// Keeps messages, all or none. What came before is not kept again.
+    pub(crate) async fn keep(&self, messages: &[Incoming]) -> Result<(), DbError> {
+        let mut tx = self.begin().await?;
+        for message in messages {
+            keep(&mut tx, message).await?;
+        }
+        tx.commit().await.doing("keep what nodes say")
     }
 
     /// The newest info about every subject of a node.
     pub(crate) async fn infos(&self, device: Uuid) -> Result<Vec<InfoRow>, DbError> {
         let rows = sqlx::query(
-            "SELECT kind, subject, received_ms, payload FROM infos WHERE device = ?
+            "SELECT kind, subject, received_ms, payload FROM infos WHERE device = $1
              ORDER BY kind, subject",
         )
         .bind(device.as_bytes().as_slice())
-        .fetch_all(&self.readers)
+        .fetch_all(self.read())
         .await
         .doing("read info")?;
-        let info = |r: &SqliteRow| InfoRow {
-            subject: Subject { kind: r.get(0), id: r.get(1) },
-            received: UnixMillis(unsigned(r.get(2))),
-            payload: r.get(3),
+        let info = |r: &AnyRow| {
+            Ok(InfoRow {
+                subject: Subject { kind: r.try_get(0)?, id: r.try_get(1)? },
+                received: UnixMillis(unsigned(r.try_get(2)?)),
+                payload: r.try_get(3)?,
+            })
         };
-        Ok(rows.iter().map(info).collect())
-    }
-
-    /// Keeps the newest metrics of a node.
-    pub(crate) async fn put_metrics(
-        &self,
-        device: Uuid,
-        received: UnixMillis,
-        payload: &[u8],
-    ) -> Result<(), DbError> {
-        sqlx::query("INSERT OR REPLACE INTO metrics VALUES (?, ?, ?)")
-            .bind(device.as_bytes().as_slice())
-            .bind(signed(received.0))
-            .bind(payload)
-            .execute(&self.writer)
-            .await
-            .doing("store metrics")
-            .map(drop)
+        rows.iter().map(info).collect::<Result<_, _>>().doing("read info")
     }
 
     /// The newest metrics of a node.
     pub(crate) async fn metrics(&self, device: Uuid) -> Result<Option<MetricsRow>, DbError> {
-        let row = sqlx::query("SELECT received_ms, payload FROM metrics WHERE device = ?")
+        let row = sqlx::query("SELECT received_ms, payload FROM metrics WHERE device = $1")
             .bind(device.as_bytes().as_slice())
-            .fetch_optional(&self.readers)
+            .fetch_optional(self.read())
             .await
             .doing("read metrics")?;
-        Ok(row.map(|r| MetricsRow { received: UnixMillis(unsigned(r.get(0))), payload: r.get(1) }))
-    }
-
-    /// Keeps the lines of a log file; false if the same file came before.
-    pub(crate) async fn put_logs(&self, bundle: &LogBundle<'_>) -> Result<bool, DbError> {
-        let doing = "store logs";
-        let device = bundle.device.as_bytes().as_slice();
-        let (refused, raw) = match &bundle.lines {
-            Ok(_) => (None, None),
-            Err((why, raw)) => (Some(why.as_str()), Some(*raw)),
+        let metrics = |r: AnyRow| {
+            Ok(MetricsRow {
+                received: UnixMillis(unsigned(r.try_get(0)?)),
+                payload: r.try_get(1)?,
+            })
         };
-        let mut tx = self.writer.begin().await.doing(doing)?;
-        let added = sqlx::query(
-            "INSERT OR IGNORE INTO log_bundles (device, app, digest, received_ms, refused, raw)
-             VALUES (?, ?, ?, ?, ?, ?)",
-        )
-        .bind(device)
-        .bind(bundle.app)
-        .bind(bundle.digest)
-        .bind(signed(bundle.received.0))
-        .bind(refused)
-        .bind(raw)
-        .execute(&mut *tx)
-        .await
-        .doing(doing)?;
-        if added.rows_affected() == 0 {
-            return Ok(false);
-        }
-        for line in bundle.lines.iter().flatten() {
-            sqlx::query(
-                "INSERT INTO logs (device, app, at_ms, severity, source, content)
-                 VALUES (?, ?, ?, ?, ?, ?)",
-            )
-            .bind(device)
-            .bind(bundle.app)
-            .bind(signed(line.at.0))
-            .bind(&line.severity)
-            .bind(&line.source)
-            .bind(&line.content)
-            .execute(&mut *tx)
-            .await
-            .doing(doing)?;
-        }
-        forget(
-            &mut tx,
-            "DELETE FROM logs WHERE device = ?1 AND app = ?2 AND id <= (SELECT id FROM logs
-             WHERE device = ?1 AND app = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)",
-            (device, bundle.app, LINES_MAX),
-        )
-        .await?;
-        forget(
-            &mut tx,
-            "DELETE FROM log_bundles WHERE device = ?1 AND app = ?2 AND id <= (SELECT id
-             FROM log_bundles WHERE device = ?1 AND app = ?2 ORDER BY id DESC LIMIT 1 OFFSET ?3)",
-            (device, bundle.app, BUNDLES_MAX),
-        )
-        .await?;
-        tx.commit().await.doing(doing)?;
-        Ok(true)
+        row.map(metrics).transpose().doing("read metrics")
     }
 
     /// The newest lines that fit, oldest first.
     pub(crate) async fn logs(&self, filter: &LogFilter) -> Result<Vec<LogRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, at_ms, severity, source, content FROM logs
-             WHERE device = ? AND app = ? AND id > ? ORDER BY id DESC LIMIT ?",
+             WHERE device = $1 AND app = $2 AND id > $3 ORDER BY id DESC LIMIT $4",
         )
         .bind(filter.device.as_bytes().as_slice())
         .bind(&filter.app)
         .bind(signed(filter.after))
         .bind(i64::from(filter.limit))
-        .fetch_all(&self.readers)
+        .fetch_all(self.read())
         .await
         .doing("read logs")?;
-        let line = |r: &SqliteRow| LogRow {
-            id: unsigned(r.get(0)),
-            at: UnixMillis(unsigned(r.get(1))),
-            severity: r.get(2),
-            source: r.get(3),
-            content: r.get(4),
+        let line = |r: &AnyRow| {
+            Ok(LogRow {
+                id: unsigned(r.try_get(0)?),
+                at: UnixMillis(unsigned(r.try_get(1)?)),
+                severity: r.try_get(2)?,
+                source: r.try_get(3)?,
+                content: r.try_get(4)?,
+            })
         };
-        Ok(rows.iter().rev().map(line).collect())
+        rows.iter().rev().map(line).collect::<Result<_, _>>().doing("read logs")
     }
 
     /// How many log files of a node could not be read.
     pub(crate) async fn refused_logs(&self, device: Uuid) -> Result<u64, DbError> {
         let row = sqlx::query(
-            "SELECT count(*) FROM log_bundles WHERE device = ? AND refused IS NOT NULL",
+            "SELECT count(*) FROM log_bundles WHERE device = $1 AND refused IS NOT NULL",
         )
         .bind(device.as_bytes().as_slice())
-        .fetch_one(&self.readers)
+        .fetch_one(self.read())
         .await
         .doing("count log files")?;
-        Ok(unsigned(row.get(0)))
+        Ok(unsigned(row.try_get(0).doing("count log files")?))
     }
 
-    /// Notes that something happened.
-    pub(crate) async fn add_event(
+    /// The points of a node's charts since then, oldest first.
+    pub(crate) async fn points(
         &self,
-        at: UnixMillis,
-        device: Option<Uuid>,
-        object: &str,
-        text: &str,
-    ) -> Result<(), DbError> {
-        let doing = "store an event";
-        let mut tx = self.writer.begin().await.doing(doing)?;
-        sqlx::query("INSERT INTO events (at_ms, device, object, text) VALUES (?, ?, ?, ?)")
-            .bind(signed(at.0))
-            .bind(device.map(|d| d.as_bytes().to_vec()))
-            .bind(object)
-            .bind(text)
-            .execute(&mut *tx)
-            .await
-            .doing(doing)?;
-        sqlx::query(
-            "DELETE FROM events WHERE id <=
-             (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET ?)",
+        device: Uuid,
+        since: UnixMillis,
+    ) -> Result<Vec<Point>, DbError> {
+        let doing = "read the points of a chart";
+        let rows = sqlx::query(
+            "SELECT at_ms, cpu_ns, cpus, memory_used, memory_total, disk_used, disk_total, received,
+                 sent
+             FROM metric_points WHERE device = $1 AND at_ms >= $2 ORDER BY at_ms",
         )
-        .bind(EVENTS_MAX)
-        .execute(&mut *tx)
+        .bind(device.as_bytes().as_slice())
+        .bind(signed(since.0))
+        .fetch_all(self.read())
         .await
         .doing(doing)?;
-        tx.commit().await.doing(doing)
+        let point = |r: &AnyRow| {
+            let n = |column: usize| r.try_get::<i64, _>(column).map(unsigned);
+            Ok(Point {
+                at: UnixMillis(n(0)?),
+                cpu_ns: n(1)?,
+                cpus: n(2)?,
+                memory_used: n(3)?,
+                memory_total: n(4)?,
+                disk_used: n(5)?,
+                disk_total: n(6)?,
+                received: n(7)?,
+                sent: n(8)?,
+            })
+        };
+        rows.iter().map(point).collect::<Result<_, _>>().doing(doing)
     }
 
     /// The newest events after an id, oldest first.
     pub(crate) async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, DbError> {
         let rows = sqlx::query(
-            "SELECT id, at_ms, device, object, text FROM events WHERE id > ?
-             ORDER BY id DESC LIMIT ?",
+            "SELECT id, at_ms, device, object, text FROM events WHERE id > $1
+             ORDER BY id DESC LIMIT $2",
         )
         .bind(signed(after))
         .bind(i64::from(limit))
-        .fetch_all(&self.readers)
+        .fetch_all(self.read())
         .await
         .doing("read events")?;
-        let event = |r: &SqliteRow| Event {
-            id: unsigned(r.get(0)),
-            at: UnixMillis(unsigned(r.get(1))),
-            device: r
-                .get::<Option<Vec<u8>>, _>(2)
-                .and_then(|d| Uuid::from_slice(&d).ok().map(DeviceId::new)),
-            object: r.get(3),
-            text: r.get(4),
+        let event = |r: &AnyRow| {
+            let device: Option<Vec<u8>> = r.try_get(2)?;
+            Ok(Event {
+                id: unsigned(r.try_get(0)?),
+                at: UnixMillis(unsigned(r.try_get(1)?)),
+                device: device.and_then(|d| Uuid::from_slice(&d).ok().map(DeviceId::new)),
+                object: r.try_get(3)?,
+                text: r.try_get(4)?,
+            })
         };
-        Ok(rows.iter().rev().map(event).collect())
+        rows.iter().rev().map(event).collect::<Result<_, _>>().doing("read events")
     }
 }
 
-async fn forget(
-    tx: &mut Transaction<'_, Sqlite>,
-    sql: &'static str,
-    (device, app, keep): (&[u8], &str, i64),
-) -> Result<(), DbError> {
-    sqlx::query(sql)
-        .bind(device)
-        .bind(app)
-        .bind(keep)
+async fn keep(tx: &mut Tx, incoming: &Incoming) -> Result<(), DbError> {
+    let Incoming { device, received, message } = incoming;
+    match message {
+        Message::Info { subject, at, payload, words } => {
+            put_info(tx, *device, *received, subject, (*at, payload, words.as_ref())).await
+        }
+        Message::Gone(subject) => {
+            sqlx::query("DELETE FROM infos WHERE device = $1 AND kind = $2 AND subject = $3")
+                .bind(device.as_bytes().as_slice())
+                .bind(text(&subject.kind))
+                .bind(text(&subject.id))
+                .execute(&mut **tx)
+                .await
+                .doing("forget info")
+                .map(drop)
+        }
+        Message::Metrics { payload, point } => {
+            put_metrics(tx, *device, *received, payload).await?;
+            match point {
+                Some(point) => put_point(tx, *device, point).await,
+                None => Ok(()),
+            }
+        }
+        Message::Logs(file) => put_logs(tx, *device, *received, file).await,
+        Message::Other(kind, payload) => sqlx::query(
+            "INSERT INTO messages (device, kind, received_ms, payload) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(device.as_bytes().as_slice())
+        .bind(*kind)
+        .bind(signed(received.0))
+        .bind(payload.as_ref())
         .execute(&mut **tx)
         .await
-        .doing("forget old logs")
-        .map(drop)
+        .doing("keep a message")
+        .map(drop),
+    }
+}
+
+async fn put_info(
+    tx: &mut Tx,
+    device: Uuid,
+    received: UnixMillis,
+    subject: &Subject,
+    (at, payload, words): (UnixMillis, &Bytes, Option<&(String, String)>),
+) -> Result<(), DbError> {
+    let doing = "keep info";
+    let id = device.as_bytes().as_slice();
+    let (kind, of) = (text(&subject.kind), text(&subject.id));
+    if let Some((object, now)) = words {
+        let sql = "SELECT words FROM infos WHERE device = $1 AND kind = $2 AND subject = $3";
+        let row = sqlx::query(sql)
+            .bind(id)
+            .bind(&kind)
+            .bind(&of)
+            .fetch_optional(&mut **tx)
+            .await
+            .doing(doing)?;
+        let before: Option<String> = row.map(|r| r.try_get(0)).transpose().doing(doing)?.flatten();
+        if before.as_deref() != Some(text(now).as_str()) {
+            sqlx::query("INSERT INTO events (at_ms, device, object, text) VALUES ($1, $2, $3, $4)")
+                .bind(signed(received.0))
+                .bind(id)
+                .bind(text(object))
+                .bind(text(now))
+                .execute(&mut **tx)
+                .await
+                .doing(doing)?;
+        }
+    }
+    // Messages may overtake each other; a node whose clock was set back is believed.
+    sqlx::query(
+        "INSERT INTO infos (device, kind, subject, at_ms, received_ms, payload, words)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)
+         ON CONFLICT (device, kind, subject) DO UPDATE
+         SET at_ms = $4, received_ms = $5, payload = $6, words = $7
+         WHERE $4 >= infos.at_ms OR $5 - infos.received_ms > 600000",
+    )
+    .bind(id)
+    .bind(&kind)
+    .bind(&of)
+    .bind(signed(at.0))
+    .bind(signed(received.0))
+    .bind(payload.as_ref())
+    .bind(words.map(|(_, words)| text(words)))
+    .execute(&mut **tx)
+    .await
+    .doing(doing)?;
+    sqlx::query(
+        "INSERT INTO info_history (device, kind, subject, received_ms, payload)
+         VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(id)
+    .bind(&kind)
+    .bind(&of)
+    .bind(signed(received.0))
+    .bind(payload.as_ref())
+    .execute(&mut **tx)
+    .await
+    .doing(doing)
+    .map(drop)
+}
+
+async fn put_metrics(
+    tx: &mut Tx,
+    device: Uuid,
+    received: UnixMillis,
+    payload: &Bytes,
+) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO metrics VALUES ($1, $2, $3)
+         ON CONFLICT (device) DO UPDATE SET received_ms = $2, payload = $3",
+    )
+    .bind(device.as_bytes().as_slice())
+    .bind(signed(received.0))
+    .bind(payload.as_ref())
+    .execute(&mut **tx)
+    .await
+    .doing("keep metrics")
+    .map(drop)
+}
+
+async fn put_point(tx: &mut Tx, device: Uuid, point: &Point) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO metric_points VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+         ON CONFLICT (device, at_ms) DO NOTHING",
+    )
+    .bind(device.as_bytes().as_slice())
+    .bind(signed(point.at.0))
+    .bind(signed(point.cpu_ns))
+    .bind(signed(point.cpus))
+    .bind(signed(point.memory_used))
+    .bind(signed(point.memory_total))
+    .bind(signed(point.disk_used))
+    .bind(signed(point.disk_total))
+    .bind(signed(point.received))
+    .bind(signed(point.sent))
+    .execute(&mut **tx)
+    .await
+    .doing("keep a point of a chart")
+    .map(drop)
+}
+
+async fn put_logs(
+    tx: &mut Tx,
+    device: Uuid,
+    received: UnixMillis,
+    file: &LogFile,
+) -> Result<(), DbError> {
+    let doing = "keep logs";
+    let id = device.as_bytes().as_slice();
+    let (refused, raw) = match &file.lines {
+        Ok(_) => (None, None),
+        Err((why, raw)) => (Some(text(why)), Some(raw.as_ref())),
+    };
+    let added = sqlx::query(
+        "INSERT INTO log_bundles (device, app, digest, received_ms, refused, raw)
+         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device, app, digest) DO NOTHING",
+    )
+    .bind(id)
+    .bind(text(&file.app))
+    .bind(file.digest.as_slice())
+    .bind(signed(received.0))
+    .bind(refused)
+    .bind(raw)
+    .execute(&mut **tx)
+    .await
+    .doing(doing)?;
+    if added.rows_affected() == 0 {
+        return Ok(());
+    }
+    let Ok(lines) = &file.lines else { return Ok(()) };
+    for chunk in lines.chunks(LINES_AT_ONCE) {
+        let sql = AssertSqlSafe(insert_lines(chunk.len()));
+        let mut query = sqlx::query(sql).bind(id).bind(text(&file.app));
+        for line in chunk {
+            query = query
+                .bind(signed(line.at.0))
+                .bind(text(&line.severity))
+                .bind(text(&line.source))
+                .bind(text(&line.content));
+        }
+        // Statements of a full chunk come again and again; others are not worth remembering.
+        let again = chunk.len() == LINES_AT_ONCE;
+        query.persistent(again).execute(&mut **tx).await.doing(doing)?;
+    }
+    Ok(())
+}
+
+/// Inserts so many lines of one app of one node.
+fn insert_lines(lines: usize) -> String {
+    let row = |n: usize| {
+        let first = 3 + 4 * n;
+        format!("($1, $2, ${first}, ${}, ${}, ${})", first + 1, first + 2, first + 3)
+    };
+    let rows: Vec<String> = (0..lines).map(row).collect();
+    let columns = "device, app, at_ms, severity, source, content";
+    format!("INSERT INTO logs ({columns}) VALUES {}", rows.join(", "))
 }

@@ -232,7 +232,7 @@ async fn restart_device(
 ) -> Result<Redirect, Trouble> {
     admitted(&fleet, &headers)?;
     of_ours(&headers)?;
-    fleet.restart_device(&name).await?;
+    fleet.restart_device(&name, "admin").await?;
     Ok(Redirect::to(&format!("/devices/{name}")))
 }
 
@@ -243,7 +243,7 @@ async fn restart_app(
 ) -> Result<Redirect, Trouble> {
     admitted(&fleet, &headers)?;
     of_ours(&headers)?;
-    fleet.restart_app(&name, false).await?;
+    fleet.restart_app(&name, false, "admin").await?;
     Ok(Redirect::to("/"))
 }
 

@@ -9,7 +9,7 @@ use api::onboarding::{Named, Registration};
 use api::{Certificate, Sender, SigningKey, certs, envelope, limits};
 use bytes::Bytes;
 use controller::client::Client;
-use controller::{Running, Settings, conf, default_names, serve};
+use controller::{Running, Settings, conf, serve};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -55,12 +55,8 @@ impl Home {
             running.stop().await;
         }
         let settings = Settings {
-            data: self.data(),
-            listen: "127.0.0.1:0".parse().unwrap(),
-            names: default_names(None),
             registry: Some(self.images.clone()),
-            advertise: None,
-            clock: now,
+            ..Settings::new(self.data(), now)
         };
         self.running = Some(serve(settings).await.unwrap());
     }

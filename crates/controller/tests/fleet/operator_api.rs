@@ -3,7 +3,7 @@
 use crate::common::{Home, device, now};
 use bytes::Bytes;
 use controller::client::{Client, ClientError};
-use controller::{ServeError, Settings, default_names, new_token, serve};
+use controller::{ServeError, Settings, new_token, serve};
 use hyper::{Method, StatusCode};
 use model::Digest;
 use sha2::{Digest as _, Sha256};
@@ -45,12 +45,8 @@ async fn the_token_is_told_once_and_can_be_replaced() {
 async fn one_controller_a_folder() {
     let home = Home::start().await;
     let settings = Settings {
-        data: home.data(),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        names: default_names(None),
         registry: None,
-        advertise: None,
-        clock: now,
+        ..Settings::new(home.data(), now)
     };
     assert!(matches!(serve(settings).await, Err(ServeError::InUse(_))));
 }

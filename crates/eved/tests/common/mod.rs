@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use controller::client::Client;
-use controller::{Running, Settings, conf, default_names, serve};
+use controller::{Running, Settings, conf, serve};
 use host::topics::{Reader, Roots, Table, Writer};
 use model::Digest;
 use model::desired::{Addressing, Port, PortName};
@@ -37,12 +37,9 @@ impl Fleet {
     /// Starts it under the address it had before, if it had one.
     pub(crate) async fn again(&mut self) {
         let settings = Settings {
-            data: self.data(),
             listen: ([127, 0, 0, 1], self.port).into(),
-            names: default_names(None),
             registry: Some(self.dir.path().join("images")),
-            advertise: None,
-            clock: host::clock::now,
+            ..Settings::new(self.data(), host::clock::now)
         };
         let running = serve(settings).await.unwrap();
         self.port = running.address.port();

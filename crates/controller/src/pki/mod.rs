@@ -5,6 +5,8 @@
 //! once, in a folder that appears whole; the TLS certificate is made anew when its names change or
 //! its end comes near. It decides nothing about devices.
 
+mod given;
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -21,6 +23,8 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use given::PkiFiles;
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// As long as EVE gives its own device certificates.
 const LONG: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
@@ -30,6 +34,8 @@ const TLS_RENEW: Duration = Duration::from_secs(60 * 24 * 3600);
 
 const FOLDER: &str = "pki";
 const TLS_FOLDER: &str = "tls";
+/// The root that was served last.
+const ROOT_FILE: &str = "root-certificate.pem";
 
 /// A certificate and its key, both as PEM.
 #[derive(Clone)]
@@ -52,14 +58,16 @@ impl std::fmt::Debug for Pair {
 pub struct Pki {
     /// Signs the intermediate; nodes trust it (`root-certificate.pem`).
     pub root: Pair,
-    /// Signs the leaves.
-    pub intermediate: Pair,
+    /// What lies between the root and the leaves, PEM.
+    pub intermediates: Vec<String>,
     /// Signs what nodes are told.
     pub signing: Pair,
     /// For key exchange with nodes (sealed secrets).
     pub ecdh: Pair,
     /// What new nodes register with.
     pub onboard: Pair,
+    /// Our own intermediate: signs the listener's certificate.
+    issuer: Pair,
 }
 
 /// Why certificates could not be made or read.
@@ -89,6 +97,26 @@ pub enum PkiError {
         /// Why.
         source: rcgen::Error,
     },
+    /// Some were given by files, others not.
+    #[error("root, signing and key exchange certificates must be given together")]
+    Incomplete,
+    /// What was given by files would not be believed by nodes.
+    #[error("nodes would not believe the certificates that were given")]
+    Unbelievable(#[from] api::certs::CertsError),
+    /// A key cannot be used.
+    #[error("cannot use the {what} key")]
+    Key {
+        /// Which.
+        what: &'static str,
+        /// Why.
+        source: api::KeyError,
+    },
+    /// A key does not go with its certificate.
+    #[error("the {what} key does not belong to the {what} certificate")]
+    ForeignKey {
+        /// Which.
+        what: &'static str,
+    },
     /// A file holds no certificate or key.
     #[error("{path} is damaged: {why}")]
     Damaged {
@@ -108,33 +136,87 @@ impl Diagnose for PkiError {
             PkiError::Make { .. } => {
                 Diagnosis::of(Who::Operator, "check the names given by --name")
             }
+            PkiError::Incomplete => {
+                Diagnosis::of(Who::Operator, "give --ca, --signing-cert and --ecdh-cert, or none")
+            }
+            PkiError::Unbelievable(_) => Diagnosis::of(
+                Who::Operator,
+                "give certificates that chain to --ca, with their intermediates behind them",
+            ),
+            PkiError::ForeignKey { .. } | PkiError::Key { .. } => {
+                Diagnosis::of(Who::Operator, "give the key that belongs to the certificate")
+            }
             PkiError::Damaged { .. } => {
-                Diagnosis::of(Who::Operator, "restore the controller's data folder from a backup")
+                Diagnosis::of(Who::Operator, "restore the file, or the data folder, from a backup")
             }
         }
     }
 }
 
 impl Pki {
-    /// Reads what is under `data`, or makes it all at the first start.
-    pub fn open(data: &Path, now: UnixMillis) -> Result<Pki, PkiError> {
+    /// Reads what is under `data`, or makes it all at the first start; what `files` give counts
+    /// instead. The root is put where `eve` and [`Pki::read_root`] find it.
+    pub fn open(data: &Path, files: &PkiFiles, now: UnixMillis) -> Result<Pki, PkiError> {
         let dir = data.join(FOLDER);
         if !dir.exists() {
             make(data, &dir, now)?;
         }
-        Pki::read(data)
+        let pki = files.over(Pki::read(data)?)?;
+        pki.check(now)?;
+        store::save(data, ROOT_FILE, pki.root.cert_pem.as_bytes())?;
+        Ok(pki)
     }
 
     /// Reads what is under `data`; makes nothing.
     pub fn read(data: &Path) -> Result<Pki, PkiError> {
         let dir = data.join(FOLDER);
+        let issuer = read_pair(&dir, "intermediate")?;
         Ok(Pki {
             root: read_pair(&dir, "root")?,
-            intermediate: read_pair(&dir, "intermediate")?,
+            intermediates: vec![issuer.cert_pem.clone()],
             signing: read_pair(&dir, "signing")?,
             ecdh: read_pair(&dir, "ecdh")?,
             onboard: read_pair(&dir, "onboard")?,
+            issuer,
         })
+    }
+
+    /// The root that nodes and `eve` are to trust, PEM: that of the last start.
+    pub fn read_root(data: &Path) -> Result<String, PkiError> {
+        match fs::read_to_string(data.join(ROOT_FILE)) {
+            Ok(pem) => Ok(pem),
+            // A data folder of an older controller, which has not been started since.
+            Err(_) => Ok(read_pair(&data.join(FOLDER), "root")?.cert_pem),
+        }
+    }
+
+    /// The payload of `/certs`.
+    pub fn published(&self) -> Vec<u8> {
+        let intermediates: Vec<&[u8]> = self.intermediates.iter().map(|i| i.as_bytes()).collect();
+        let (signing, ecdh) = (self.signing.cert_pem.as_bytes(), self.ecdh.cert_pem.as_bytes());
+        api::certs::publish(signing, &[ecdh], &intermediates)
+    }
+
+    /// Looks at the certificates as a node will.
+    fn check(&self, now: UnixMillis) -> Result<(), PkiError> {
+        let need = api::certs::Need::Everything;
+        api::certs::check(&self.published(), self.root.cert_pem.as_bytes(), now, need)?;
+        for (what, pair) in [("signing", &self.signing), ("key exchange", &self.ecdh)] {
+            // A key belongs to a certificate if that believes its signature.
+            let key = api::SigningKey::from_pem(pair.key_pem.as_bytes())
+                .map_err(|source| PkiError::Key { what, source })?;
+            let sender = api::Sender::controller(&key, pair.cert_pem.as_bytes());
+            let sample = api::envelope::sign(b"sample", &sender)
+                .map_err(|source| PkiError::Key { what, source })?;
+            let believed = api::Signer::controller(pair.cert_pem.as_bytes()).is_ok_and(|signer| {
+                let opened = api::envelope::open(&sample, model::Bytes::kib(4));
+                opened.is_ok_and(|o| o.verify(&signer).is_ok())
+            });
+            if !believed {
+                return Err(PkiError::ForeignKey { what });
+            }
+        }
+        Ok(())
     }
 
     /// The listener's certificate chain and key for `names` (host names and addresses), made anew
@@ -142,9 +224,13 @@ impl Pki {
     pub fn tls(
         &self,
         data: &Path,
+        files: &PkiFiles,
         names: &[String],
         now: UnixMillis,
     ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+        if let Some(given) = files.tls()? {
+            return Ok(given);
+        }
         let dir = data.join(TLS_FOLDER);
         let made_for = fs::read(dir.join("made-for.json")).unwrap_or_default();
         let fits = serde_json::from_slice::<MadeFor>(&made_for).is_ok_and(|have| {
@@ -173,7 +259,7 @@ impl Pki {
             path: dir.clone(),
             why: e.to_string(),
         };
-        let chain = [&pair.cert_pem, &self.intermediate.cert_pem]
+        let chain = [&pair.cert_pem, &self.issuer.cert_pem]
             .map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).map_err(damaged));
         let [leaf, intermediate] = chain;
         let key = PrivateKeyDer::from_pem_slice(pair.key_pem.as_bytes()).map_err(damaged)?;
@@ -181,7 +267,7 @@ impl Pki {
     }
 
     fn intermediate_issuer(&self, now: UnixMillis) -> Result<Issuer<'static, KeyPair>, PkiError> {
-        let key = KeyPair::from_pem(&self.intermediate.key_pem)
+        let key = KeyPair::from_pem(&self.issuer.key_pem)
             .map_err(|source| PkiError::Make { what: "TLS", source })?;
         // Only the name and the key of the issuer go into what it signs.
         Ok(Issuer::new(authority_params(INTERMEDIATE_NAME, 0, now), key))
@@ -326,8 +412,8 @@ mod tests {
     #[test]
     fn a_second_start_finds_the_same_certificates() {
         let dir = tempfile::tempdir().unwrap();
-        let first = Pki::open(dir.path(), NOW).unwrap();
-        let again = Pki::open(dir.path(), NOW.after(DAY)).unwrap();
+        let first = Pki::open(dir.path(), &PkiFiles::default(), NOW).unwrap();
+        let again = Pki::open(dir.path(), &PkiFiles::default(), NOW.after(DAY)).unwrap();
         assert_eq!(first.signing.cert_pem, again.signing.cert_pem);
         assert_eq!(first.onboard.key_pem, again.onboard.key_pem);
     }
@@ -337,17 +423,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         make_private(&dir.path().join(".pki.new")).unwrap();
         store::save(&dir.path().join(".pki.new"), "root.key.pem", b"half").unwrap();
-        let pki = Pki::open(dir.path(), NOW).unwrap();
+        let pki = Pki::open(dir.path(), &PkiFiles::default(), NOW).unwrap();
         assert!(pki.root.key_pem.contains("PRIVATE KEY"));
     }
 
     #[test]
     fn the_listener_gets_another_certificate_only_for_other_names_or_near_the_end() {
         let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::open(dir.path(), NOW).unwrap();
+        let pki = Pki::open(dir.path(), &PkiFiles::default(), NOW).unwrap();
         let leaf = |names: &[&str], now| {
             let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
-            pki.tls(dir.path(), &names, now).unwrap().0[0].clone()
+            pki.tls(dir.path(), &PkiFiles::default(), &names, now).unwrap().0[0].clone()
         };
         let first = leaf(&["localhost", "127.0.0.1"], NOW);
         assert_eq!(first, leaf(&["localhost", "127.0.0.1"], NOW.after(DAY)));
@@ -359,7 +445,7 @@ mod tests {
     #[test]
     fn keys_are_for_their_owner_only() {
         let dir = tempfile::tempdir().unwrap();
-        Pki::open(dir.path(), NOW).unwrap();
+        Pki::open(dir.path(), &PkiFiles::default(), NOW).unwrap();
         let mode = |path: &str| fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
         assert_eq!(mode("pki") & 0o777, 0o700);
         for name in ["root", "intermediate", "signing", "ecdh", "onboard"] {

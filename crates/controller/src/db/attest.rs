@@ -1,0 +1,187 @@
+//! What attestation keeps: certificates of nodes, nonces, verdicts, keys given into our care.
+
+use std::time::Duration;
+
+use model::UnixMillis;
+use sqlx::Row;
+use uuid::Uuid;
+
+use super::{Db, DbError, Doing, signed, text, unsigned};
+
+/// The outcome of a node's last quote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    pub(crate) at: UnixMillis,
+    pub(crate) good: bool,
+    /// JSON, as it is shown.
+    pub(crate) verdict: String,
+    /// The quote as it came.
+    pub(crate) quote: Option<Vec<u8>>,
+}
+
+impl Db {
+    /// Keeps a further certificate of a node; false if another one of its kind is there and stays:
+    /// hardware does not change its keys (EVE API, attestation).
+    pub(crate) async fn keep_device_cert(
+        &self,
+        id: Uuid,
+        kind: i32,
+        hash: &[u8],
+        cert: &[u8],
+        mutable: bool,
+    ) -> Result<bool, DbError> {
+        let doing = "store a certificate of a device";
+        let mut tx = self.begin().await?;
+        let row = sqlx::query("SELECT hash FROM device_certs WHERE device = $1 AND kind = $2")
+            .bind(id.as_bytes().as_slice())
+            .bind(i64::from(kind))
+            .fetch_optional(&mut *tx)
+            .await
+            .doing(doing)?;
+        let before: Option<Vec<u8>> = row.map(|r| r.try_get(0)).transpose().doing(doing)?;
+        if before.as_deref() == Some(hash) {
+            return Ok(true);
+        }
+        if before.is_some() && !mutable {
+            return Ok(false);
+        }
+        sqlx::query(
+            "INSERT INTO device_certs VALUES ($1, $2, $3, $4)
+             ON CONFLICT (device, kind) DO UPDATE SET hash = $3, cert = $4",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i64::from(kind))
+        .bind(hash)
+        .bind(cert)
+        .execute(&mut *tx)
+        .await
+        .doing(doing)?;
+        tx.commit().await.doing(doing)?;
+        Ok(true)
+    }
+
+    /// A certificate of a node, PEM as it came.
+    pub(crate) async fn device_cert(&self, id: Uuid, kind: i32) -> Result<Option<Vec<u8>>, DbError> {
+        let doing = "read a certificate of a device";
+        let row = sqlx::query("SELECT cert FROM device_certs WHERE device = $1 AND kind = $2")
+            .bind(id.as_bytes().as_slice())
+            .bind(i64::from(kind))
+            .fetch_optional(self.read())
+            .await
+            .doing(doing)?;
+        row.map(|r| r.try_get(0)).transpose().doing(doing)
+    }
+
+    /// Gives a node a nonce; an earlier one no longer counts.
+    pub(crate) async fn put_nonce(
+        &self,
+        id: Uuid,
+        nonce: &[u8],
+        now: UnixMillis,
+    ) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO nonces VALUES ($1, $2, $3)
+             ON CONFLICT (device) DO UPDATE SET nonce = $2, made_ms = $3",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(nonce)
+        .bind(signed(now.0))
+        .execute(self.write())
+        .await
+        .doing("store a nonce")
+        .map(drop)
+    }
+
+    /// The nonce of a node if it is younger than `life`; asking uses it up.
+    pub(crate) async fn take_nonce(
+        &self,
+        id: Uuid,
+        now: UnixMillis,
+        life: Duration,
+    ) -> Result<Option<Vec<u8>>, DbError> {
+        let doing = "take a nonce";
+        let row = sqlx::query("DELETE FROM nonces WHERE device = $1 RETURNING nonce, made_ms")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.write())
+            .await
+            .doing(doing)?;
+        let Some(row) = row else { return Ok(None) };
+        let made = UnixMillis(unsigned(row.try_get(1).doing(doing)?));
+        let nonce: Vec<u8> = row.try_get(0).doing(doing)?;
+        // One from the future was made before our clock was set back.
+        Ok((made <= now && now.since(made) < life).then_some(nonce))
+    }
+
+    /// Keeps the outcome of a quote.
+    pub(crate) async fn put_verdict(&self, id: Uuid, verdict: &Verdict) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO verdicts VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (device) DO UPDATE SET at_ms = $2, good = $3, verdict = $4, quote = $5",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(signed(verdict.at.0))
+        .bind(i64::from(verdict.good))
+        .bind(text(&verdict.verdict))
+        .bind(verdict.quote.as_deref())
+        .execute(self.write())
+        .await
+        .doing("store a verdict")
+        .map(drop)
+    }
+
+    /// The outcome of a node's last quote.
+    pub(crate) async fn verdict(&self, id: Uuid) -> Result<Option<Verdict>, DbError> {
+        let doing = "read a verdict";
+        let row =
+            sqlx::query("SELECT at_ms, good, verdict, quote FROM verdicts WHERE device = $1")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(self.read())
+                .await
+                .doing(doing)?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(Verdict {
+            at: UnixMillis(unsigned(row.try_get(0).doing(doing)?)),
+            good: row.try_get::<i64, _>(1).doing(doing)? != 0,
+            verdict: row.try_get(2).doing(doing)?,
+            quote: row.try_get(3).doing(doing)?,
+        }))
+    }
+
+    /// Keeps a sealed key for a node: its kind as the wire numbers it, its bytes as they came.
+    pub(crate) async fn put_escrow(
+        &self,
+        id: Uuid,
+        kind: i32,
+        key: &[u8],
+        now: UnixMillis,
+    ) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO escrow VALUES ($1, $2, $3, $4)
+             ON CONFLICT (device, kind) DO UPDATE SET key = $3, at_ms = $4",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(i64::from(kind))
+        .bind(key)
+        .bind(signed(now.0))
+        .execute(self.write())
+        .await
+        .doing("store a key for a device")
+        .map(drop)
+    }
+
+    /// The sealed keys kept for a node. Only for one whose quote was good a moment ago.
+    pub(crate) async fn escrow(&self, id: Uuid) -> Result<Vec<(i32, Vec<u8>)>, DbError> {
+        let doing = "read the keys of a device";
+        let rows = sqlx::query("SELECT kind, key FROM escrow WHERE device = $1 ORDER BY kind")
+            .bind(id.as_bytes().as_slice())
+            .fetch_all(self.read())
+            .await
+            .doing(doing)?;
+        rows.iter()
+            .map(|r| {
+                let kind: i64 = r.try_get(0).doing(doing)?;
+                Ok((i32::try_from(kind).unwrap_or(0), r.try_get(1).doing(doing)?))
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,540 @@
+//! Changes: decided on what is known, stored if nobody else was faster, decided again otherwise.
+
+use std::collections::BTreeSet;
+
+use model::{DeviceId, UnixMillis};
+use uuid::Uuid;
+
+use super::known::serial_prefix;
+use super::{Fleet, FleetError, Known};
+use crate::admission::{Admission, Applicant, admit};
+use crate::db::{Change, DeviceRow, StoredObject, Written};
+use crate::objects::{self, Document, Flaw, Key, Kind, Objects, Spec, bumps, check, content_of};
+use crate::view;
+
+/// How documents are to be applied.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct How {
+    /// References may point to what is not there yet.
+    pub(crate) allow_missing: bool,
+    /// Only say what would change.
+    pub(crate) dry_run: bool,
+    /// Objects of these kinds that are not in the documents are removed.
+    pub(crate) prune: Vec<Kind>,
+    /// Objects that must still be of this generation: somebody has looked at it and decided.
+    pub(crate) expected: Vec<(Key, u64)>,
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Registered {
+    /// It is a node of ours now.
+    New,
+    /// It was one.
+    Already,
+    /// Its serial number belongs to another certificate.
+    Conflict,
+    /// Nobody expects it.
+    Unknown,
+}
+
+impl Fleet {
+    /// Decides on what is known and stores what was decided.
+    pub(crate) async fn change<T>(
+        &self,
+        mut decide: impl FnMut(&Known) -> Result<(Change, T), FleetError>,
+    ) -> Result<T, FleetError> {
+        let _one = self.changing.lock().await;
+        loop {
+            // The snapshot is gone before the change comes: a change must not copy everything.
+            let (revision, decided) = {
+                let known = self.known();
+                (known.revision, decide(&known)?)
+            };
+            let (change, outcome) = decided;
+            if change.is_empty() {
+                return Ok(outcome);
+            }
+            let written = self.db.store(revision, &change).await?;
+            self.follow().await?;
+            if let Written::As(_) = written {
+                return Ok(outcome);
+            }
+        }
+    }
+
+    /// Takes a node in, if it may come. `onboard` is what [`Fleet::onboarding`] said.
+    pub(crate) async fn register(
+        &self,
+        what: &api::onboarding::Registration,
+        onboard: &[u8],
+    ) -> Result<Registered, FleetError> {
+        let digest = what.certificate.digest();
+        let now = self.now();
+        let fresh = Uuid::new_v4();
+        self.change(|known| {
+            let applicant = Applicant {
+                cert_hash: &digest.0,
+                serial: &what.serial,
+                soft_serial: &what.soft_serial,
+                onboard,
+            };
+            let mut change = Change::by("registration", now);
+            let rows = known.candidates(&digest, [&what.serial, &what.soft_serial]);
+            let (id, before) = match admit(&rows, &known.open_serials(onboard), applicant) {
+                Admission::Known(_) => return Ok((change, Registered::Already)),
+                Admission::Conflict(_) => return Ok((change, Registered::Conflict)),
+                Admission::Unknown => return Ok((change, Registered::Unknown)),
+                Admission::Expected(row) => (row.id, Some(row)),
+                Admission::New => (fresh, None),
+            };
+            if before.is_none() {
+                change.put.push(new_device(known, id, what, now));
+            }
+            change.devices.push(DeviceRow {
+                serial: what.serial.clone(),
+                soft_serial: what.soft_serial.clone(),
+                wildcard: before.is_none(),
+                cert_pem: Some(what.certificate.pem().to_vec()),
+                cert_hash: Some(digest.0.to_vec()),
+                registered: Some(now),
+                onboard: onboard.to_vec(),
+                gone: None,
+                ..before.cloned().unwrap_or_else(|| nobody(id))
+            });
+            let object = match known.object_of(id) {
+                Some(stored) => stored.object.key.to_string(),
+                None => change.put.first().map_or_else(String::new, |s| s.object.key.to_string()),
+            };
+            change.log(Some(id), object, "registered");
+            Ok((change, Registered::New))
+        })
+        .await
+    }
+
+    /// Makes objects say what the documents say. All of them, or none.
+    pub(crate) async fn apply(
+        &self,
+        text: &str,
+        how: &How,
+        author: &str,
+    ) -> Result<view::Applied, FleetError> {
+        let documents = objects::read(text)?;
+        let now = self.now();
+        self.change(|known| {
+            let (change, applied) = self.applied(known, &documents, how, (author, now))?;
+            let change = if how.dry_run { Change::default() } else { change };
+            Ok((change, applied))
+        })
+        .await
+    }
+
+    fn applied(
+        &self,
+        known: &Known,
+        documents: &[Document],
+        how: &How,
+        (author, now): (&str, UnixMillis),
+    ) -> Result<(Change, view::Applied), FleetError> {
+        for (key, generation) in &how.expected {
+            let found = known.stored.get(key).map_or(0, |s| s.object.generation);
+            if found != *generation {
+                return Err(FleetError::Overtaken { key: key.clone(), found, had: *generation });
+            }
+        }
+        let mut next = known.objects.clone();
+        let mut put = Vec::new();
+        let mut changes = Vec::new();
+        for document in documents {
+            let old = known.stored.get(&document.key);
+            let action = match old {
+                None => view::Action::Created,
+                Some(old) if old.object.spec == document.spec => view::Action::Unchanged,
+                Some(_) => view::Action::Changed,
+            };
+            changes.push(view::Change { key: document.key.clone(), action });
+            let stored = settled(old.map(|s| &**s), document.clone(), now);
+            next.insert(stored.object.key.clone(), stored.object.clone());
+            put.push(stored);
+        }
+        let named: BTreeSet<&Key> = documents.iter().map(|d| &d.key).collect();
+        let pruned = known.stored.keys().filter(|k| how.prune.contains(&k.kind));
+        let removed: Vec<Key> = pruned.filter(|k| !named.contains(k)).cloned().collect();
+        for key in &removed {
+            next.remove(key);
+            changes.push(view::Change { key: key.clone(), action: view::Action::Removed });
+        }
+        // An app that refers to an image by a tag gets what the tag means now.
+        for stored in &mut put {
+            self.pin(&mut stored.object, &next)?;
+            next.insert(stored.object.key.clone(), stored.object.clone());
+        }
+        let flaws = check(&next);
+        let new = new_flaws(&known.flaws, &flaws, &put);
+        let (missing, wrong): (Vec<Flaw>, Vec<Flaw>) = new.into_iter().partition(|f| f.missing);
+        if !wrong.is_empty() {
+            return Err(FleetError::Flawed(wrong));
+        }
+        if !missing.is_empty() && !how.allow_missing {
+            return Err(FleetError::Flawed(missing));
+        }
+        purge_changed(known, &mut next, &mut put, now);
+        put.retain(|s| known.stored.get(&s.object.key).is_none_or(|k| **k != *s));
+        for change in &mut changes {
+            // The same words may still mean another image.
+            let stored = put.iter().any(|s| s.object.key == change.key);
+            if change.action == view::Action::Unchanged && stored {
+                change.action = view::Action::Changed;
+            }
+        }
+        let mut change = Change::by(author, now);
+        for stored in &put {
+            expect_device(known, stored, &mut change);
+        }
+        change.put = put;
+        change.removed = removed;
+        for done in changes.iter().filter(|c| c.action != view::Action::Unchanged) {
+            change.log(None, &done.key, done.action.name());
+        }
+        Ok((change, view::Applied { changes, missing }))
+    }
+
+    /// Looks up what an app's image tag means in our own registry.
+    fn pin(&self, object: &mut objects::Object, all: &Objects) -> Result<(), FleetError> {
+        let (image, from_us) = match &object.spec {
+            Spec::App(app) => {
+                let (datastores, path, _, sha256, _) = content_of(all, app, None);
+                let stated = all.contains_key(&Key::new(Kind::Datastore, objects::LOCAL));
+                let ours = datastores.iter().all(|d| d == objects::LOCAL) && !stated;
+                (path, ours && sha256.is_none())
+            }
+            _ => return Ok(()),
+        };
+        object.pinned = None;
+        if !from_us || image.contains('@') {
+            return Ok(());
+        }
+        match self.registry.resolve(&image)? {
+            // Of an index each node takes the manifest of its own platform.
+            Some((digest, is_index)) => object.pinned = (!is_index).then_some(digest),
+            None => {
+                let have = self.registry.names()?;
+                let have = if have.is_empty() { "nothing".into() } else { have.join(", ") };
+                return Err(FleetError::NoImage { key: object.key.clone(), image, have });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes an object. What refers to it is left to say so if `force`.
+    pub(crate) async fn delete(
+        &self,
+        key: &Key,
+        force: bool,
+        author: &str,
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        self.change(|known| {
+            let mut next = known.objects.clone();
+            if next.remove(key).is_none() {
+                return Err(FleetError::NoObject(key.clone()));
+            }
+            let by = new_flaws(&known.flaws, &check(&next), &[]);
+            if !by.is_empty() && !force {
+                return Err(FleetError::Used { key: key.clone(), by });
+            }
+            let mut change = Change::by(author, now);
+            change.removed.push(key.clone());
+            change.log(None, key, "deleted");
+            Ok((change, ()))
+        })
+        .await
+    }
+
+    /// Restarts an app on all its nodes; with `purge` its volumes are made anew.
+    pub(crate) async fn restart_app(
+        &self,
+        name: &str,
+        purge: bool,
+        author: &str,
+    ) -> Result<(), FleetError> {
+        let key = Key::new(Kind::App, name);
+        let now = self.now();
+        self.change(|known| {
+            let found = known.stored.get(&key).ok_or_else(|| FleetError::NoObject(key.clone()))?;
+            let mut stored = StoredObject::clone(found);
+            let object = &mut stored.object;
+            let counter = if purge { &mut object.purge } else { &mut object.restart };
+            *counter = counter.saturating_add(1);
+            stored.changed = now;
+            let mut change = Change::by(author, now);
+            change.put.push(stored);
+            change.log(None, &key, if purge { "purge asked for" } else { "restart asked for" });
+            Ok((change, ()))
+        })
+        .await
+    }
+
+    /// Changes what is kept of a node beside its object.
+    pub(crate) async fn change_device(
+        &self,
+        name: &str,
+        action: &str,
+        author: &str,
+        with: impl Fn(&mut DeviceRow),
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        let none = || FleetError::NoObject(Key::new(Kind::Device, name));
+        self.change(|known| {
+            let object = &known.device_object(name).ok_or_else(none)?.object;
+            let before = known.device(object.uid).ok_or_else(none)?;
+            let mut row = before.clone();
+            with(&mut row);
+            let mut change = Change::by(author, now);
+            if row != *before {
+                change.devices.push(row);
+                change.log(Some(object.uid), &object.key, action);
+            }
+            Ok((change, ()))
+        })
+        .await
+    }
+
+    /// Reboots a node.
+    pub(crate) async fn restart_device(&self, name: &str, author: &str) -> Result<(), FleetError> {
+        let up = |row: &mut DeviceRow| row.reboots = row.reboots.saturating_add(1);
+        self.change_device(name, "reboot asked for", author, up).await
+    }
+
+    /// Makes sure that the next wish for a reboot or a shutdown differs from every one the node has
+    /// seen: a database from a backup must not reboot the fleet.
+    pub(crate) async fn catch_up_counters(
+        &self,
+        id: Uuid,
+        reboots: u32,
+        shutdowns: u32,
+    ) -> Result<(), FleetError> {
+        let behind = |row: &DeviceRow| row.reboots < reboots || row.shutdowns < shutdowns;
+        if !self.look(|known| known.device(id).is_some_and(behind)) {
+            return Ok(());
+        }
+        let raise = |row: &mut DeviceRow| {
+            row.reboots = row.reboots.max(reboots);
+            row.shutdowns = row.shutdowns.max(shutdowns);
+        };
+        self.change_device(&id.to_string(), "counters caught up", "controller", raise).await
+    }
+
+    /// Lets a serial number register with an onboarding certificate (`None`: our own), or no longer.
+    pub(crate) async fn allow_serial(
+        &self,
+        serial: &str,
+        with: Option<&api::Certificate>,
+        allowed: bool,
+        author: &str,
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        let hash = with.map(|c| c.digest().0.to_vec()).unwrap_or_default();
+        self.change(|known| {
+            let mut change = Change::by(author, now);
+            let serial = format!("{}{serial}", serial_prefix(&hash));
+            if known.serials.contains(&serial) != allowed {
+                let verb = if allowed { "may register" } else { "may no longer register" };
+                change.log(None, format!("serial number {serial}"), verb);
+                change.serials.push((serial, allowed));
+            }
+            if let Some(certificate) = with.filter(|_| allowed) {
+                change.onboard_certs.push((hash.clone(), certificate.pem().to_vec()));
+            }
+            Ok((change, ()))
+        })
+        .await
+    }
+
+    /// Makes a node known: by serial numbers and the onboarding certificate it will come with
+    /// (`None`: our own), or by its own certificate.
+    pub(crate) async fn add_device(
+        &self,
+        what: &NewDevice,
+        author: &str,
+    ) -> Result<DeviceId, FleetError> {
+        let now = self.now();
+        let id = Uuid::new_v4();
+        self.change(|known| {
+            let key = Key::new(Kind::Device, &what.name);
+            if known.stored.contains_key(&key) {
+                return Err(FleetError::Exists(key));
+            }
+            let digest = what.certificate.as_ref().map(api::Certificate::digest);
+            if let Some(device) =
+                digest.and_then(|d| known.sender(&api::SenderHash::Full(d)))
+                && device.row.gone.is_none()
+                && let Some(other) = known.object_of(device.row.id)
+            {
+                return Err(FleetError::Exists(other.object.key.clone()));
+            }
+            let spec = objects::DeviceSpec {
+                serial: what.serial.clone(),
+                soft_serial: what.soft_serial.clone(),
+                ..objects::DeviceSpec::default()
+            };
+            let mut change = Change::by(author, now);
+            change.log(Some(id), &key, "created");
+            change.put.push(first(key, id, Spec::Device(spec), written(what), now));
+            let onboard = what.onboard.as_ref().map(|c| (c.digest().0.to_vec(), c.pem().to_vec()));
+            change.onboard_certs.extend(onboard.clone());
+            change.devices.push(DeviceRow {
+                serial: what.serial.clone(),
+                soft_serial: what.soft_serial.clone(),
+                cert_pem: what.certificate.as_ref().map(|c| c.pem().to_vec()),
+                cert_hash: digest.map(|d| d.0.to_vec()),
+                registered: what.certificate.as_ref().map(|_| now),
+                onboard: onboard.map(|(hash, _)| hash).unwrap_or_default(),
+                ..nobody(id)
+            });
+            Ok((change, DeviceId::new(id)))
+        })
+        .await
+    }
+}
+
+/// A node that somebody expects.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NewDevice {
+    pub(crate) name: String,
+    pub(crate) serial: String,
+    pub(crate) soft_serial: String,
+    /// What it will register with.
+    pub(crate) onboard: Option<api::Certificate>,
+    /// Its own, if that is known; it need not register then.
+    pub(crate) certificate: Option<api::Certificate>,
+}
+
+fn written(what: &NewDevice) -> serde_json::Value {
+    let fields = [("serial", &what.serial), ("soft_serial", &what.soft_serial)];
+    let said = fields.into_iter().filter(|(_, text)| !text.is_empty());
+    said.map(|(name, text)| (name.to_owned(), serde_json::Value::from(text.as_str()))).collect()
+}
+
+/// A node of which nothing is known.
+fn nobody(id: Uuid) -> DeviceRow {
+    DeviceRow {
+        id,
+        serial: String::new(),
+        soft_serial: String::new(),
+        wildcard: false,
+        cert_pem: None,
+        cert_hash: None,
+        registered: None,
+        onboard: Vec::new(),
+        reboots: 0,
+        shutdowns: 0,
+        epoch: 0,
+        quarantine: None,
+        token: None,
+        gone: None,
+        changed: 0,
+    }
+}
+
+/// A device that was applied is expected by its serial numbers, until it has registered.
+fn expect_device(known: &Known, stored: &StoredObject, change: &mut Change) {
+    let Spec::Device(spec) = &stored.object.spec else { return };
+    let id = stored.object.uid;
+    let before = known.device(id).cloned().unwrap_or_else(|| nobody(id));
+    if before.cert_hash.is_some() {
+        return;
+    }
+    let row = DeviceRow {
+        serial: spec.serial.clone(),
+        soft_serial: spec.soft_serial.clone(),
+        ..before
+    };
+    if known.device(id) != Some(&row) {
+        change.devices.push(row);
+    }
+}
+
+fn new_device(
+    known: &Known,
+    id: Uuid,
+    what: &api::onboarding::Registration,
+    now: UnixMillis,
+) -> StoredObject {
+    let (serial, soft_serial) = (what.serial.clone(), what.soft_serial.clone());
+    let new = NewDevice { serial, soft_serial, ..NewDevice::default() };
+    let spec = objects::DeviceSpec {
+        serial: new.serial.clone(),
+        soft_serial: new.soft_serial.clone(),
+        ..objects::DeviceSpec::default()
+    };
+    let short = Key::new(Kind::Device, format!("node-{}", DeviceId::new(id).short()));
+    let taken = known.stored.contains_key(&short);
+    let key = if taken { Key::new(Kind::Device, format!("node-{id}")) } else { short };
+    first(key, id, Spec::Device(spec), written(&new), now)
+}
+
+/// An object that was not there before.
+fn first(
+    key: Key,
+    uid: Uuid,
+    spec: Spec,
+    written: serde_json::Value,
+    now: UnixMillis,
+) -> StoredObject {
+    let object =
+        objects::Object { key, uid, generation: 1, restart: 0, purge: 0, pinned: None, spec };
+    StoredObject { object, written, changed: now }
+}
+
+/// The object as it is to be stored: its counters grow with what changes.
+fn settled(old: Option<&StoredObject>, document: Document, now: UnixMillis) -> StoredObject {
+    let Document { key, spec, written, .. } = document;
+    let Some(before) = old else { return first(key, Uuid::new_v4(), spec, written, now) };
+    let was = &before.object;
+    let need = match (&was.spec, &spec) {
+        (Spec::App(before), Spec::App(after)) => bumps(before, after),
+        _ => objects::Bumps::default(),
+    };
+    let object = objects::Object {
+        key,
+        uid: was.uid,
+        generation: was.generation + u64::from(was.spec != spec),
+        restart: was.restart.saturating_add(need.restart.into()),
+        purge: was.purge.saturating_add(need.purge.into()),
+        pinned: was.pinned,
+        spec,
+    };
+    let changed = if *was == object { before.changed } else { now };
+    StoredObject { object, written, changed }
+}
+
+/// An app whose image means something else now gets a fresh root, also when only the image changed.
+fn purge_changed(known: &Known, next: &mut Objects, put: &mut Vec<StoredObject>, now: UnixMillis) {
+    let was = &known.objects;
+    for old in known.of_kind(Kind::App) {
+        let Some(new) = next.get(&old.object.key) else { continue };
+        let (Spec::App(before), Spec::App(after)) = (&old.object.spec, &new.spec) else { continue };
+        let same =
+            content_of(was, before, old.object.pinned) == content_of(next, after, new.pinned);
+        if same || new.purge != old.object.purge {
+            continue;
+        }
+        let at = put.iter().position(|s| s.object.key == old.object.key);
+        let at = at.unwrap_or_else(|| {
+            put.push(old.clone());
+            put.len() - 1
+        });
+        let stored = &mut put[at];
+        stored.object.purge = stored.object.purge.saturating_add(1);
+        stored.changed = now;
+        next.insert(stored.object.key.clone(), stored.object.clone());
+    }
+}
+
+/// What is wrong now and was not before, and all that is wrong with what is being put.
+fn new_flaws(before: &[Flaw], after: &[Flaw], put: &[StoredObject]) -> Vec<Flaw> {
+    let old: BTreeSet<&Flaw> = before.iter().collect();
+    let touched = |f: &Flaw| put.iter().any(|s| s.object.key == f.key);
+    after.iter().filter(|f| !old.contains(f) || touched(f)).cloned().collect()
+}

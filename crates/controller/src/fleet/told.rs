@@ -1,0 +1,171 @@
+//! What a node is told: compiled and signed when something changed that shows in it, kept
+//! otherwise. An idle poll costs a look into a table.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::convert::config;
+use bytes::Bytes;
+use model::UnixMillis;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{Fleet, FleetError, Known};
+use crate::db::Standing;
+use crate::objects::{Key, Kind, Spec, Target, compile};
+
+/// The answer to a node that asks for its config.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ConfigAnswer {
+    /// It has it.
+    Unchanged,
+    /// The signed answer.
+    Changed(Bytes),
+    /// It has to attest (again).
+    Attest,
+    /// It is kept from everything, for this reason.
+    Quarantined(String),
+}
+
+/// What nodes were told last, by id.
+#[derive(Debug, Default)]
+pub(super) struct Cache(Mutex<HashMap<Uuid, Arc<Told>>>);
+
+/// What a node is told, ready to be sent.
+#[derive(Debug, Clone)]
+struct Told {
+    basis: Basis,
+    digest: [u8; 32],
+    hash: String,
+    answer: Bytes,
+}
+
+/// What a config was compiled of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Basis {
+    shared: u64,
+    own: u64,
+    host: Option<Arc<str>>,
+}
+
+impl Fleet {
+    /// What a node is to be told. `have` is the hash of the config it has, `token` its integrity
+    /// token.
+    pub(crate) async fn config(
+        &self,
+        id: Uuid,
+        have: &str,
+        token: &[u8],
+    ) -> Result<ConfigAnswer, FleetError> {
+        let (quarantine, demanded) = self.look(|known| {
+            let demanded = matches!(
+                known.object_of(id).map(|o| &o.object.spec),
+                Some(Spec::Device(d)) if d.attestation
+            );
+            (known.device(id).and_then(|d| d.quarantine.clone()), demanded)
+        });
+        if let Some(reason) = quarantine {
+            return Ok(ConfigAnswer::Quarantined(reason));
+        }
+        // A token that is not the one we gave says that the node should attest again.
+        if (demanded || !token.is_empty()) && !self.holds_token(id, token).await? {
+            return Ok(ConfigAnswer::Attest);
+        }
+        let told = self.told(id).await?;
+        if told.hash == have {
+            return Ok(ConfigAnswer::Unchanged);
+        }
+        Ok(ConfigAnswer::Changed(told.answer.clone()))
+    }
+
+    async fn told(&self, id: Uuid) -> Result<Arc<Told>, FleetError> {
+        let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
+        loop {
+            let basis = self.look(|known| {
+                let own = known.devices.get(&id).map_or(0, |d| d.changed);
+                Basis { shared: known.shared, own, host: host.clone() }
+            });
+            let cached = self.told.get(id);
+            if let Some(told) = cached.as_ref().filter(|t| t.basis == basis) {
+                return Ok(told.clone());
+            }
+            let (revision, compiled) =
+                self.look(|known| (known.revision, self.compile(known, id, host.as_deref())));
+            let mut device = compiled
+                .ok_or_else(|| FleetError::NoObject(Key::new(Kind::Device, id.to_string())))?;
+            // Without the time stamp: what counts is whether it says something else.
+            let digest: [u8; 32] = Sha256::digest(config::write_answer(&device, "").1).into();
+            if let Some(told) = cached.filter(|t| t.digest == digest) {
+                return Ok(self.told.put(id, Told { basis, ..Told::clone(&told) }));
+            }
+            let Some(timestamp) = self.timestamp(id, &digest, revision).await? else {
+                // Another process knows more.
+                self.follow().await?;
+                continue;
+            };
+            device.timestamp = Some(timestamp);
+            let (hash, payload) = config::write_answer(&device, "");
+            let answer = self.sign(&payload)?.into();
+            return Ok(self.told.put(id, Told { basis, digest, hash, answer }));
+        }
+    }
+
+    /// The time stamp of a config: strictly forward, also when our own clock went back. `None`: it
+    /// was compiled of what has changed since.
+    async fn timestamp(
+        &self,
+        id: Uuid,
+        digest: &[u8],
+        revision: u64,
+    ) -> Result<Option<UnixMillis>, FleetError> {
+        let mut last = self.db.standing(id).await?;
+        loop {
+            let timestamp = match &last {
+                Some(last) if last.digest == digest => return Ok(Some(last.timestamp)),
+                Some(last) if last.revision > revision => return Ok(None),
+                Some(last) => self.now().max(UnixMillis(last.timestamp.0 + 1)),
+                None => self.now(),
+            };
+            let wish = Standing { digest: digest.to_vec(), timestamp, revision };
+            last = Some(self.db.settle(id, &wish).await?);
+        }
+    }
+
+    /// What a node is told, in our own words.
+    pub(crate) fn compiled(&self, known: &Known, id: Uuid) -> Option<model::desired::Device> {
+        let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
+        self.compile(known, id, host.as_deref())
+    }
+
+    fn compile(
+        &self,
+        known: &Known,
+        id: Uuid,
+        host: Option<&str>,
+    ) -> Option<model::desired::Device> {
+        let stored = known.object_of(id)?;
+        let row = known.device(id);
+        let target = Target {
+            device: &stored.object,
+            controller: self.controller,
+            host,
+            root_pem: &self.pki.root.cert_pem,
+            certs_hash: &self.certs_hash,
+            epoch: row.map_or(0, |d| d.epoch),
+            reboots: row.map_or(0, |d| d.reboots),
+        };
+        Some(compile(&target, &known.objects))
+    }
+}
+
+impl Cache {
+    fn get(&self, id: Uuid) -> Option<Arc<Told>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    fn put(&self, id: Uuid, told: Told) -> Arc<Told> {
+        let told = Arc::new(told);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, told.clone());
+        told
+    }
+}
