@@ -6,16 +6,22 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use aws_lc_rs::encoding::{AsBigEndian as _, EcPrivateKeyBin};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _,
-    RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
+    KeyPair as _, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
 };
 use model::{Bytes, Diagnose, Diagnosis, Digest, UnixMillis, Who};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION};
+use x509_parser::oid_registry::{
+    OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ECDSA_WITH_SHA256,
+};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::cipher::ExchangeKey;
 
 /// What a PEM certificate may have: `pemCert` is limited to this in EVE.
 const CERTIFICATE_MAX: Bytes = Bytes(10_240);
@@ -121,6 +127,23 @@ impl SigningKey {
         self.0.public_key().as_ref()
     }
 
+    /// The private number, 32 bytes, big endian.
+    pub(crate) fn scalar(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+        let number: EcPrivateKeyBin<'_> = self
+            .0
+            .private_key()
+            .as_be_bytes()
+            .map_err(|source| KeyError::Crypto { what: "export a key", source })?;
+        Ok(Zeroizing::new(number.as_ref().to_vec()))
+    }
+
+    /// The key as the maker of certificates takes it.
+    fn pair(&self) -> Result<rcgen::KeyPair, KeyError> {
+        let pkcs8 = rustls_pki_types::PrivatePkcs8KeyDer::from(self.pkcs8()?.as_ref().to_vec());
+        rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ECDSA_P256_SHA256)
+            .map_err(|source| KeyError::Certificate { source })
+    }
+
     fn pkcs8(&self) -> Result<aws_lc_rs::pkcs8::Document, KeyError> {
         self.0.to_pkcs8v1().map_err(|source| KeyError::Crypto { what: "export a key", source })
     }
@@ -138,16 +161,6 @@ impl fmt::Debug for SigningKey {
 pub fn device_certificate(key: &SigningKey, now: UnixMillis) -> Result<Certificate, KeyError> {
     use rcgen::{BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 
-    let day = time::Duration::DAY;
-    let start = i64::try_from(now.0 / 1000)
-        .ok()
-        .and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok())
-        .and_then(|t| t.checked_sub(day))
-        .ok_or(KeyError::Time { at: now })?;
-    let end = start
-        .checked_add(time::Duration::days(DEVICE_CERTIFICATE_DAYS))
-        .ok_or(KeyError::Time { at: now })?;
-
     let failed = |source| KeyError::Certificate { source };
     let mut params = rcgen::CertificateParams::default();
     // The default has a name of the library in it.
@@ -158,13 +171,46 @@ pub fn device_certificate(key: &SigningKey, now: UnixMillis) -> Result<Certifica
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign];
     params.extended_key_usages =
         vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-    params.not_before = start;
-    params.not_after = end;
-    let pkcs8 = rustls_pki_types::PrivatePkcs8KeyDer::from(key.pkcs8()?.as_ref().to_vec());
-    let pair = rcgen::KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &rcgen::PKCS_ECDSA_P256_SHA256)
-        .map_err(failed)?;
-    let made = params.self_signed(&pair).map_err(failed)?;
+    (params.not_before, params.not_after) = twenty_years(now)?;
+    let made = params.self_signed(&key.pair()?).map_err(failed)?;
     Ok(Certificate { der: made.der().clone(), pem: pem("CERTIFICATE", made.der()).into_bytes() })
+}
+
+/// A device's certificate for key exchange, as EVE makes it: CN "Device ECDH certificate", signed by
+/// the device, valid as long as a device certificate made at `now`. `device` is the certificate of
+/// `device_key`.
+pub fn exchange_certificate(
+    device_key: &SigningKey,
+    device: &Certificate,
+    key: &ExchangeKey,
+    now: UnixMillis,
+) -> Result<Certificate, KeyError> {
+    use rcgen::{DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
+
+    let failed = |source| KeyError::Certificate { source };
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::OrganizationName, "The Linux Foundation");
+    params.distinguished_name.push(DnType::CommonName, "Device ECDH certificate");
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    (params.not_before, params.not_after) = twenty_years(now)?;
+    let issuer =
+        rcgen::Issuer::from_ca_cert_der(&device.der, device_key.pair()?).map_err(failed)?;
+    let made = params.signed_by(&key.pair().pair()?, &issuer).map_err(failed)?;
+    Ok(Certificate { der: made.der().clone(), pem: pem("CERTIFICATE", made.der()).into_bytes() })
+}
+
+/// From the day before `now` on.
+fn twenty_years(now: UnixMillis) -> Result<(time::OffsetDateTime, time::OffsetDateTime), KeyError> {
+    let failed = KeyError::Time { at: now };
+    let start = i64::try_from(now.0 / 1000)
+        .ok()
+        .and_then(|s| time::OffsetDateTime::from_unix_timestamp(s).ok())
+        .and_then(|t| t.checked_sub(time::Duration::DAY));
+    let end = start.and_then(|t| t.checked_add(time::Duration::days(DEVICE_CERTIFICATE_DAYS)));
+    start.zip(end).ok_or(failed)
 }
 
 /// Bytes that are no certificate, or none for us.
@@ -240,6 +286,18 @@ impl Certificate {
         sha256(&self.der)
     }
 
+    /// Whether it bears the signature (ECDSA with SHA-256) of the P-256 key in `issuer`, and names it
+    /// as its issuer. Validity in time and usage are not looked at: nodes' further certificates are
+    /// made by EVE with the device key and never renewed.
+    pub fn is_signed_by(&self, issuer: &Certificate) -> Result<bool, CertificateError> {
+        let parse = |source| CertificateError::Parse { source };
+        let (_, own) = X509Certificate::from_der(&self.der).map_err(parse)?;
+        let (_, other) = X509Certificate::from_der(&issuer.der).map_err(parse)?;
+        Ok(own.issuer() == other.subject()
+            && own.signature_algorithm.algorithm == OID_SIG_ECDSA_WITH_SHA256
+            && issuer.key()?.verifies_der(own.tbs_certificate.as_ref(), &own.signature_value.data))
+    }
+
     pub(crate) fn key(&self) -> Result<PublicKey, CertificateError> {
         let (_, x509) = X509Certificate::from_der(&self.der)
             .map_err(|source| CertificateError::Parse { source })?;
@@ -288,6 +346,17 @@ impl PublicKey {
             PublicKey::Rsa(der) => UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, der)
                 .verify(message, signature)
                 .is_ok(),
+        }
+    }
+
+    /// Whether `signature` is an ECDSA signature in ASN.1 DER over SHA-256 of `message`, as
+    /// certificates and quotes have it. Never true of an RSA key.
+    pub(crate) fn verifies_der(&self, message: &[u8], signature: &[u8]) -> bool {
+        match self {
+            PublicKey::P256(point) => UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+                .verify(message, signature)
+                .is_ok(),
+            PublicKey::Rsa(_) => false,
         }
     }
 }
@@ -355,5 +424,19 @@ mod tests {
         assert!(usage.digital_signature() && usage.key_cert_sign());
         let usage = x509.extended_key_usage().unwrap().unwrap().value;
         assert!(usage.client_auth && usage.server_auth);
+    }
+    #[test]
+    fn a_certificate_for_key_exchange_is_signed_by_its_device() {
+        let now = UnixMillis(1_767_323_045_000);
+        let key = SigningKey::generate().unwrap();
+        let device = device_certificate(&key, now).unwrap();
+        let exchange = ExchangeKey::generate().unwrap();
+        let made = exchange_certificate(&key, &device, &exchange, now).unwrap();
+        assert_eq!(made.key().unwrap(), PublicKey::P256(exchange.public_point().to_vec()));
+        assert!(made.is_signed_by(&device).unwrap());
+        assert!(!made.is_signed_by(&made).unwrap());
+        let other = device_certificate(&SigningKey::generate().unwrap(), now).unwrap();
+        assert!(!made.is_signed_by(&other).unwrap());
+        assert!(device.is_signed_by(&device).unwrap());
     }
 }

@@ -34,6 +34,7 @@
 //! ```
 
 pub mod certs;
+pub mod cipher;
 pub mod convert;
 pub mod envelope;
 mod identity;
@@ -42,5 +43,7 @@ pub mod onboarding;
 pub mod wire;
 
 pub use envelope::{Sender, SenderHash, Signer};
-pub use identity::{Certificate, CertificateError, KeyError, SigningKey, device_certificate};
+pub use identity::{
+    Certificate, CertificateError, KeyError, SigningKey, device_certificate, exchange_certificate,
+};
 pub use wire::{limits, pb};

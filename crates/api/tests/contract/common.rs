@@ -8,6 +8,17 @@ use model::UnixMillis;
 /// The time the vectors were made for: 2026-01-02T03:04:05Z.
 pub(crate) const T0: UnixMillis = UnixMillis(1_767_323_045_000);
 
+/// The time the vectors were made for, as they say: when their log file was begun. The certificates
+/// are valid then.
+#[track_caller]
+pub(crate) fn now() -> UnixMillis {
+    let folder = given(VECTORS.0, VECTORS.1).expect("the test asks `golden` first").join("newlogs");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
+    let mut names = fs::read_dir(folder).unwrap().map(|e| name(e).unwrap());
+    let time = names.find_map(|n| n.strip_prefix("dev.log.")?.strip_suffix(".gz")?.parse().ok());
+    UnixMillis(time.expect("a file dev.log.<milliseconds>.gz"))
+}
+
 const VECTORS: (&str, &str) = ("EVE_API_VECTORS", "../shared/vectors/eve-api");
 
 /// Whether there is a folder of golden vectors beside the checkout, or `$EVE_API_VECTORS`. Who has

@@ -1,5 +1,6 @@
 //! What the crate promises, against the specification's tables and recorded bytes.
 
+mod cipher;
 mod common;
 mod config;
 mod envelope;
