@@ -36,10 +36,13 @@
 pub mod certs;
 pub mod cipher;
 pub mod convert;
+mod cursor;
 pub mod envelope;
+pub mod eventlog;
 mod identity;
 pub mod newlogs;
 pub mod onboarding;
+pub mod quote;
 pub mod wire;
 
 pub use envelope::{Sender, SenderHash, Signer};

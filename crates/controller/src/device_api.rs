@@ -265,13 +265,13 @@ async fn attest(
                 Ok(()) => {
                     let token = random_hex()?.into_bytes();
                     fleet.set_integrity_token(id, Some(&token)).await?;
-                    Ok(token)
+                    Ok(token.into())
                 }
                 Err(refusal) => Err(refusal),
             })
         }
         // A node without a TPM has no sealed key to store, and we keep none for others yet.
-        AttestRequest::StoreKeys => AttestAnswer::KeysRefused,
+        AttestRequest::StoreKeys(_) => AttestAnswer::KeysRefused,
     };
     Ok(proto(StatusCode::CREATED, fleet.sign(&answer.to_payload())?))
 }

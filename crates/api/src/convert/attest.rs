@@ -1,16 +1,21 @@
 //! Attestation: what a node asks and what a controller answers, one message each way for all of it.
 //!
-//! Nothing is judged here. Event logs and the node's place are not read.
+//! Nothing is judged here: [`crate::quote`] verifies a quote, [`crate::eventlog`] reads its log. The
+//! node's place is not read.
+
+use std::fmt;
 
 use model::{Diagnose, Diagnosis, Who};
 
 use crate::limits;
 use crate::pb::attest::{
-    AttestStorageKeysResp, AttestStorageKeysResponseCode, AttestVersionInfo, AttestVersionType,
-    TpmPcrValue, ZAttestNonceResp, ZAttestQuote, ZAttestQuoteResp, ZAttestReq, ZAttestReqType,
-    ZAttestRespType, ZAttestResponse, ZAttestResponseCode,
+    AttestPolicyPcrList, AttestStorageKeys, AttestStorageKeysResp, AttestStorageKeysResponseCode,
+    AttestVersionInfo, AttestVersionType, AttestVolumeKey, TpmPcrValue, ZAttestNonceResp,
+    ZAttestQuote, ZAttestQuoteResp, ZAttestReq, ZAttestReqType, ZAttestRespType, ZAttestResponse,
+    ZAttestResponseCode,
 };
 use crate::pb::certs::{ZCert, ZCertAttr, ZCertType};
+use crate::pb::common::HashAlgorithm;
 use crate::wire::{self, WireError};
 
 /// What a node asks.
@@ -22,8 +27,8 @@ pub enum Request {
     Nonce,
     /// Believe this.
     Quote(Quote),
-    /// Keep keys that my TPM sealed. Which they are is not read: nobody keeps them yet.
-    StoreKeys,
+    /// Keep keys that my TPM sealed.
+    StoreKeys(StoredKeys),
 }
 
 /// A certificate of a node.
@@ -63,6 +68,66 @@ pub struct Quote {
     pub registers: Vec<Register>,
     /// The version of EVE that runs; empty if it is not said.
     pub version: String,
+    /// Maker, version and date of the firmware, as EVE joins them; empty if it is not said.
+    pub firmware: String,
+    /// Where this EVE comes from; empty if it is not said.
+    pub origin: String,
+    /// The TCG event log of this boot, gzip, as it came; empty if the node has none or it is too
+    /// long. [`crate::eventlog`] reads it.
+    pub event_log: Vec<u8>,
+}
+
+/// Keys to be kept for a node, and the proof that it may ask so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StoredKeys {
+    /// The integrity token of a quote that was believed.
+    pub token: Vec<u8>,
+    /// The keys.
+    pub keys: Vec<VolumeKey>,
+}
+
+/// A key of a node's encrypted volume, sealed so that only its TPM can use it. It goes back to the
+/// node after a quote that is believed, and never otherwise.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct VolumeKey {
+    /// The number that the API has for its kind: 1, a volume storage key.
+    pub kind: i32,
+    /// A serialized `AttestVolumeKeyData`; only the node looks into it.
+    pub key: Vec<u8>,
+    /// The registers that the node seals its volume to. `None`: not said.
+    pub policy: Option<SealPolicy>,
+}
+
+impl fmt::Debug for VolumeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (kind, bytes, policy) = (self.kind, self.key.len(), &self.policy);
+        write!(f, "VolumeKey {{ kind: {kind}, key: {bytes} bytes, policy: {policy:?} }}")
+    }
+}
+
+/// Registers that a node seals its volume to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct SealPolicy {
+    /// Which, 0 to 23.
+    pub registers: Vec<u32>,
+    /// The number of the policy.
+    pub id: u32,
+}
+
+/// What a node gets whose quote is believed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// It shows this with each request for its config.
+    pub token: Vec<u8>,
+    /// Keys that were kept for it.
+    pub keys: Vec<VolumeKey>,
+}
+
+impl From<Vec<u8>> for Admission {
+    /// A token, and no keys.
+    fn from(token: Vec<u8>) -> Admission {
+        Admission { token, keys: Vec::new() }
+    }
 }
 
 /// A platform register.
@@ -83,8 +148,10 @@ pub enum Answer {
     Certificates,
     /// The nonce, for one use.
     Nonce(Vec<u8>),
-    /// The quote is believed and this token proves it, or not.
-    Quote(Result<Vec<u8>, Refusal>),
+    /// The quote is believed, or not.
+    Quote(Result<Admission, Refusal>),
+    /// The keys are kept.
+    KeysKept,
     /// The keys are not kept: they come with a token that is none of ours.
     KeysRefused,
 }
@@ -165,7 +232,13 @@ impl Request {
                 message.quote = Some(quote.to_wire());
                 ZAttestReqType::AttestReqQuote
             }
-            Request::StoreKeys => ZAttestReqType::StoreKeys,
+            Request::StoreKeys(stored) => {
+                message.storage_keys = Some(AttestStorageKeys {
+                    integrity_token: stored.token.clone(),
+                    keys: stored.keys.iter().map(VolumeKey::to_wire).collect(),
+                });
+                ZAttestReqType::StoreKeys
+            }
         };
         message.set_req_type(kind);
         wire::encode(&message)
@@ -183,7 +256,11 @@ impl Request {
             ZAttestReqType::AttestReqQuote => {
                 Request::Quote(Quote::from_wire(message.quote.unwrap_or_default()))
             }
-            ZAttestReqType::StoreKeys => Request::StoreKeys,
+            ZAttestReqType::StoreKeys => {
+                let stored = message.storage_keys.unwrap_or_default();
+                let keys = stored.keys.into_iter().map(VolumeKey::from_wire).collect();
+                Request::StoreKeys(StoredKeys { token: stored.integrity_token, keys })
+            }
             ZAttestReqType::AttestReqNone => {
                 let value = message.req_type;
                 return Err(AttestError::Kind { field: "ZAttestReq.reqType", value });
@@ -192,10 +269,36 @@ impl Request {
     }
 }
 
+impl VolumeKey {
+    fn to_wire(&self) -> AttestVolumeKey {
+        let list = |p: &SealPolicy| AttestPolicyPcrList {
+            pcr_indices: p.registers.clone(),
+            policy_id: p.id,
+        };
+        AttestVolumeKey {
+            key_type: self.kind,
+            key: self.key.clone(),
+            has_policy_pcr_list: self.policy.is_some(),
+            policy_pcr_list: self.policy.as_ref().map(list),
+        }
+    }
+
+    fn from_wire(key: AttestVolumeKey) -> VolumeKey {
+        let list = key.policy_pcr_list.unwrap_or_default();
+        let policy = SealPolicy { registers: list.pcr_indices, id: list.policy_id };
+        VolumeKey {
+            kind: key.key_type,
+            key: key.key,
+            policy: key.has_policy_pcr_list.then_some(policy),
+        }
+    }
+}
+
 impl NodeCertificate {
     fn to_wire(&self) -> ZCert {
         let attributes = ZCertAttr { is_mutable: self.mutable, is_tpm: !self.mutable };
         ZCert {
+            hash_algo: HashAlgorithm::Sha25616bytes.into(),
             cert_hash: self.hash.clone(),
             r#type: self.purpose.number(),
             cert: self.pem.clone(),
@@ -224,16 +327,22 @@ impl Quote {
             hash_algo: r.algorithm,
             value: r.value.clone(),
         };
-        let version = |version: &String| AttestVersionInfo {
-            version_type: AttestVersionType::Eve.into(),
+        let versions = [
+            (AttestVersionType::Eve, &self.version),
+            (AttestVersionType::Firmware, &self.firmware),
+            (AttestVersionType::EveOrigin, &self.origin),
+        ];
+        let version = |(kind, version): (AttestVersionType, &String)| AttestVersionInfo {
+            version_type: kind.into(),
             version: version.clone(),
         };
-        let said = Some(&self.version).filter(|v| !v.is_empty());
+        let said = versions.into_iter().filter(|(_, version)| !version.is_empty());
         ZAttestQuote {
             attest_data: self.data.clone(),
             signature: self.signature.clone(),
             pcr_values: self.registers.iter().map(register).collect(),
-            versions: said.map(version).into_iter().collect(),
+            versions: said.map(version).collect(),
+            tpm_binary_event_log: self.event_log.clone(),
             ..ZAttestQuote::default()
         }
     }
@@ -241,13 +350,18 @@ impl Quote {
     fn from_wire(quote: ZAttestQuote) -> Quote {
         let register =
             |r: TpmPcrValue| Register { index: r.index, algorithm: r.hash_algo, value: r.value };
-        let version =
-            quote.versions.into_iter().find(|v| v.version_type() == AttestVersionType::Eve);
+        let version = |kind| {
+            let mut all = quote.versions.iter().filter(|v| v.version_type() == kind);
+            all.next().map(|v| v.version.clone()).unwrap_or_default()
+        };
         Quote {
+            version: version(AttestVersionType::Eve),
+            firmware: version(AttestVersionType::Firmware),
+            origin: version(AttestVersionType::EveOrigin),
             data: quote.attest_data,
             signature: quote.signature,
             registers: quote.pcr_values.into_iter().map(register).collect(),
-            version: version.map(|v| v.version).unwrap_or_default(),
+            event_log: quote.tpm_binary_event_log,
         }
     }
 }
@@ -263,18 +377,24 @@ impl Answer {
                 ZAttestRespType::AttestRespNonce
             }
             Answer::Quote(verdict) => {
-                let (response, integrity_token) = match verdict {
-                    Ok(token) => (ZAttestResponseCode::Success.into(), token.clone()),
-                    Err(refusal) => (refusal.number(), Vec::new()),
+                let (response, integrity_token, keys) = match verdict {
+                    Ok(admission) => (
+                        ZAttestResponseCode::Success.into(),
+                        admission.token.clone(),
+                        admission.keys.iter().map(VolumeKey::to_wire).collect(),
+                    ),
+                    Err(refusal) => (refusal.number(), Vec::new(), Vec::new()),
                 };
-                let keys = Vec::new();
                 message.quote_resp = Some(ZAttestQuoteResp { response, integrity_token, keys });
                 ZAttestRespType::AttestRespQuoteResp
             }
-            Answer::KeysRefused => {
-                let mut refused = AttestStorageKeysResp::default();
-                refused.set_response(AttestStorageKeysResponseCode::ItokenMismatch);
-                message.storage_keys_resp = Some(refused);
+            Answer::KeysKept | Answer::KeysRefused => {
+                let mut answer = AttestStorageKeysResp::default();
+                answer.set_response(match self {
+                    Answer::KeysKept => AttestStorageKeysResponseCode::Success,
+                    _ => AttestStorageKeysResponseCode::ItokenMismatch,
+                });
+                message.storage_keys_resp = Some(answer);
                 ZAttestRespType::StoreKeys
             }
         };
@@ -293,17 +413,23 @@ impl Answer {
             ZAttestRespType::AttestRespQuoteResp => {
                 let verdict = message.quote_resp.unwrap_or_default();
                 Answer::Quote(match Refusal::of(verdict.response) {
-                    None => Ok(verdict.integrity_token),
+                    None => Ok(Admission {
+                        token: verdict.integrity_token,
+                        keys: verdict.keys.into_iter().map(VolumeKey::from_wire).collect(),
+                    }),
                     Some(refusal) => Err(refusal),
                 })
             }
             ZAttestRespType::StoreKeys => {
                 let value = message.storage_keys_resp.unwrap_or_default().response;
-                if value != i32::from(AttestStorageKeysResponseCode::ItokenMismatch) {
-                    let field = "AttestStorageKeysResp.response";
-                    return Err(AttestError::Kind { field, value });
+                match AttestStorageKeysResponseCode::try_from(value) {
+                    Ok(AttestStorageKeysResponseCode::Success) => Answer::KeysKept,
+                    Ok(AttestStorageKeysResponseCode::ItokenMismatch) => Answer::KeysRefused,
+                    _ => {
+                        let field = "AttestStorageKeysResp.response";
+                        return Err(AttestError::Kind { field, value });
+                    }
                 }
-                Answer::KeysRefused
             }
             ZAttestRespType::AttestRespNone => {
                 let value = message.resp_type;
@@ -352,7 +478,15 @@ mod tests {
             signature: vec![3],
             registers: vec![Register { index: 7, algorithm: 2, value: vec![4; 32] }],
             version: "1.2".to_owned(),
+            firmware: "maker-3-2026".to_owned(),
+            origin: "here".to_owned(),
+            event_log: vec![5; 9],
         };
+        let policy = SealPolicy { registers: vec![0, 7], id: 3 };
+        let keys = vec![
+            VolumeKey { kind: 1, key: vec![6; 9], policy: Some(policy) },
+            VolumeKey::default(),
+        ];
         for request in [
             Request::Certificates(Vec::new()),
             Request::Certificates(vec![
@@ -364,7 +498,8 @@ mod tests {
             Request::Nonce,
             Request::Quote(quote),
             Request::Quote(Quote::default()),
-            Request::StoreKeys,
+            Request::StoreKeys(StoredKeys { token: b"token".to_vec(), keys }),
+            Request::StoreKeys(StoredKeys::default()),
         ] {
             assert_eq!(Request::from_payload(&request.to_payload()).unwrap(), request);
         }
@@ -375,11 +510,13 @@ mod tests {
         for answer in [
             Answer::Certificates,
             Answer::Nonce(vec![9; 16]),
-            Answer::Quote(Ok(b"token".to_vec())),
+            Answer::Quote(Ok(b"token".to_vec().into())),
+            Answer::Quote(Ok(Admission { token: vec![1], keys: vec![VolumeKey::default()] })),
             Answer::Quote(Err(Refusal::NonceMismatch)),
             Answer::Quote(Err(Refusal::NoCertificate)),
             Answer::Quote(Err(Refusal::QuoteFailed)),
             Answer::Quote(Err(Refusal::Other(77))),
+            Answer::KeysKept,
             Answer::KeysRefused,
         ] {
             assert_eq!(Answer::from_payload(&answer.to_payload()).unwrap(), answer);

@@ -1,5 +1,6 @@
 //! What the crate promises, against the specification's tables and recorded bytes.
 
+mod attest;
 mod cipher;
 mod common;
 mod config;
@@ -8,3 +9,4 @@ mod fields;
 mod info;
 mod newlogs;
 mod robust;
+mod tpm;

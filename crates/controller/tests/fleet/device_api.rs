@@ -119,7 +119,8 @@ async fn a_node_without_tpm_attests_with_a_nonce_that_counts_once() {
     let Answer::Nonce(nonce) = attest(&node, id, Request::Nonce).await else { panic!("no nonce") };
     assert_eq!(nonce.len(), 16);
     let quote = || Request::Quote(Quote::default());
-    let Answer::Quote(Ok(token)) = attest(&node, id, quote()).await else { panic!("no token") };
+    let Answer::Quote(Ok(admission)) = attest(&node, id, quote()).await else { panic!("no token") };
+    let token = admission.token;
     let again = attest(&node, id, quote()).await;
     assert_eq!(again, Answer::Quote(Err(Refusal::NonceMismatch)), "the nonce was used up");
 
