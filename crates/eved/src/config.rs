@@ -18,12 +18,13 @@ use api::pb::attest::{
     AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
     ZAttestResponse, ZAttestResponseCode,
 };
+use device::config::floor;
 use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Device, Properties};
 use model::reported::{ControllerStatus, Identity};
 use model::topic::{Boots, Controller, Identities, Only, Ports};
-use model::{DeviceId, Diagnose, Diagnosis, Problem, Who, chain};
+use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, Who, chain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -116,6 +117,8 @@ struct Session<'a> {
     received: Option<(Vec<u8>, Box<Device>)>,
     /// Saved in an earlier boot and not applied yet.
     saved: Option<Box<Device>>,
+    /// When the newest config ever in force was made.
+    floor: floor::Record,
     /// In force, for those who tell of it.
     in_force: watch::Sender<InForce>,
     alarms: BTreeMap<Alarm, Instant>,
@@ -156,6 +159,8 @@ impl<'a> Session<'a> {
         let checkpoint = Checkpoint::open(ctx.paths.persist.join("checkpoint"));
         let signers = checkpoint.certs(&link);
         let saved = checkpoint.config(&link, identity.id);
+        let made = saved.as_ref().and_then(|s| s.timestamp);
+        let floor = checkpoint.floor(&link.server, identity.id, made, &ctx.paths.config);
         Session {
             id: identity.id,
             link: Arc::new(link),
@@ -166,6 +171,7 @@ impl<'a> Session<'a> {
             signers,
             received: None,
             saved,
+            floor,
             in_force: watch::Sender::default(),
             alarms: BTreeMap::new(),
         }
@@ -196,7 +202,8 @@ impl<'a> Session<'a> {
         let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
         let mut up = is_up();
         let saved = self.saved.as_deref().map(|d| self.summary(d));
-        let mut event = Event::Started { certs: self.signers.is_some(), saved };
+        let floor = self.floor.newest;
+        let mut event = Event::Started { certs: self.signers.is_some(), saved, floor };
         loop {
             let before = self.state.problem.as_ref().map(|p| p.text.clone());
             let at = Moment {
@@ -208,9 +215,10 @@ impl<'a> Session<'a> {
             let (state, effects) = config::step(std::mem::take(&mut self.state), event, at);
             self.state = state;
             self.tell_trouble(before);
+            let mut done = None;
             for effect in effects {
                 match effect {
-                    Effect::Apply => self.apply(),
+                    Effect::Apply => done = Some(Event::Applied(self.apply())),
                     Effect::ApplySaved => self.apply_saved(),
                     Effect::Alarm(kind, wait) => {
                         self.alarms.insert(kind, Instant::now() + wait);
@@ -226,6 +234,10 @@ impl<'a> Session<'a> {
                         self.ask(Call::Quote { version }, &told);
                     }
                 }
+            }
+            if let Some(done) = done {
+                event = done;
+                continue;
             }
             self.publish()?;
             event = loop {
@@ -313,33 +325,53 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Saved first: what the node does it must also do after a power cut.
-    fn apply(&mut self) {
-        let Some((body, device)) = self.received.take() else { return };
-        if let Err(e) = self.checkpoint.save_config(&body, self.signers.as_ref()) {
+    /// Saved first: what the node does it must also do after a power cut. What is not saved is in
+    /// force all the same: a full disk may be what this config makes an end of.
+    fn apply(&mut self) -> Result<(), Problem> {
+        let Some((body, device)) = self.received.take() else { return Ok(()) };
+        let saved = self.save(&body, device.timestamp);
+        let published = self.put_in_force(device);
+        saved.and(published)
+    }
+
+    /// The time goes first: it may be newer than the config beside it, but never older.
+    fn save(&mut self, body: &[u8], made: Option<UnixMillis>) -> Result<(), Problem> {
+        let saved = match self.floor.raised(made) {
+            Some(raised) => {
+                let saved = self.checkpoint.save_floor(&raised);
+                self.floor = raised;
+                saved
+            }
+            None => Ok(()),
+        };
+        let saved = saved.and_then(|()| self.checkpoint.save_config(body, self.signers.as_ref()));
+        saved.map_err(|e| {
             tracing::error!("the config is not saved: {}", chain(&e));
-            self.state.problem = Some(Problem::new(
+            let advice = "free space on the node's disk, or check it";
+            Problem::new(
                 format!("the config is in force but not saved: {}", chain(&e)),
-                Diagnosis::of(Who::Operator, "free space on the node's disk, or check it"),
+                Diagnosis::of(Who::Operator, advice),
                 host::clock::now(),
-            ));
-        }
-        self.put_in_force(device);
+            )
+        })
     }
 
     fn apply_saved(&mut self) {
         if let Some(device) = self.saved.take() {
             tracing::info!("the controller is not reached: running the saved config");
-            self.put_in_force(device);
+            // What of it cannot be published now comes with the controller's config.
+            let _ = self.put_in_force(device);
         }
     }
 
-    fn put_in_force(&mut self, device: Box<Device>) {
+    fn put_in_force(&mut self, device: Box<Device>) -> Result<(), Problem> {
         let now = host::clock::now();
         self.properties = api::convert::items::properties(&device.items, &self.properties, now);
-        if let Err(e) = self.writers.desired.publish(&device, &self.properties) {
+        let published = self.writers.desired.publish(&device, &self.properties);
+        let published = published.map_err(|e| {
             tracing::error!("{}", chain(&e));
-        }
+            e.problem(now)
+        });
         for refused in &device.refused {
             tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
         }
@@ -349,6 +381,7 @@ impl<'a> Session<'a> {
             f.device = device;
             f.properties = properties;
         });
+        published
     }
 
     fn publish(&mut self) -> anyhow::Result<()> {

@@ -5,7 +5,7 @@
 //!            ▼                                             │
 //! Certs ─▶ Config ──200 or 304───────────────────────▶ Waiting
 //!   ▲        │ 403 ─▶ Nonce ─▶ Quote ─▶ Config             ▲
-//!   └────────┘ unknown signer        any failure ──────────┘
+//!   └────────┘ unknown signer, once  any failure ──────────┘
 //! ```
 //!
 //! Invariants: one question is open at a time; nothing is asked before a chain of certificates was
@@ -13,6 +13,7 @@
 //! not after a reboot; a node that does not reach its controller runs the saved config within
 //! [`PATIENCE`]. [`queue`] decides which message about which object goes out next.
 
+pub mod floor;
 pub mod queue;
 
 use std::time::Duration;
@@ -44,6 +45,13 @@ pub enum Doing {
     Nonce,
     /// A quote was sent.
     Quote,
+    /// A config is being saved and put in force.
+    Applying {
+        /// Its hash; remembered when that worked.
+        hash: String,
+        /// What it says of itself.
+        new: Summary,
+    },
 }
 
 /// What is known about the controller and the config in force.
@@ -57,9 +65,10 @@ pub struct State {
     pub certs_wanted: bool,
     /// What the config said about certificates last.
     pub certs_hash: String,
-    /// The hash last received in this boot.
+    /// The hash of the config in force, as received in this boot. What was refused, or could not be
+    /// put in force, is not remembered: the controller sends it again, and it is judged again.
     pub hash: String,
-    /// When the newest config ever applied was made.
+    /// When the newest config ever applied was made, in this boot or an earlier one ([`floor`]).
     pub floor: Option<UnixMillis>,
     /// Where the config in force came from.
     pub source: ConfigSource,
@@ -125,6 +134,8 @@ pub enum Event {
         certs: bool,
         /// The saved config, if there is one that verifies and is ours.
         saved: Option<Summary>,
+        /// Configs made before this are refused ([`floor::at_boot`]).
+        floor: Option<UnixMillis>,
     },
     /// A port came up.
     NetworkUp,
@@ -134,6 +145,8 @@ pub enum Event {
     Certs(Result<(), Problem>),
     /// The answer to the question for the config.
     Config(Answer),
+    /// The config is in force, and saved or not.
+    Applied(Result<(), Problem>),
     /// A nonce.
     Nonce(Result<Vec<u8>, Problem>),
     /// The verdict on a quote: the token.
@@ -172,7 +185,8 @@ pub enum Effect {
         /// As given.
         nonce: Vec<u8>,
     },
-    /// Save the config that was just received, then publish it.
+    /// Save the config that was just received, then publish it; [`Event::Applied`] tells what came
+    /// of it.
     Apply,
     /// Publish the saved config.
     ApplySaved,
@@ -217,7 +231,7 @@ impl Default for State {
 /// One step of the conversation.
 pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) {
     match (state.doing.clone(), event) {
-        (_, Event::Started { certs, saved }) => started(state, certs, saved),
+        (_, Event::Started { certs, saved, floor }) => started(state, certs, saved, floor),
         (_, Event::Alarm(Alarm::Saved)) if state.saved && state.source == ConfigSource::None => {
             let next = State { source: ConfigSource::Saved, saved: false, ..state };
             (next, vec![Effect::ApplySaved])
@@ -249,6 +263,9 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
             failed(State { certs_wanted: true, ..state }, why, wait)
         }
         (Doing::Config, Event::Config(answer)) => answered(state, answer, at),
+        (Doing::Applying { hash, new }, Event::Applied(done)) => {
+            applied(state, hash, new, done, at)
+        }
         (Doing::Nonce, Event::Nonce(Ok(nonce))) => {
             (State { doing: Doing::Quote, ..state }, vec![Effect::SendQuote { nonce }])
         }
@@ -261,7 +278,12 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
     }
 }
 
-fn started(state: State, certs: bool, saved: Option<Summary>) -> (State, Vec<Effect>) {
+fn started(
+    state: State,
+    certs: bool,
+    saved: Option<Summary>,
+    floor: Option<UnixMillis>,
+) -> (State, Vec<Effect>) {
     let mut effects = Vec::new();
     if saved.is_some() {
         effects.push(Effect::Alarm(Alarm::Saved, PATIENCE));
@@ -270,7 +292,7 @@ fn started(state: State, certs: bool, saved: Option<Summary>) -> (State, Vec<Eff
         certs,
         certs_wanted: true,
         saved: saved.is_some(),
-        floor: saved.as_ref().and_then(|s| s.timestamp),
+        floor,
         certs_hash: saved.map(|s| s.certs_hash).unwrap_or_default(),
         ..state
     };
@@ -291,39 +313,16 @@ fn ask(state: State) -> (State, Vec<Effect>) {
 fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>) {
     match answer {
         Answer::Unchanged => well(state, at, Vec::new()),
-        // The remembered hash starts empty, so an empty one means "unchanged" from the first day.
-        Answer::Config { hash, .. } if hash == state.hash => well(state, at, Vec::new()),
-        Answer::Config { hash, config } => {
-            // Remembered before it is judged: what we refuse once we do not ask for again.
-            let state = State { hash, ..state };
-            match admit(&state, config, at) {
-                Ok(new) => {
-                    let interval = new.interval;
-                    let certs_changed = !new.certs_hash.is_empty()
-                        && !state.certs_hash.is_empty()
-                        && new.certs_hash != state.certs_hash;
-                    let state = State {
-                        source: ConfigSource::Controller,
-                        saved: false,
-                        floor: new.timestamp.or(state.floor),
-                        certs_hash: new.certs_hash,
-                        certs_wanted: state.certs_wanted || certs_changed,
-                        ..state
-                    };
-                    let mut told = at.properties.clone();
-                    told.config_interval = interval;
-                    well(state, Moment { properties: &told, ..at }, vec![Effect::Apply])
-                }
-                Err(why) => {
-                    let (state, effects) = well(state, at, Vec::new());
-                    (State { problem: Some(why), ..state }, effects)
-                }
+        Answer::Config { hash, .. } if !hash.is_empty() && hash == state.hash => {
+            well(state, at, Vec::new())
+        }
+        Answer::Config { hash, config } => match admit(&state, &hash, config, at) {
+            Ok(new) => {
+                (State { doing: Doing::Applying { hash, new }, ..state }, vec![Effect::Apply])
             }
-        }
-        Answer::Unusable(why) => {
-            let (state, effects) = well(state, at, Vec::new());
-            (State { problem: Some(why), ..state }, effects)
-        }
+            Err(why) => refused(state, why, at),
+        },
+        Answer::Unusable(why) => refused(state, why, at),
         Answer::Forbidden if state.token.is_some() => {
             // A token that was just given, refused: do not turn in circles.
             let why = Diagnosis::of(Who::Operator, "look at the attestation of this node");
@@ -342,8 +341,9 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
             ask(State { certs_wanted: true, signer_missed: true, ..state })
         }
         Answer::UnknownSigner(why) => {
+            // The next poll asks with what we have, and looks once again if that fails.
             let wait = poll_wait(at);
-            failed(State { certs_wanted: true, ..state }, why, wait)
+            failed(State { certs_wanted: false, ..state }, why, wait)
         }
         Answer::Failed(why) => {
             let wait = poll_wait(at).min(CERTS_AGAIN.after(state.failures + 1, at.jitter));
@@ -352,11 +352,60 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
     }
 }
 
+/// The controller answered, with something that we refuse: what is in force stays.
+fn refused(state: State, why: Problem, at: Moment<'_>) -> (State, Vec<Effect>) {
+    // The same answer comes with each poll; the trouble is as old as its first one.
+    let before = state.problem.as_ref().filter(|p| p.text == why.text);
+    let since = before.map_or(why.since, |p| p.since);
+    let (state, effects) = well(state, at, Vec::new());
+    (State { problem: Some(Problem { since, ..why }), ..state }, effects)
+}
+
+/// A config is in force. One that is not saved is asked for again, so that it is saved in the end.
+fn applied(
+    state: State,
+    hash: String,
+    new: Summary,
+    done: Result<(), Problem>,
+    at: Moment<'_>,
+) -> (State, Vec<Effect>) {
+    let certs_changed = !new.certs_hash.is_empty()
+        && !state.certs_hash.is_empty()
+        && new.certs_hash != state.certs_hash;
+    let state = State {
+        hash: if done.is_ok() { hash } else { state.hash.clone() },
+        source: ConfigSource::Controller,
+        saved: false,
+        floor: new.timestamp.max(state.floor),
+        certs_hash: new.certs_hash,
+        certs_wanted: state.certs_wanted || certs_changed,
+        ..state
+    };
+    let mut told = at.properties.clone();
+    told.config_interval = new.interval;
+    let at = Moment { properties: &told, ..at };
+    match done {
+        Ok(()) => well(state, at, Vec::new()),
+        Err(why) => refused(state, why, at),
+    }
+}
+
 /// Whether a received config may be applied.
-fn admit(state: &State, config: Option<Summary>, at: Moment<'_>) -> Result<Summary, Problem> {
+fn admit(
+    state: &State,
+    hash: &str,
+    config: Option<Summary>,
+    at: Moment<'_>,
+) -> Result<Summary, Problem> {
     let refuse = |text: String, advice: &str| {
         Err(Problem::new(text, Diagnosis::of(Who::Operator, advice), at.now))
     };
+    if hash.is_empty() {
+        return refuse(
+            "the controller sent a config without a hash".to_owned(),
+            "report this to whoever maintains the controller",
+        );
+    }
     let Some(config) = config else {
         return refuse(
             "the controller announced a config and sent none".to_owned(),
@@ -375,7 +424,9 @@ fn admit(state: &State, config: Option<Summary>, at: Moment<'_>) -> Result<Summa
                 "the config was made at {} ms, before the one in force ({} ms)",
                 made.0, floor.0
             ),
-            "look at the controller's clock; a newer config is taken at once",
+            "look at the controller's clock; a newer config is taken at once. If that clock was wrong \
+             before, write a new word into accept-older-config on the node's CONFIG partition and \
+             reboot it",
         ),
         _ => Ok(config),
     }

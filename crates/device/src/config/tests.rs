@@ -30,11 +30,16 @@ fn one(state: State, event: Event) -> (State, Vec<Effect>) {
     step(state, event, at)
 }
 
-/// Plays events and tells what was asked for.
+/// Plays events and tells what was asked for. What is to be applied is, and well.
 fn play(mut state: State, events: Vec<Event>) -> (State, String) {
     let mut told = Vec::new();
     for event in events {
-        let (next, effects) = one(state, event);
+        let (mut next, mut effects) = one(state, event);
+        if effects.contains(&Effect::Apply) {
+            let (after, more) = one(next, Event::Applied(Ok(())));
+            next = after;
+            effects.extend(more);
+        }
         told.extend(effects.iter().map(|e| match e {
             Effect::Alarm(kind, wait) => format!("{kind:?} in {} s", wait.as_secs()),
             Effect::AskConfig { hash, token } => {
@@ -50,7 +55,8 @@ fn play(mut state: State, events: Vec<Event>) -> (State, String) {
 
 fn boot(saved: Option<Summary>) -> State {
     let certs = saved.is_some();
-    one(State::default(), Event::Started { certs, saved }).0
+    let floor = saved.as_ref().and_then(|s| s.timestamp);
+    one(State::default(), Event::Started { certs, saved, floor }).0
 }
 
 /// A node that just asked for the config.
@@ -61,7 +67,7 @@ fn asking() -> State {
 #[test]
 fn certificates_come_before_anything_else() {
     let events = vec![
-        Event::Started { certs: false, saved: None },
+        Event::Started { certs: false, saved: None, floor: None },
         Event::Certs(Err(why())),
         Event::Alarm(Alarm::Poll),
         Event::Certs(Ok(())),
@@ -75,12 +81,48 @@ fn certificates_come_before_anything_else() {
 }
 
 #[test]
-fn the_same_hash_and_the_empty_hash_change_nothing() {
+fn the_same_hash_changes_nothing() {
     let (state, _) = play(asking(), vec![config("h1", 5), Event::Alarm(Alarm::Poll)]);
     for answer in [config("h1", 6), Event::Config(Answer::Unchanged)] {
         assert_eq!(play(state.clone(), vec![answer]).1, "Poll in 60 s");
     }
-    assert_eq!(play(asking(), vec![config("", 5)]).1, "Poll in 60 s");
+}
+
+#[test]
+fn an_empty_hash_is_an_error_and_keeps_what_is_in_force() {
+    for state in [asking(), play(asking(), vec![config("h1", 5), Event::Alarm(Alarm::Poll)]).0] {
+        let (before, hash) = (state.source, state.hash.clone());
+        let (after, told) = play(state, vec![config("", 6)]);
+        assert_eq!(told, "Poll in 60 s");
+        assert_eq!((after.source, after.hash), (before, hash));
+        assert!(after.problem.unwrap().text.contains("without a hash"));
+    }
+}
+
+#[test]
+fn what_is_refused_is_not_remembered_and_its_trouble_keeps_its_age() {
+    let first = |at| Event::Config(Answer::Unusable(Problem { since: UnixMillis(at), ..why() }));
+    let events = vec![config("h1", 5), Event::Alarm(Alarm::Poll), config("old", 4)];
+    let (state, told) = play(asking(), events);
+    assert!(!told.contains("Apply, Poll in 60 s, ask \"h1\", Apply"), "{told}");
+    assert_eq!(state.hash, "h1");
+    let (state, told) = play(state, vec![Event::Alarm(Alarm::Poll), first(20)]);
+    assert!(told.starts_with("ask \"h1\""), "{told}");
+    let (state, _) = play(state, vec![Event::Alarm(Alarm::Poll), first(30)]);
+    assert_eq!(state.problem.unwrap().since, UnixMillis(20));
+}
+
+#[test]
+fn a_config_that_is_not_saved_is_in_force_and_asked_for_again() {
+    let (state, effects) = one(asking(), config("h1", 5));
+    assert_eq!(effects, [Effect::Apply]);
+    let (state, told) = play(state, vec![Event::Applied(Err(why())), Event::Alarm(Alarm::Poll)]);
+    assert_eq!(told, "Poll in 60 s, ask \"\"");
+    assert_eq!((state.source, state.floor), (ConfigSource::Controller, Some(UnixMillis(5))));
+    assert!(state.problem.is_some());
+    let (state, told) = play(state, vec![config("h1", 5)]);
+    assert_eq!((told.as_str(), state.hash.as_str()), ("Apply, Poll in 60 s", "h1"));
+    assert_eq!(state.problem, None);
 }
 
 #[test]
@@ -126,7 +168,7 @@ fn time_does_not_run_backwards_also_across_a_reboot() {
 #[test]
 fn without_a_controller_the_saved_config_runs_after_a_few_seconds() {
     let events = vec![
-        Event::Started { certs: true, saved: Some(summary(5)) },
+        Event::Started { certs: true, saved: Some(summary(5)), floor: Some(UnixMillis(5)) },
         Event::Certs(Err(why())),
         Event::Alarm(Alarm::Saved),
     ];
@@ -181,9 +223,14 @@ fn a_refused_token_does_not_turn_in_circles() {
 #[test]
 fn an_unknown_signer_means_new_certificates_once() {
     let miss = || Event::Config(Answer::UnknownSigner(why()));
-    let events = vec![miss(), Event::Certs(Ok(())), miss()];
-    let told = play(asking(), events).1;
-    assert_eq!(told, "FetchCerts, Certs in 86400 s, ask \"\", Poll in 60 s");
+    let poll = || vec![miss(), Event::Certs(Ok(())), miss()];
+    let want = "FetchCerts, Certs in 86400 s, ask \"\", Poll in 60 s";
+    let (state, told) = play(asking(), poll());
+    assert_eq!(told, want);
+    // The next poll is as this one.
+    let (state, told) = play(state, vec![Event::Alarm(Alarm::Poll)]);
+    assert_eq!(told, "ask \"\"");
+    assert_eq!(play(state, poll()).1, want);
 }
 
 #[test]
@@ -246,13 +293,16 @@ fn whatever_happens_time_never_runs_backwards_and_the_node_never_falls_silent() 
             for event in &events {
                 let (after, effects) = one(state.clone(), event.clone());
                 let mut disk = disk.clone();
-                if effects.contains(&Effect::Apply) {
+                let (after, effects) = if effects == [Effect::Apply] {
                     let Event::Config(Answer::Config { config: Some(new), .. }) = event else {
                         panic!("applied out of nothing: {event:?}")
                     };
                     assert!(disk.as_ref().is_none_or(|d| d.timestamp <= new.timestamp));
                     disk = Some(new.clone());
-                }
+                    one(after, Event::Applied(Ok(())))
+                } else {
+                    (after, effects)
+                };
                 let polls = effects.iter().any(|e| matches!(e, Effect::Alarm(Alarm::Poll, _)));
                 let fell_asleep = state.doing != Doing::Waiting && after.doing == Doing::Waiting;
                 assert!(!fell_asleep || polls, "{state:?} and {event:?}: nothing wakes us again");

@@ -4,13 +4,14 @@
 //! boots with a wrong clock, or years later, still runs its apps. The certificates that verify the
 //! saved config are kept beside newer ones (`controllercerts.old`) as long as it is in use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use api::Signer;
 use api::certs::ControllerCerts;
 use api::convert::config as wire;
+use device::config::floor::{self, Found, Record};
 use model::desired::Device;
-use model::{DeviceId, Digest, chain};
+use model::{Bytes, DeviceId, Digest, UnixMillis, chain};
 use store::SaveError;
 
 use crate::link::{CallError, Link, read_checkpoint};
@@ -18,6 +19,9 @@ use crate::link::{CallError, Link, read_checkpoint};
 const CERTS: &str = "controllercerts";
 const OLD_CERTS: &str = "controllercerts.old";
 const CONFIG: &str = "lastconfig";
+const FLOOR: &str = "newest";
+/// The record takes some 200 bytes; an order is cut to 64 characters.
+const SMALL_MAX: Bytes = Bytes::kib(4);
 
 /// The folder `/persist/checkpoint`.
 #[derive(Debug)]
@@ -107,6 +111,40 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Before which time no config may have been made, as of this boot. `saved` is that of the saved
+    /// config; `conf` the folder with the files of the CONFIG partition.
+    pub(super) fn floor(
+        &self,
+        server: &str,
+        id: DeviceId,
+        saved: Option<UnixMillis>,
+        conf: &Path,
+    ) -> Record {
+        let text = store::read_bounded(&self.dir.join(FLOOR), SMALL_MAX);
+        let record = text.ok().and_then(|text| {
+            let read = serde_json::from_slice(&text);
+            read.inspect_err(|e| tracing::warn!("the time of the newest config is lost: {e}")).ok()
+        });
+        let order = store::read_bounded(&conf.join(floor::ORDER), SMALL_MAX).unwrap_or_default();
+        let order = String::from_utf8_lossy(&order);
+        let found = Found { server, id, record: record.as_ref(), saved, order: &order };
+        let new = floor::at_boot(found);
+        if record.as_ref().is_some_and(|r| r.obeyed != new.obeyed) {
+            tracing::warn!("told to accept configs older than the one in force, once");
+        }
+        if record.as_ref() != Some(&new)
+            && let Err(e) = self.save_floor(&new)
+        {
+            tracing::error!("the time of the newest config is not saved: {}", chain(&e));
+        }
+        new
+    }
+
+    /// Keeps it.
+    pub(super) fn save_floor(&self, record: &Record) -> Result<(), SaveError> {
+        store::save(&self.dir, FLOOR, &serde_json::to_vec(record).unwrap_or_default())
+    }
+
     fn read_certs(&self, link: &Link, name: &str) -> Option<Signers> {
         let (body, written) = self.read(name)?;
         match link.check_certs(&body, written) {
@@ -136,10 +174,6 @@ impl Checkpoint {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    use model::UnixMillis;
-
     use super::*;
     use crate::service::Paths;
 
@@ -247,5 +281,22 @@ mod tests {
         let other = "00000000-0000-4000-8000-000000000001".parse().unwrap();
         assert!(checkpoint.config(&link, other).is_none(), "another node");
         assert!(checkpoint.config(&link, own()).is_some());
+    }
+
+    #[test]
+    fn the_time_of_the_newest_config_is_kept_and_forgotten_on_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::open(dir.path().to_owned());
+        let boot = || checkpoint.floor("c", own(), None, dir.path());
+        let first = boot();
+        assert_eq!(first.newest, None);
+        checkpoint.save_floor(&first.raised(Some(T0)).unwrap()).unwrap();
+        assert_eq!(boot().newest, Some(T0));
+        store::save(dir.path(), floor::ORDER, b"the clock was wrong").unwrap();
+        assert_eq!(boot().newest, None);
+        checkpoint.save_floor(&boot().raised(Some(UnixMillis(7))).unwrap()).unwrap();
+        assert_eq!(boot().newest, Some(UnixMillis(7)), "one order forgets once");
+        store::save(dir.path(), FLOOR, b"{").unwrap();
+        assert_eq!(checkpoint.floor("c", own(), Some(T0), dir.path()).newest, None);
     }
 }

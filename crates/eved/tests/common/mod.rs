@@ -2,6 +2,8 @@
 
 #![expect(dead_code, reason = "each test takes what it needs")]
 
+pub(crate) mod scripted;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;

@@ -1,0 +1,240 @@
+//! The node's side of the EVE API against a controller that follows a script: what a real one does
+//! once in a year, and what none should do.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use common::eventually;
+use common::scripted::{
+    Answer, NEXT, OWN, SIGNING, Scripted, config, empty, golden, sign, told, uuid, vector,
+};
+use model::reported::{ConfigSource, OnboardingStep};
+use model::services::Service;
+use model::topic::{Controller, DesiredApps, DesiredProperties, Identities, OnboardingState, Only};
+
+/// Asked for the config each so many seconds at most.
+const FAST: &[(&str, &str)] = &[("timer.config.interval", "5")];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_decides_whatever_register_was_answered() {
+    if golden().is_none() {
+        return;
+    }
+    for status in [200, 201, 304, 403, 409, 500] {
+        let scripted = Scripted::start(move |asked| {
+            (asked.path == "register").then_some(Answer::Status(status))
+        })
+        .await;
+        let node = scripted.node();
+        let _services = node.start(&[Service::Onboard]);
+        let identity = eventually("an id", || node.get::<Identities>(&Only)).await;
+        assert_eq!(identity.id.to_string(), OWN, "register said {status}");
+        let done = eventually("the end of onboarding", || {
+            node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)
+        })
+        .await;
+        assert_eq!(done.problem, None, "register said {status}");
+        assert_eq!(scripted.asked("certs").len(), 1);
+        assert_eq!((scripted.asked("register").len(), scripted.asked("uuid").len()), (1, 1));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_approved_late_is_onboarded_without_a_reboot() {
+    if golden().is_none() {
+        return;
+    }
+    let asked = Arc::new(AtomicUsize::new(0));
+    let times = asked.clone();
+    let scripted = Scripted::start(move |asked| match asked.path.as_str() {
+        "register" => Some(Answer::Status(403)),
+        "uuid" if times.fetch_add(1, Ordering::SeqCst) < 3 => Some(Answer::Status(401)),
+        _ => None,
+    })
+    .await;
+    let node = scripted.node();
+    let _services = node.start(&[Service::Onboard]);
+    let why = eventually("the refusal", || node.get::<OnboardingState>(&Only)?.problem).await;
+    assert!(why.text.contains("403"), "{}", why.text);
+    eventually("an id", || node.get::<Identities>(&Only)).await;
+    let times: Vec<_> = scripted.asked("uuid").iter().map(|a| a.at).collect();
+    assert_eq!(times.len(), 4);
+    let waits: Vec<u128> = times.windows(2).map(|w| (w[1] - w[0]).as_millis()).collect();
+    // 1, 2 and 4 s, of which a quarter is left to chance.
+    for (wait, least) in waits.iter().zip([750, 1500, 3000]) {
+        assert!(*wait >= least, "{waits:?} ms");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_chain_that_is_not_whole_is_believed() {
+    if golden().is_none() {
+        return;
+    }
+    for (name, says) in [
+        ("empty", "no certificate"),
+        ("no-signing", "0 signing certificates"),
+        ("two-signing", "2 signing certificates"),
+        ("no-ecdh", "key exchange"),
+        ("unknown-type", "type"),
+        ("missing-intermediate", "certs["),
+        ("foreign-root", "certs["),
+        ("eku-clientauth-only", "certs["),
+    ] {
+        let bad = sign(&vector(&format!("envelope/neg-zcontrollercert-{name}.pb")), SIGNING);
+        let scripted = Scripted::start(move |asked| {
+            (asked.path == "certs").then(|| Answer::Body(bad.clone()))
+        })
+        .await;
+        let node = scripted.node();
+        let _services = node.start(&[Service::Onboard]);
+        let why = eventually("the refusal", || node.get::<OnboardingState>(&Only)?.problem).await;
+        assert!(why.text.contains(says), "{name}: {}", why.text);
+        assert_eq!(scripted.asked("uuid").len(), 0, "{name}");
+        assert_eq!(scripted.asked("register").len(), 0, "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_changes_its_key_costs_one_poll_and_one_fetch() {
+    if golden().is_none() {
+        return;
+    }
+    let before = config("h1", empty(1000, FAST));
+    let scripted = Scripted::start(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(before.clone(), SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    let services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the config", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Controller)
+    })
+    .await;
+    let fetched = scripted.asked("certs").len();
+
+    let items = [FAST, &[("timer.metric.interval", "77")]].concat();
+    let after = config("h2", empty(2000, &items));
+    scripted.rule(move |asked| match asked.path.as_str() {
+        "certs" => Some(Answer::Body(vector("envelope/resp-certs-rotated.AuthContainer.pb"))),
+        "{id}/config" => Some(Answer::Signed(after.clone(), NEXT)),
+        _ => None,
+    });
+    eventually("the config under the new key", || {
+        node.get::<DesiredProperties>(&Only).filter(|p| p.metric_interval.as_secs() == 77)
+    })
+    .await;
+    eventually("no trouble", || node.get::<Controller>(&Only).filter(|c| c.problem.is_none()))
+        .await;
+    assert_eq!(scripted.asked("certs").len(), fetched + 1);
+
+    // Without a controller, what is saved is believed by the new chain.
+    drop(services);
+    node.reboot();
+    scripted.rule(|_| Some(Answer::Status(503)));
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the saved config", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Saved)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signer_that_nobody_vouches_for_is_looked_up_once_a_poll() {
+    if golden().is_none() {
+        return;
+    }
+    let good = config("h1", empty(1000, FAST));
+    let bad = config("h2", empty(2000, FAST));
+    let scripted = Scripted::start(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(good.clone(), SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the config", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Controller)
+    })
+    .await;
+    let (certs, polls) = (scripted.asked("certs").len(), scripted.asked("{id}/config").len());
+    scripted.rule(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(bad.clone(), "stranger-signing"))
+    });
+    eventually("the doubt", || node.get::<Controller>(&Only)?.problem).await;
+    eventually("more polls", || (scripted.asked("{id}/config").len() > polls + 5).then_some(()))
+        .await;
+    let certs = scripted.asked("certs").len() - certs;
+    let polls = scripted.asked("{id}/config").len() - polls;
+    // Each poll that meets the stranger asks twice: before and after it looked.
+    assert!(certs * 2 <= polls + 1, "{certs} fetches and {polls} questions");
+    let status = node.get::<Controller>(&Only).unwrap();
+    assert_eq!(status.config_timestamp.map(|t| t.0), Some(1_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_config_is_refused_after_a_reboot_until_a_person_allows_it_once() {
+    if golden().is_none() {
+        return;
+    }
+    let container = config("new", {
+        let mut config = told("container-app");
+        config.config_items = empty(0, FAST).config_items;
+        config
+    });
+    let scripted = Scripted::start(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(container.clone(), SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    {
+        let _services = node.start(&[Service::Onboard, Service::Config]);
+        eventually("the app", || node.table::<DesiredApps>().into_values().next()).await;
+    }
+    // The saved config is lost; what was in force is not forgotten with it.
+    std::fs::remove_file(node.persist().join("checkpoint/lastconfig")).unwrap();
+    let old = config("old", empty(1000, FAST));
+    scripted.rule(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(old.clone(), SIGNING))
+    });
+    node.reboot();
+    {
+        let _services = node.start(&[Service::Onboard, Service::Config]);
+        let why = eventually("the refusal", || node.get::<Controller>(&Only)?.problem).await;
+        assert!(why.text.contains("before the one in force"), "{}", why.text);
+        assert_eq!(node.get::<Controller>(&Only).unwrap().config, ConfigSource::None);
+    }
+    store::save(&node.path("config"), device::config::floor::ORDER, b"clock mended").unwrap();
+    node.reboot();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let status = eventually("the older config", || {
+        node.get::<Controller>(&Only).filter(|c| c.config == ConfigSource::Controller)
+    })
+    .await;
+    assert_eq!(status.problem, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_controller_moved_onboards_there() {
+    if golden().is_none() {
+        return;
+    }
+    const OTHER: &str = "00000000-0000-4000-8000-000000000001";
+    let old = Scripted::start(|_| None).await;
+    let new = Scripted::start(|asked| (asked.path == "uuid").then(|| uuid(OTHER, SIGNING))).await;
+    let node = old.node();
+    {
+        let _services = node.start(&[Service::Onboard]);
+        let identity = eventually("an id", || node.get::<Identities>(&Only)).await;
+        assert_eq!(identity.id.to_string(), OWN);
+    }
+    new.adopt(&node);
+    node.reboot();
+    let _services = node.start(&[Service::Onboard]);
+    eventually("the id of the new controller", || {
+        node.get::<Identities>(&Only).filter(|i| i.id.to_string() == OTHER)
+    })
+    .await;
+    assert_eq!((old.asked("uuid").len(), new.asked("uuid").len()), (1, 1));
+}
