@@ -8,11 +8,14 @@ mod checkpoint;
 mod desired;
 mod info;
 mod metrics;
+#[cfg(test)]
+mod vectors;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Signer;
 use api::convert::config as wire;
 use api::pb::attest::{
     AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
@@ -201,7 +204,7 @@ impl<'a> Session<'a> {
         let (told, mut answers) = mpsc::unbounded_channel();
         let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
         let mut up = is_up();
-        let saved = self.saved.as_deref().map(|d| self.summary(d));
+        let saved = self.saved.as_deref().map(|d| summary(d, &self.properties));
         let floor = self.floor.newest;
         let mut event = Event::Started { certs: self.signers.is_some(), saved, floor };
         loop {
@@ -301,7 +304,7 @@ impl<'a> Session<'a> {
             Came::Config(Ok(Fetched::Unchanged)) => Event::Config(Answer::Unchanged),
             Came::Config(Ok(Fetched::Unusable(why))) => Event::Config(Answer::Unusable(why)),
             Came::Config(Ok(Fetched::Config { body, hash, device })) => {
-                let config = Some(self.summary(&device));
+                let config = Some(summary(&device, &self.properties));
                 self.received = Some((body, device));
                 Event::Config(Answer::Config { hash, config })
             }
@@ -311,17 +314,6 @@ impl<'a> Session<'a> {
                 _ if e.wants_certificates() => Answer::UnknownSigner(problem(e)),
                 _ => Answer::Failed(problem(e)),
             }),
-        }
-    }
-
-    fn summary(&self, device: &Device) -> Summary {
-        let now = host::clock::now();
-        let told = api::convert::items::properties(&device.items, &self.properties, now);
-        Summary {
-            id: device.id,
-            timestamp: device.timestamp,
-            certs_hash: device.controller_certs_hash.clone(),
-            interval: told.config_interval,
         }
     }
 
@@ -423,6 +415,18 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
     }
 }
 
+/// What a config says of itself, to a node with these settings.
+fn summary(device: &Device, properties: &Properties) -> Summary {
+    let now = host::clock::now();
+    let told = api::convert::items::properties(&device.items, properties, now);
+    Summary {
+        id: device.id,
+        timestamp: device.timestamp,
+        certs_hash: device.controller_certs_hash.clone(),
+        interval: told.config_interval,
+    }
+}
+
 fn problem(e: CallError) -> Problem {
     e.problem(host::clock::now())
 }
@@ -440,11 +444,16 @@ async fn fetch(
     if answer.status == 304 {
         return Ok(Fetched::Unchanged);
     }
-    let payload = crate::link::verify("config", &answer.body, signers.signer(), limit)?;
-    Ok(match wire::read_answer(&payload, id, &asked.hash) {
+    judge(&answer.body, id, &asked.hash, signers.signer())
+}
+
+/// What a body of the answer to `config` says to node `id`, which has the config of hash `have`.
+fn judge(body: &[u8], id: DeviceId, have: &str, signer: &Signer) -> Result<Fetched, CallError> {
+    let payload = crate::link::verify("config", body, signer, api::limits::CONFIG)?;
+    Ok(match wire::read_answer(&payload, id, have) {
         Ok(wire::Answer::Unchanged) => Fetched::Unchanged,
         Ok(wire::Answer::Changed { hash, device }) => {
-            Fetched::Config { body: answer.body.to_vec(), hash, device }
+            Fetched::Config { body: body.to_vec(), hash, device }
         }
         Err(e) => Fetched::Unusable(e.problem(host::clock::now())),
     })

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::eventually;
 use common::scripted::{
-    Answer, NEXT, OWN, SIGNING, Scripted, config, empty, golden, sign, told, uuid, vector,
+    Answer, NEXT, SIGNING, Scripted, config, empty, golden, own, sign, told, uuid, vector,
 };
 use model::reported::{ConfigSource, OnboardingStep};
 use model::services::Service;
@@ -30,7 +30,7 @@ async fn the_id_decides_whatever_register_was_answered() {
         let node = scripted.node();
         let _services = node.start(&[Service::Onboard]);
         let identity = eventually("an id", || node.get::<Identities>(&Only)).await;
-        assert_eq!(identity.id.to_string(), OWN, "register said {status}");
+        assert_eq!(identity.id.to_string(), own(), "register said {status}");
         let done = eventually("the end of onboarding", || {
             node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)
         })
@@ -227,7 +227,7 @@ async fn a_node_whose_controller_moved_onboards_there() {
     {
         let _services = node.start(&[Service::Onboard]);
         let identity = eventually("an id", || node.get::<Identities>(&Only)).await;
-        assert_eq!(identity.id.to_string(), OWN);
+        assert_eq!(identity.id.to_string(), own());
     }
     new.adopt(&node);
     node.reboot();

@@ -175,35 +175,8 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::vectors::{golden, own, t0, vector};
     use crate::service::Paths;
-
-    /// The time the vectors were made for: 2026-01-02T03:04:05Z.
-    const T0: UnixMillis = UnixMillis(1_767_323_045_000);
-    const OWN: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
-
-    /// A folder of golden vectors beside the checkout, or `$EVE_API_VECTORS`. Who has only the
-    /// repository has none: a test that needs it then says so and ends.
-    fn golden() -> Option<PathBuf> {
-        const DEFAULT: &str = "../shared/vectors/eve-api";
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let named = std::env::var_os("EVE_API_VECTORS");
-        let folder = root.join(named.as_ref().map_or_else(|| DEFAULT.into(), PathBuf::from));
-        if folder.is_dir() {
-            return Some(folder);
-        }
-        let missing = folder.display();
-        assert!(named.is_none(), "$EVE_API_VECTORS names {missing}, where is no folder");
-        println!(
-            "skipped: there is no {DEFAULT} beside the checkout, and $EVE_API_VECTORS is not set"
-        );
-        None
-    }
-
-    /// A file among the golden vectors.
-    fn vector(name: &str) -> Vec<u8> {
-        let path = golden().expect("the test asks `golden` first").join(name);
-        std::fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
-    }
 
     /// A node of the vectors' controller, and an empty checkpoint.
     fn node() -> (tempfile::TempDir, Link, Checkpoint) {
@@ -227,20 +200,16 @@ mod tests {
 
     fn certs(link: &Link, name: &str) -> (ControllerCerts, Vec<u8>) {
         let body = vector(&format!("envelope/{name}.AuthContainer.pb"));
-        (link.check_certs(&body, T0).unwrap(), body)
+        (link.check_certs(&body, t0()).unwrap(), body)
     }
 
     /// The files were written now; what they hold is of 2026.
     fn date(checkpoint: &Checkpoint) {
-        let then = std::time::UNIX_EPOCH + std::time::Duration::from_millis(T0.0);
+        let then = std::time::UNIX_EPOCH + std::time::Duration::from_millis(t0().0);
         for entry in std::fs::read_dir(&checkpoint.dir).unwrap().flatten() {
             let file = std::fs::File::options().write(true).open(entry.path()).unwrap();
             file.set_modified(then).unwrap();
         }
-    }
-
-    fn own() -> DeviceId {
-        OWN.parse().unwrap()
     }
 
     #[test]
@@ -290,13 +259,13 @@ mod tests {
         let boot = || checkpoint.floor("c", own(), None, dir.path());
         let first = boot();
         assert_eq!(first.newest, None);
-        checkpoint.save_floor(&first.raised(Some(T0)).unwrap()).unwrap();
-        assert_eq!(boot().newest, Some(T0));
+        checkpoint.save_floor(&first.raised(Some(t0())).unwrap()).unwrap();
+        assert_eq!(boot().newest, Some(t0()));
         store::save(dir.path(), floor::ORDER, b"the clock was wrong").unwrap();
         assert_eq!(boot().newest, None);
         checkpoint.save_floor(&boot().raised(Some(UnixMillis(7))).unwrap()).unwrap();
         assert_eq!(boot().newest, Some(UnixMillis(7)), "one order forgets once");
         store::save(dir.path(), FLOOR, b"{").unwrap();
-        assert_eq!(checkpoint.floor("c", own(), Some(T0), dir.path()).newest, None);
+        assert_eq!(checkpoint.floor("c", own(), Some(t0()), dir.path()).newest, None);
     }
 }

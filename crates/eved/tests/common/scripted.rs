@@ -17,8 +17,6 @@ use tokio::net::TcpListener;
 
 use super::Node;
 
-/// Who the vectors' node is.
-pub(crate) const OWN: &str = "6ba7b810-9dad-41d1-80b4-00c04fd430c8";
 /// Its controller's keys: the first, and the one it changes to.
 pub(crate) const SIGNING: &str = "controller-signing";
 pub(crate) const NEXT: &str = "controller-signing-next";
@@ -42,6 +40,11 @@ pub(crate) fn golden() -> Option<PathBuf> {
 pub(crate) fn vector(name: &str) -> Vec<u8> {
     let path = golden().expect("the test asks `golden` first").join(name);
     std::fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
+}
+
+/// Who the vectors' node is.
+pub(crate) fn own() -> String {
+    told("minimal-device").id.unwrap().uuid
 }
 
 /// A request, as far as tests look at it.
@@ -75,7 +78,7 @@ pub(crate) struct Scripted {
 
 impl Scripted {
     /// Answers by `rule`; where it says nothing, as a controller does to which all is well: it knows
-    /// every node as [`OWN`], and has no config.
+    /// every node as [`own`], and has no config.
     pub(crate) async fn start(
         rule: impl FnMut(&Asked) -> Option<Answer> + Send + 'static,
     ) -> Scripted {
@@ -175,7 +178,7 @@ async fn answer(
 fn usual(path: &str) -> Answer {
     match path {
         "certs" => Answer::Body(vector("envelope/resp-certs.AuthContainer.pb")),
-        "uuid" => uuid(OWN, SIGNING),
+        "uuid" => uuid(&own(), SIGNING),
         "{id}/config" => Answer::Status(304),
         _ => Answer::Status(201),
     }
@@ -215,7 +218,7 @@ pub(crate) fn empty(seconds: i64, items: &[(&str, &str)]) -> EdgeDevConfig {
         value: (*value).to_owned(),
     };
     let mut config = EdgeDevConfig {
-        id: Some(UuiDandVersion { uuid: OWN.to_owned(), version: String::new() }),
+        id: Some(UuiDandVersion { uuid: own(), version: String::new() }),
         config_items: items.iter().map(item).collect(),
         ..EdgeDevConfig::default()
     };
