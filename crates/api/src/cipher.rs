@@ -211,6 +211,11 @@ impl ExchangeKey {
         self.pair.public_point()
     }
 
+    /// Whether `certificate` is one of this key.
+    pub fn is_of(&self, certificate: &Certificate) -> bool {
+        matches!(certificate.key(), Ok(PublicKey::P256(point)) if point == self.public_point())
+    }
+
     /// The same key, for whoever makes a certificate for it.
     pub(crate) fn pair(&self) -> &SigningKey {
         &self.pair

@@ -2,8 +2,9 @@
 //!
 //! `device::config` decides what to ask next; this file asks, verifies, saves and publishes.
 //! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
-//! and [`metrics`] tell what is.
+//! and [`metrics`] tell what is, [`announce`] hands over our certificate.
 
+mod announce;
 mod checkpoint;
 mod desired;
 mod info;
@@ -25,7 +26,7 @@ use device::config::floor;
 use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Device, Properties};
-use model::reported::{ControllerStatus, Identity};
+use model::reported::{Attestation, ControllerStatus, Identity, Maintenance, Standing};
 use model::topic::{Boots, Controller, Identities, Only, Ports};
 use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, Who, chain};
 use tokio::sync::{mpsc, watch};
@@ -124,6 +125,8 @@ struct Session<'a> {
     floor: floor::Record,
     /// In force, for those who tell of it.
     in_force: watch::Sender<InForce>,
+    /// Why the controller has no certificate to seal secrets to, once that is known.
+    unannounced: watch::Sender<Option<Problem>>,
     alarms: BTreeMap<Alarm, Instant>,
 }
 
@@ -176,6 +179,7 @@ impl<'a> Session<'a> {
             saved,
             floor,
             in_force: watch::Sender::default(),
+            unannounced: watch::Sender::default(),
             alarms: BTreeMap::new(),
         }
     }
@@ -198,8 +202,16 @@ impl<'a> Session<'a> {
                 self.link.clone(),
                 self.in_force.subscribe(),
             )),
+            tokio::spawn(announce::tell(
+                ctx.paths.persist.join("certs"),
+                self.id,
+                self.link.clone(),
+                self.in_force.subscribe(),
+                self.unannounced.clone(),
+            )),
         ];
         let _tellers = AbortOnDrop(tellers);
+        let mut announced = self.unannounced.subscribe();
 
         let (told, mut answers) = mpsc::unbounded_channel();
         let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
@@ -248,6 +260,7 @@ impl<'a> Session<'a> {
                 let rings = ring.map_or_else(|| Instant::now() + LOOK_AGAIN, |(_, at)| at);
                 tokio::select! {
                     Some(came) = answers.recv() => break self.note(came),
+                    Ok(()) = announced.changed() => self.publish()?,
                     changed = watch.changed() => {
                         changed?;
                         let before = std::mem::replace(&mut up, is_up());
@@ -359,7 +372,13 @@ impl<'a> Session<'a> {
     fn put_in_force(&mut self, device: Box<Device>) -> Result<(), Problem> {
         let now = host::clock::now();
         self.properties = api::convert::items::properties(&device.items, &self.properties, now);
-        let published = self.writers.desired.publish(&device, &self.properties);
+        let desired = &mut self.writers.desired;
+        let published = if in_maintenance(&device) {
+            tracing::warn!("in maintenance: of the config only settings and counters count");
+            desired.publish_settings(&device, &self.properties)
+        } else {
+            desired.publish(&device, &self.properties)
+        };
         let published = published.map_err(|e| {
             tracing::error!("{}", chain(&e));
             e.problem(now)
@@ -378,7 +397,12 @@ impl<'a> Session<'a> {
 
     fn publish(&mut self) -> anyhow::Result<()> {
         let device = self.in_force.borrow().device.clone();
-        let status = status(&self.state, &self.link.server, device.as_deref());
+        let mut status = status(&self.state, &self.link.server, device.as_deref());
+        let unannounced = self.unannounced.borrow().clone();
+        status.standing.attestation_problem = match self.state.attestation {
+            Attestation::RestartWait => self.state.problem.clone().or(unannounced),
+            _ => unannounced,
+        };
         let reached = self.state.last_contact.is_some() && self.state.failures == 0;
         self.in_force.send_if_modified(|f| std::mem::replace(&mut f.reached, reached) != reached);
         self.writers.controller.publish(Table::<Controller>::from([(Only, status)]))?;
@@ -394,7 +418,7 @@ impl<'a> Session<'a> {
     }
 }
 
-struct AbortOnDrop([tokio::task::JoinHandle<()>; 2]);
+struct AbortOnDrop([tokio::task::JoinHandle<()>; 3]);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -412,7 +436,20 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
         refused: device.map(|d| d.refused.clone()).unwrap_or_default(),
         node_name: device.map(|d| d.name.clone()).unwrap_or_default(),
         forgotten: state.forgotten,
+        standing: Standing {
+            attestation: state.attestation,
+            attestation_problem: None,
+            maintenance: match device {
+                Some(device) if in_maintenance(device) => vec![Maintenance::Requested],
+                _ => Vec::new(),
+            },
+        },
     }
+}
+
+fn in_maintenance(device: &Device) -> bool {
+    let setting = device.items.get("maintenance.mode").map(String::as_str);
+    config::maintenance(false, setting)
 }
 
 /// What a config says of itself, to a node with these settings.

@@ -9,6 +9,7 @@ mod config;
 mod content;
 mod debug;
 mod dhcp;
+mod exchange;
 mod health;
 mod install;
 mod link;

@@ -20,6 +20,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use crate::chance::jitter;
+use crate::exchange::Exchange;
 use crate::link::{CallError, DEVICE_CERTIFICATE, DEVICE_KEY, Link, Onboarder};
 use crate::service::{Context, Paths};
 
@@ -244,6 +245,11 @@ async fn until_it_works<T, E: Diagnose + 'static>(
 /// The key and everything that names the controller.
 fn prepare(paths: &Paths, known: bool) -> Result<(Link, Option<Onboarder>), KeyTrouble> {
     let (key, certificate) = device_key(paths, known)?;
+    let dir = paths.persist.join("certs");
+    // Without it there are no sealed secrets; whoever needs one says so. All else goes on.
+    if let Err(why) = Exchange::of(&dir, &key, &certificate, host::clock::now()) {
+        tracing::error!("{}", chain(&why));
+    }
     let link = Link::new(paths, key, certificate)?;
     Ok((link, Onboarder::open(paths)?))
 }

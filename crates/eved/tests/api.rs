@@ -238,3 +238,97 @@ async fn a_node_whose_controller_moved_onboards_there() {
     .await;
     assert_eq!((old.asked("uuid").len(), new.asked("uuid").len()), (1, 1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
+    use api::convert::attest::{Purpose, Request};
+    if golden().is_none() {
+        return;
+    }
+    let refusals = Arc::new(AtomicUsize::new(0));
+    let times = refusals.clone();
+    let scripted = Scripted::start(move |asked| match asked.path.as_str() {
+        "{id}/attest" if times.fetch_add(1, Ordering::SeqCst) < 1 => Some(Answer::Status(404)),
+        "{id}/config" => Some(Answer::Signed(config("h1", empty(1000, FAST)), SIGNING)),
+        _ => None,
+    })
+    .await;
+    let node = scripted.node();
+    let services = node.start(&[Service::Onboard, Service::Config]);
+    let status = eventually("the refusal beside a config in force", || {
+        node.get::<Controller>(&Only).filter(|c| {
+            c.config == ConfigSource::Controller && c.standing.attestation_problem.is_some()
+        })
+    })
+    .await;
+    assert_eq!(status.problem, None, "configs do not wait for it");
+    eventually("the certificate taken", || {
+        node.get::<Controller>(&Only).filter(|c| c.standing.attestation_problem.is_none())
+    })
+    .await;
+    let told = scripted.asked("{id}/attest");
+    assert_eq!(told.len(), 2);
+    let Ok(Request::Certificates(certificates)) = Request::from_payload(&told[1].payload) else {
+        panic!("{told:?}")
+    };
+    let [certificate] = certificates.as_slice() else { panic!("{certificates:?}") };
+    assert_eq!((certificate.purpose, certificate.mutable), (Purpose::KeyExchange, true));
+    let pem = std::fs::read(node.persist().join("certs/ecdh.cert.pem")).unwrap();
+    assert_eq!(certificate.pem, pem);
+    let device = std::fs::read(node.persist().join("certs/device.cert.pem")).unwrap();
+    let device = api::Certificate::from_pem(&device).unwrap();
+    assert!(api::Certificate::from_pem(&pem).unwrap().is_signed_by(&device).unwrap());
+
+    // The next boot tells the same again.
+    drop(services);
+    node.reboot();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the certificate told again", || {
+        (scripted.asked("{id}/attest").len() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(std::fs::read(node.persist().join("certs/ecdh.cert.pem")).unwrap(), pem);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_maintenance_only_settings_and_counters_count() {
+    if golden().is_none() {
+        return;
+    }
+    let with = |seconds: i64, app: bool, items: &[(&str, &str)]| {
+        let mut config = if app { told("container-app") } else { empty(0, &[]) };
+        config.config_items = empty(0, &[FAST, items].concat()).config_items;
+        config.config_timestamp = empty(seconds, &[]).config_timestamp;
+        config
+    };
+    let now = Arc::new(std::sync::Mutex::new(config("h1", with(1000, true, &[]))));
+    let answer = now.clone();
+    let scripted = Scripted::start(move |asked| {
+        (asked.path == "{id}/config")
+            .then(|| Answer::Signed(answer.lock().unwrap().clone(), SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the app", || node.table::<DesiredApps>().into_values().next()).await;
+
+    let items = [("maintenance.mode", "enabled"), ("timer.metric.interval", "77")];
+    *now.lock().unwrap() = config("h2", with(2000, false, &items));
+    eventually("the setting", || {
+        node.get::<DesiredProperties>(&Only).filter(|p| p.metric_interval.as_secs() == 77)
+    })
+    .await;
+    let status = eventually("maintenance", || {
+        node.get::<Controller>(&Only).filter(|c| !c.standing.maintenance.is_empty())
+    })
+    .await;
+    assert_eq!(status.problem, None);
+    assert_eq!(node.table::<DesiredApps>().len(), 1, "what runs goes on");
+
+    *now.lock().unwrap() = config("h3", with(3000, false, &[]));
+    eventually("the end of the app", || node.table::<DesiredApps>().is_empty().then_some(())).await;
+    eventually("the end of maintenance", || {
+        node.get::<Controller>(&Only).filter(|c| c.standing.maintenance.is_empty())
+    })
+    .await;
+}

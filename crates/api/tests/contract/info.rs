@@ -354,6 +354,7 @@ fn a_node_is_shown_as_it_is() {
         problem: None,
         node_name: "gate".to_owned(),
         forgotten: false,
+        standing: Default::default(),
         config: ConfigSource::Controller,
         config_timestamp: Some(T0),
         refused: vec![Refused {

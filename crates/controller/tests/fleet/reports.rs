@@ -85,6 +85,7 @@ impl Story {
             refused: Vec::new(),
             node_name: "edge-1".into(),
             forgotten: false,
+            standing: Default::default(),
         };
         let machine = info::Machine { arch: "x86_64".into(), cpus: 2, ..info::Machine::default() };
         let facts = info::DeviceFacts {

@@ -13,13 +13,14 @@
 //! not after a reboot; a node that does not reach its controller runs the saved config within
 //! [`PATIENCE`]. [`queue`] decides which message about which object goes out next.
 
+pub mod exchange;
 pub mod floor;
 pub mod queue;
 
 use std::time::Duration;
 
 use model::desired::Properties;
-use model::reported::ConfigSource;
+use model::reported::{Attestation, ConfigSource};
 use model::{DeviceId, Diagnosis, Problem, UnixMillis, Who};
 
 use crate::backoff::{Backoff, Jitter};
@@ -28,6 +29,9 @@ use crate::backoff::{Backoff, Jitter};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Between tries of a refused attestation (EVE API, attestation).
 pub const ATTEST_AGAIN: Duration = Duration::from_secs(15);
+/// Between tries to hand over our certificates (EVE API, attestation: 10 s at first).
+pub const CERTS_UPLOAD: Backoff =
+    Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(600) };
 /// Between tries to get certificates while there are none.
 pub const CERTS_AGAIN: Backoff =
     Backoff { first: Duration::from_secs(2), longest: Duration::from_secs(120) };
@@ -76,6 +80,8 @@ pub struct State {
     pub saved: bool,
     /// Proof of attestation, as the controller gave it; never saved.
     pub token: Option<Vec<u8>>,
+    /// How far attestation is.
+    pub attestation: Attestation,
     /// The controller does not know our id.
     pub forgotten: bool,
     /// Failures in a row.
@@ -219,6 +225,7 @@ impl Default for State {
             source: ConfigSource::None,
             saved: false,
             token: None,
+            attestation: Attestation::NotAsked,
             forgotten: false,
             failures: 0,
             last_contact: None,
@@ -267,11 +274,16 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
             applied(state, hash, new, done, at)
         }
         (Doing::Nonce, Event::Nonce(Ok(nonce))) => {
-            (State { doing: Doing::Quote, ..state }, vec![Effect::SendQuote { nonce }])
+            let attestation = Attestation::VerdictWait;
+            let next = State { doing: Doing::Quote, attestation, ..state };
+            (next, vec![Effect::SendQuote { nonce }])
         }
-        (Doing::Quote, Event::Quote(Ok(token))) => ask(State { token: Some(token), ..state }),
+        (Doing::Quote, Event::Quote(Ok(token))) => {
+            ask(State { token: Some(token), attestation: Attestation::Complete, ..state })
+        }
         (Doing::Nonce, Event::Nonce(Err(why))) | (Doing::Quote, Event::Quote(Err(why))) => {
-            failed(State { token: None, ..state }, why, ATTEST_AGAIN)
+            let attestation = Attestation::RestartWait;
+            failed(State { token: None, attestation, ..state }, why, ATTEST_AGAIN)
         }
         // Answers to questions that are no longer open.
         (_, _) => (state, Vec::new()),
@@ -327,9 +339,13 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
             // A token that was just given, refused: do not turn in circles.
             let why = Diagnosis::of(Who::Operator, "look at the attestation of this node");
             let why = Problem::new("the controller refuses our integrity token", why, at.now);
-            failed(State { token: None, ..state }, why, ATTEST_AGAIN)
+            let attestation = Attestation::RestartWait;
+            failed(State { token: None, attestation, ..state }, why, ATTEST_AGAIN)
         }
-        Answer::Forbidden => (State { doing: Doing::Nonce, ..state }, vec![Effect::AskNonce]),
+        Answer::Forbidden => {
+            let attestation = Attestation::NonceWait;
+            (State { doing: Doing::Nonce, attestation, ..state }, vec![Effect::AskNonce])
+        }
         Answer::Unknown => {
             let advice = "add the node to the controller again, or wipe it";
             let why = Diagnosis::of(Who::Operator, advice);
@@ -387,6 +403,17 @@ fn applied(
     match done {
         Ok(()) => well(state, at, Vec::new()),
         Err(why) => refused(state, why, at),
+    }
+}
+
+/// Whether a node is to stay as it is: what runs goes on, and of a new config only settings and
+/// counters count. `field` is `maintenance_mode` of the config, which the setting `maintenance.mode`
+/// overrides unless it is absent or `none`.
+pub fn maintenance(field: bool, setting: Option<&str>) -> bool {
+    match setting.unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+        "enabled" | "enable" | "on" => true,
+        "disabled" | "disable" | "off" => false,
+        _ => field,
     }
 }
 

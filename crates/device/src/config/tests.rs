@@ -266,6 +266,47 @@ fn a_port_that_comes_up_shortens_the_wait_after_a_failure() {
     assert_eq!(play(asking(), fine).1, "Poll in 60 s");
 }
 
+#[test]
+fn the_setting_overrides_the_field_for_maintenance() {
+    for (field, setting, want) in [
+        (false, None, false),
+        (true, None, true),
+        (true, Some("none"), true),
+        (true, Some("Disabled"), false),
+        (false, Some(" on "), true),
+        (false, Some("enable"), true),
+        (true, Some("off"), false),
+        (true, Some("perhaps"), true),
+    ] {
+        assert_eq!(maintenance(field, setting), want, "{field} {setting:?}");
+    }
+}
+
+#[test]
+fn how_far_attestation_is_is_told() {
+    let forbidden = || Event::Config(Answer::Forbidden);
+    let (state, _) = play(asking(), vec![forbidden()]);
+    assert_eq!(state.attestation, Attestation::NonceWait);
+    let (state, _) = play(state, vec![Event::Nonce(Ok(vec![1]))]);
+    assert_eq!(state.attestation, Attestation::VerdictWait);
+    let (state, _) = play(state, vec![Event::Quote(Err(why()))]);
+    assert_eq!(state.attestation, Attestation::RestartWait);
+    let again = vec![
+        Event::Alarm(Alarm::Poll),
+        forbidden(),
+        Event::Nonce(Ok(vec![1])),
+        Event::Quote(Ok(vec![2])),
+        config("h", 5),
+    ];
+    let (state, _) = play(state, again);
+    assert_eq!(state.attestation, Attestation::Complete);
+    // A controller that wants another proof gets it within half a minute.
+    let (state, told) = play(state, vec![Event::Alarm(Alarm::Poll), forbidden()]);
+    assert!(told.ends_with("Poll in 15 s"), "{told}");
+    let (_, told) = play(state, vec![Event::Alarm(Alarm::Poll), forbidden()]);
+    assert_eq!(told, "ask \"h\", AskNonce");
+}
+
 /// All orders of events up to a depth, power cuts included. The disk holds what `Apply` saved.
 #[test]
 fn whatever_happens_time_never_runs_backwards_and_the_node_never_falls_silent() {

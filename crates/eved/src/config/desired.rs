@@ -35,6 +35,16 @@ impl Desired {
         })
     }
 
+    /// Publishes what of a config counts in maintenance too: settings and counters.
+    pub(super) fn publish_settings(
+        &mut self,
+        device: &Device,
+        properties: &Properties,
+    ) -> Result<(), TopicError> {
+        self.properties.publish(Table::<DesiredProperties>::from([(Only, properties.clone())]))?;
+        self.power.publish(Table::<DesiredPower>::from([(Only, device.power)]))
+    }
+
     /// Publishes a whole config: what is referred to before what refers to it, so that fewer
     /// services find something missing for a moment.
     pub(super) fn publish(
@@ -42,8 +52,7 @@ impl Desired {
         device: &Device,
         properties: &Properties,
     ) -> Result<(), TopicError> {
-        self.properties.publish(Table::<DesiredProperties>::from([(Only, properties.clone())]))?;
-        self.power.publish(Table::<DesiredPower>::from([(Only, device.power)]))?;
+        self.publish_settings(device, properties)?;
         self.datastores.publish(device.datastores.clone())?;
         self.ports.publish(device.ports.clone())?;
         self.networks.publish(device.network_instances.clone())?;

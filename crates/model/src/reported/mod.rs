@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 pub use app::{AppNetworkStatus, AppState, AppStatus, AppUse, Vif};
 pub use network::{DhcpLease, Lease, NetworkInstanceStatus, PortStatus, PortTest};
 pub use node::{
-    Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus, Onboarding,
-    OnboardingStep, Resources, ServiceUse, Storage, TimelineMark,
+    Attestation, Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus,
+    Maintenance, Onboarding, OnboardingStep, Resources, SecretFailure, SecretsOpened, ServiceUse,
+    Standing, Storage, TimelineMark,
 };
 
 use crate::{Bytes, ContentId, Digest, Problem, VolumeId};

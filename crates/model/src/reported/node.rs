@@ -68,6 +68,72 @@ pub struct ControllerStatus {
     /// The controller does not know the id we gave it: `eved onboard` asks for it again.
     #[serde(default)]
     pub forgotten: bool,
+    /// What else is between it and us.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// How a node stands towards its controller, beyond the config.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// How far proving what we are is.
+    pub attestation: Attestation,
+    /// Why attestation fails, or why the controller has no certificate to seal secrets to.
+    pub attestation_problem: Option<Problem>,
+    /// Why no new config is put in force, settings and counters apart. Empty: it is.
+    pub maintenance: Vec<Maintenance>,
+}
+
+/// How far attestation is (EVE API, attestation states, as far as a node without a TPM has them).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Attestation {
+    /// The controller did not ask for it in this boot.
+    #[default]
+    NotAsked,
+    /// A nonce was asked for.
+    NonceWait,
+    /// A quote was sent.
+    VerdictWait,
+    /// It failed and begins anew after a while.
+    RestartWait,
+    /// The controller gave its token.
+    Complete,
+}
+
+/// Why a node is in maintenance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Maintenance {
+    /// The config says so, or the setting `maintenance.mode`.
+    Requested,
+}
+
+/// What became of sealed secrets in this boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecretsOpened {
+    /// So many were opened.
+    pub opened: u64,
+    /// When the last one was.
+    pub last_opened: Option<UnixMillis>,
+    /// So many were not, by reason.
+    pub failed: std::collections::BTreeMap<SecretFailure, u64>,
+    /// When the last one was not.
+    pub last_failed: Option<UnixMillis>,
+}
+
+/// Why a sealed secret is not opened (EVE API, `CipherError`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SecretFailure {
+    /// Its context, or a certificate that it names, is not known (yet).
+    NotReady,
+    /// It does not open to what it says.
+    Decrypt,
+    /// It opens to something else than secrets.
+    Unreadable,
+    /// It is half a block.
+    NoData,
 }
 
 /// Where the config in force came from.
