@@ -20,6 +20,9 @@
 //! corrupt fails the test at once, with the end of the log.
 //!
 //! The lab never runs on a mock: a kernel, a disk and a network, all emulated whole.
+//!
+//! [`sim`] is for what needs many devices and no node: simulated ones, which speak to a real
+//! controller.
 
 mod app;
 mod converted;
@@ -28,6 +31,7 @@ mod device;
 mod image;
 mod installation;
 mod lab;
+pub mod sim;
 mod site;
 mod snapshot;
 

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -37,11 +38,7 @@ impl Site {
             .enable_all()
             .build()
             .context("cannot start the controller's threads")?;
-        let settings = Settings {
-            listen: ([127, 0, 0, 1], 0).into(),
-            registry: Some(packages(arch).layout()),
-            ..Settings::new(data.to_owned(), host::clock::now)
-        };
+        let settings = settings(data, ([127, 0, 0, 1], 0).into(), Some(packages(arch).layout()));
         let running = runtime.block_on(controller::serve(settings))?;
         let port = running.address.port();
         let client = Client::from_data(data)?;
@@ -131,6 +128,18 @@ impl Drop for Site {
                 tokio::time::timeout(Duration::from_secs(5), running.stop()).await
             });
         }
+    }
+}
+
+/// A controller on this machine with its data in `data`; its registry serves an OCI layout.
+pub(crate) fn settings(data: &Path, listen: SocketAddr, registry: Option<PathBuf>) -> Settings {
+    Settings {
+        data: data.to_owned(),
+        listen,
+        names: default_names(None),
+        registry,
+        advertise: None,
+        clock: host::clock::now,
     }
 }
 
