@@ -104,7 +104,11 @@ mod tests {
     fn check(devices: &[DeviceRow], serials: &[&str], who: (&str, &str, &[u8]), want: &str) {
         let serials: Vec<String> = serials.iter().map(|s| (*s).to_owned()).collect();
         let (serial, soft_serial, cert_hash) = who;
-        let got = match admit(devices, &serials, Applicant { cert_hash, serial, soft_serial, onboard: &[] }) {
+        let got = match admit(
+            devices,
+            &serials,
+            Applicant { cert_hash, serial, soft_serial, onboard: &[] },
+        ) {
             Admission::Known(d) => format!("known {}", d.id.as_u128()),
             Admission::Expected(d) => format!("expected {}", d.id.as_u128()),
             Admission::New => "new".into(),

@@ -357,12 +357,7 @@ async fn hardware_health(
 }
 
 /// Keeps a message as it came, for whoever asks.
-async fn keep_as_it_is(
-    fleet: &Fleet,
-    named: &str,
-    kind: &'static str,
-    request: Request,
-) -> Answer {
+async fn keep_as_it_is(fleet: &Fleet, named: &str, kind: &'static str, request: Request) -> Answer {
     let Message { id, payload } = from_named(fleet, named, request, limits::METRICS).await?;
     let message = Kept::Other(kind, payload.into());
     fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;

@@ -133,14 +133,7 @@ impl Drop for Site {
 
 /// A controller on this machine with its data in `data`; its registry serves an OCI layout.
 pub(crate) fn settings(data: &Path, listen: SocketAddr, registry: Option<PathBuf>) -> Settings {
-    Settings {
-        data: data.to_owned(),
-        listen,
-        names: default_names(None),
-        registry,
-        advertise: None,
-        clock: host::clock::now,
-    }
+    Settings { listen, registry, ..Settings::new(data.to_owned(), host::clock::now) }
 }
 
 /// How packages are built in this workspace.

@@ -61,7 +61,11 @@ impl Db {
     }
 
     /// A certificate of a node, PEM as it came.
-    pub(crate) async fn device_cert(&self, id: Uuid, kind: i32) -> Result<Option<Vec<u8>>, DbError> {
+    pub(crate) async fn device_cert(
+        &self,
+        id: Uuid,
+        kind: i32,
+    ) -> Result<Option<Vec<u8>>, DbError> {
         let doing = "read a certificate of a device";
         let row = sqlx::query("SELECT cert FROM device_certs WHERE device = $1 AND kind = $2")
             .bind(id.as_bytes().as_slice())
@@ -132,12 +136,11 @@ impl Db {
     /// The outcome of a node's last quote.
     pub(crate) async fn verdict(&self, id: Uuid) -> Result<Option<Verdict>, DbError> {
         let doing = "read a verdict";
-        let row =
-            sqlx::query("SELECT at_ms, good, verdict, quote FROM verdicts WHERE device = $1")
-                .bind(id.as_bytes().as_slice())
-                .fetch_optional(self.read())
-                .await
-                .doing(doing)?;
+        let row = sqlx::query("SELECT at_ms, good, verdict, quote FROM verdicts WHERE device = $1")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.read())
+            .await
+            .doing(doing)?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(Verdict {
             at: UnixMillis(unsigned(row.try_get(0).doing(doing)?)),

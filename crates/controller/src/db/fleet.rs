@@ -78,15 +78,13 @@ impl Db {
 
     /// Replaces a value that is not part of any table.
     pub(crate) async fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), DbError> {
-        sqlx::query(
-            "INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2",
-        )
-        .bind(key)
-        .bind(value)
-        .execute(self.write())
-        .await
-        .doing("note what it is")
-        .map(drop)
+        sqlx::query("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2")
+            .bind(key)
+            .bind(value)
+            .execute(self.write())
+            .await
+            .doing("note what it is")
+            .map(drop)
     }
 
     /// Makes a token with this hash known, and forgets others of its name.
@@ -242,11 +240,12 @@ impl Db {
         .execute(&mut *tx)
         .await
         .doing(doing)?;
-        let row = sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
-            .bind(id.as_bytes().as_slice())
-            .fetch_one(&mut *tx)
-            .await
-            .doing(doing)?;
+        let row =
+            sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
+                .bind(id.as_bytes().as_slice())
+                .fetch_one(&mut *tx)
+                .await
+                .doing(doing)?;
         let settled = standing(&row)?;
         tx.commit().await.doing(doing)?;
         Ok(settled)
@@ -254,11 +253,12 @@ impl Db {
 
     /// The config a node was last told of.
     pub(crate) async fn standing(&self, id: Uuid) -> Result<Option<Standing>, DbError> {
-        let row = sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
-            .bind(id.as_bytes().as_slice())
-            .fetch_optional(self.read())
-            .await
-            .doing("read a config")?;
+        let row =
+            sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
+                .bind(id.as_bytes().as_slice())
+                .fetch_optional(self.read())
+                .await
+                .doing("read a config")?;
         row.as_ref().map(standing).transpose()
     }
 
@@ -353,11 +353,7 @@ pub(super) async fn remove_object(
 }
 
 /// Stores who a node is; its integrity token is left as it is.
-pub(super) async fn put_device(
-    tx: &mut Tx,
-    row: &DeviceRow,
-    revision: u64,
-) -> Result<(), DbError> {
+pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> Result<(), DbError> {
     let doing = "store a device";
     // A node that was deleted may come back under another id.
     sqlx::query("DELETE FROM devices WHERE cert_hash = $1 AND gone_ms IS NOT NULL AND id <> $2")
@@ -396,7 +392,8 @@ pub(super) async fn put_device(
 
 fn object(row: &AnyRow) -> Result<StoredObject, DbError> {
     let doing = "read an object";
-    let (kind, name): (String, String) = (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?);
+    let (kind, name): (String, String) =
+        (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?);
     let damaged = |why: String| DbError::Damaged { what: format!("object {kind} {name}"), why };
     let key = Key { kind: kind.parse().map_err(damaged)?, name: name.clone() };
     let written: String = row.try_get(3).doing(doing)?;
@@ -461,8 +458,7 @@ fn standing(row: &AnyRow) -> Result<Standing, DbError> {
 /// The id in a column; `what` names the row if it is none.
 pub(super) fn uid(row: &AnyRow, column: usize, what: &str) -> Result<Uuid, DbError> {
     let raw: Vec<u8> = row.try_get(column).doing("read an id")?;
-    let damaged =
-        |e: uuid::Error| DbError::Damaged { what: what.to_owned(), why: e.to_string() };
+    let damaged = |e: uuid::Error| DbError::Damaged { what: what.to_owned(), why: e.to_string() };
     Uuid::from_slice(&raw).map_err(damaged)
 }
 

@@ -104,8 +104,11 @@ impl Db {
             .doing(doing)?;
         let mut entries = Vec::with_capacity(rows.len());
         for row in &rows {
-            let (n, kind, key): (i64, String, String) =
-                (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?, row.try_get(2).doing(doing)?);
+            let (n, kind, key): (i64, String, String) = (
+                row.try_get(0).doing(doing)?,
+                row.try_get(1).doing(doing)?,
+                row.try_get(2).doing(doing)?,
+            );
             entries.push((unsigned(n), entry(&kind, &key)?));
         }
         // Every revision has an entry: a hole means that the journal was cut.
@@ -149,13 +152,15 @@ impl Db {
             note(&mut tx, now, &Entry::Admission).await?;
         }
         for (hash, pem) in &change.onboard_certs {
-            sqlx::query("INSERT INTO onboard_certs VALUES ($1, $2, $3) ON CONFLICT (hash) DO NOTHING")
-                .bind(hash.as_slice())
-                .bind(pem.as_slice())
-                .bind(signed(change.at.0))
-                .execute(&mut *tx)
-                .await
-                .doing(doing)?;
+            sqlx::query(
+                "INSERT INTO onboard_certs VALUES ($1, $2, $3) ON CONFLICT (hash) DO NOTHING",
+            )
+            .bind(hash.as_slice())
+            .bind(pem.as_slice())
+            .bind(signed(change.at.0))
+            .execute(&mut *tx)
+            .await
+            .doing(doing)?;
             note(&mut tx, now, &Entry::Admission).await?;
         }
         for logged in &change.logged {

@@ -25,9 +25,7 @@ pub(crate) use attest::Verdict;
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
 pub(crate) use journal::{Change, Entry, Logged, Written};
 pub use telemetry::{Event, LogRow, Point};
-pub(crate) use telemetry::{
-    Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject,
-};
+pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
 
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]

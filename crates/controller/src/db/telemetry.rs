@@ -190,10 +190,7 @@ impl Db {
             .await
             .doing("read metrics")?;
         let metrics = |r: AnyRow| {
-            Ok(MetricsRow {
-                received: UnixMillis(unsigned(r.try_get(0)?)),
-                payload: r.try_get(1)?,
-            })
+            Ok(MetricsRow { received: UnixMillis(unsigned(r.try_get(0)?)), payload: r.try_get(1)? })
         };
         row.map(metrics).transpose().doing("read metrics")
     }

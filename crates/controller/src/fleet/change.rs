@@ -366,8 +366,7 @@ impl Fleet {
                 return Err(FleetError::Exists(key));
             }
             let digest = what.certificate.as_ref().map(api::Certificate::digest);
-            if let Some(device) =
-                digest.and_then(|d| known.sender(&api::SenderHash::Full(d)))
+            if let Some(device) = digest.and_then(|d| known.sender(&api::SenderHash::Full(d)))
                 && device.row.gone.is_none()
                 && let Some(other) = known.object_of(device.row.id)
             {
@@ -445,11 +444,8 @@ fn expect_device(known: &Known, stored: &StoredObject, change: &mut Change) {
     if before.cert_hash.is_some() {
         return;
     }
-    let row = DeviceRow {
-        serial: spec.serial.clone(),
-        soft_serial: spec.soft_serial.clone(),
-        ..before
-    };
+    let row =
+        DeviceRow { serial: spec.serial.clone(), soft_serial: spec.soft_serial.clone(), ..before };
     if known.device(id) != Some(&row) {
         change.devices.push(row);
     }

@@ -108,10 +108,7 @@ impl Known {
     }
 
     /// Takes over what the journal names.
-    pub(crate) async fn follow(
-        db: &Db,
-        entries: &[(u64, Entry)],
-    ) -> Result<Vec<News>, DbError> {
+    pub(crate) async fn follow(db: &Db, entries: &[(u64, Entry)]) -> Result<Vec<News>, DbError> {
         let mut news: Vec<News> = Vec::new();
         for (at, (revision, entry)) in entries.iter().enumerate() {
             let again = entries.get(at + 1..).unwrap_or_default();
@@ -271,11 +268,7 @@ const SEPARATOR: char = '\u{1f}';
 
 /// What stands before a serial number that may register with this onboarding certificate.
 pub(crate) fn serial_prefix(onboard: &[u8]) -> String {
-    if onboard.is_empty() {
-        String::new()
-    } else {
-        format!("{}{SEPARATOR}", hex::encode(onboard))
-    }
+    if onboard.is_empty() { String::new() } else { format!("{}{SEPARATOR}", hex::encode(onboard)) }
 }
 
 fn is_plain(spec: &Spec) -> bool {

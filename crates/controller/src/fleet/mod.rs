@@ -171,9 +171,11 @@ impl Fleet {
         let controller = Uuid::from_slice(&id)
             .map_err(|e| DbError::Damaged { what: "identity".into(), why: e.to_string() })?;
         let known = Known::read(&db).await?;
-        let seen = db.seen_since(UnixMillis(0)).await?.into_iter().map(|(id, at, host)| {
-            (id, Seen { at, host: host.map(Arc::from), stored: true })
-        });
+        let seen = db
+            .seen_since(UnixMillis(0))
+            .await?
+            .into_iter()
+            .map(|(id, at, host)| (id, Seen { at, host: host.map(Arc::from), stored: true }));
         Ok(Fleet {
             seen: Mutex::new(seen.collect()),
             known: RwLock::new(Arc::new(known)),

@@ -54,10 +54,8 @@ impl Home {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
-        let settings = Settings {
-            registry: Some(self.images.clone()),
-            ..Settings::new(self.data(), now)
-        };
+        let settings =
+            Settings { registry: Some(self.images.clone()), ..Settings::new(self.data(), now) };
         self.running = Some(serve(settings).await.unwrap());
     }
 

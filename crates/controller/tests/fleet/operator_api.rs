@@ -44,10 +44,7 @@ async fn the_token_is_told_once_and_can_be_replaced() {
 #[tokio::test]
 async fn one_controller_a_folder() {
     let home = Home::start().await;
-    let settings = Settings {
-        registry: None,
-        ..Settings::new(home.data(), now)
-    };
+    let settings = Settings { registry: None, ..Settings::new(home.data(), now) };
     assert!(matches!(serve(settings).await, Err(ServeError::InUse(_))));
 }
 
