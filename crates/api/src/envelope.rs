@@ -62,6 +62,11 @@ impl Signer {
     pub fn hash(&self) -> Digest {
         self.hash
     }
+
+    /// The key, for what is signed without an envelope.
+    pub(crate) fn key(&self) -> &PublicKey {
+        &self.key
+    }
 }
 
 /// Who signs, and how it names itself.
@@ -91,15 +96,21 @@ impl<'a> Sender<'a> {
 
 /// The body of a message: the payload, signed. An empty payload is signed like any other.
 pub fn sign(payload: &[u8], sender: &Sender<'_>) -> Result<Vec<u8>, KeyError> {
+    let signed = signature(payload, sender)?;
+    let protected_payload = Some(AuthBody { payload: payload.to_vec() });
+    Ok(wire::encode(&AuthContainer { protected_payload, ..signed }))
+}
+
+/// The envelope of a payload without the payload itself.
+pub(crate) fn signature(payload: &[u8], sender: &Sender<'_>) -> Result<AuthContainer, KeyError> {
     let certificate = sender.certificate.map(|c| STANDARD.encode(c.pem()).into_bytes());
-    Ok(wire::encode(&AuthContainer {
-        protected_payload: Some(AuthBody { payload: payload.to_vec() }),
+    Ok(AuthContainer {
         algo: HashAlgorithm::Sha25632bytes.into(),
         sender_cert_hash: sender.hash.0.to_vec(),
         signature_hash: sender.key.sign(payload)?.to_vec(),
         sender_cert: certificate.unwrap_or_default(),
         ..AuthContainer::default()
-    }))
+    })
 }
 
 /// Reads an envelope of at most `limit`. Nothing is verified yet.
@@ -117,7 +128,8 @@ pub enum OpenError {
     /// Too long, or not protobuf.
     #[error("the body is no envelope")]
     Wire(#[from] WireError),
-    /// The payload is encrypted, which only local operator consoles do; we do not speak to them.
+    /// The payload is encrypted, which only that of a local operator console is: [`crate::loc`]
+    /// opens those.
     #[error("the payload of the envelope is encrypted")]
     Encrypted,
 }
@@ -126,7 +138,9 @@ impl Diagnose for OpenError {
     fn diagnose(&self) -> Diagnosis {
         match self {
             Self::Wire(wire) => wire.diagnose(),
-            Self::Encrypted => Diagnosis::of(Who::Operator, "send the config unencrypted"),
+            Self::Encrypted => {
+                Diagnosis::of(Who::Operator, "encrypt configs for local operator consoles only")
+            }
         }
     }
 }
@@ -207,16 +221,37 @@ impl Received {
     /// The payload, if it is signed by `signer`. Checks in EVE's order: algorithm, length of the
     /// hash, the hash, the signature.
     pub fn verify(&self, signer: &Signer) -> Result<&[u8], Refusal> {
-        if !self.sender()?.names(&signer.hash) {
-            let named = self.0.sender_cert_hash.iter().map(|b| format!("{b:02x}")).collect();
-            return Err(Refusal::UnknownSigner { named, known: signer.hash });
-        }
+        self.names(signer)?;
         let payload = self.unverified_payload();
+        self.signs(payload, signer).map(|()| payload)
+    }
+
+    /// The first three checks: whether `signer` is meant.
+    pub(crate) fn names(&self, signer: &Signer) -> Result<(), Refusal> {
+        if self.sender()?.names(&signer.hash) {
+            return Ok(());
+        }
+        let named = self.0.sender_cert_hash.iter().map(|b| format!("{b:02x}")).collect();
+        Err(Refusal::UnknownSigner { named, known: signer.hash })
+    }
+
+    /// The last check: whether the signature is that of `signer` over `payload`.
+    pub(crate) fn signs(&self, payload: &[u8], signer: &Signer) -> Result<(), Refusal> {
         if signer.key.verifies(payload, &self.0.signature_hash) {
-            Ok(payload)
+            Ok(())
         } else {
             Err(Refusal::Signature { signer: signer.hash })
         }
+    }
+
+    /// An envelope that came within another message. It may be encrypted.
+    pub(crate) fn within(container: AuthContainer) -> Received {
+        Received(container)
+    }
+
+    /// The message itself.
+    pub(crate) fn container(&self) -> &AuthContainer {
+        &self.0
     }
 
     /// The payload, whoever may have written it. Only `/certs` needs it: its payload says whose

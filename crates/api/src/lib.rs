@@ -33,13 +33,17 @@
 //! # }
 //! ```
 
+pub mod bootstrap;
 pub mod certs;
 pub mod cipher;
 pub mod convert;
 mod cursor;
+pub mod edgeview;
 pub mod envelope;
 pub mod eventlog;
 mod identity;
+pub mod loc;
+pub mod lps;
 pub mod newlogs;
 pub mod onboarding;
 pub mod quote;

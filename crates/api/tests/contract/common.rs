@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
-use model::UnixMillis;
+use api::onboarding::Named;
+use model::{DeviceId, UnixMillis};
 
 /// The time the vectors were made for: 2026-01-02T03:04:05Z.
 pub(crate) const T0: UnixMillis = UnixMillis(1_767_323_045_000);
@@ -17,6 +18,12 @@ pub(crate) fn now() -> UnixMillis {
     let mut names = fs::read_dir(folder).unwrap().map(|e| name(e).unwrap());
     let time = names.find_map(|n| n.strip_prefix("dev.log.")?.strip_suffix(".gz")?.parse().ok());
     UnixMillis(time.expect("a file dev.log.<milliseconds>.gz"))
+}
+
+/// The device that the vectors were made for, as they say.
+#[track_caller]
+pub(crate) fn device_id() -> DeviceId {
+    Named::from_payload(&vector("envelope/uuidresponse.pb")).unwrap().id
 }
 
 const VECTORS: (&str, &str) = ("EVE_API_VECTORS", "../shared/vectors/eve-api");

@@ -7,6 +7,7 @@ mod config;
 mod envelope;
 mod fields;
 mod info;
+mod local;
 mod newlogs;
 mod robust;
 mod tpm;
