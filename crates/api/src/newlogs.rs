@@ -207,9 +207,45 @@ impl LogFile {
     }
 }
 
+/// What a controller may answer to a node's log file: plain JSON, without an envelope. A node only
+/// reports it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ServerMetrics {
+    /// How busy the controller is, in percent.
+    pub cpu_percentage: f32,
+    /// How far it is behind with logs, in milliseconds.
+    pub log_process_delay_msec: u32,
+}
+
+impl ServerMetrics {
+    /// The body of the answer.
+    pub fn to_body(&self) -> Result<Vec<u8>, NewlogsError> {
+        serde_json::to_vec(self).map_err(|source| NewlogsError::Json { source })
+    }
+
+    /// Reads the body of an answer; members that we do not know are ignored.
+    pub fn from_body(body: &[u8]) -> Result<ServerMetrics, NewlogsError> {
+        if body.len() > SERVER_METRICS_MAX {
+            let limit = Bytes(SERVER_METRICS_MAX as u64);
+            return Err(NewlogsError::TooLong { limit });
+        }
+        serde_json::from_slice(body).map_err(|source| NewlogsError::ServerMetrics { source })
+    }
+}
+
+/// The longest answer to a log file that we read.
+const SERVER_METRICS_MAX: usize = 64 << 10;
+
 /// A log file that cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum NewlogsError {
+    /// The answer to a log file is not JSON of two numbers.
+    #[error("the answer to a log file is no ServerMetrics")]
+    ServerMetrics {
+        /// Why not.
+        source: serde_json::Error,
+    },
     /// Not gzip, or cut short.
     #[error("cannot unpack the log file")]
     Unpack {

@@ -6,18 +6,26 @@ use std::path::PathBuf;
 use api::onboarding::Named;
 use model::{DeviceId, UnixMillis};
 
-/// The time the vectors were made for: 2026-01-02T03:04:05Z.
+/// Some time, for what no vector is asked about: 2026-01-02T03:04:05Z.
 pub(crate) const T0: UnixMillis = UnixMillis(1_767_323_045_000);
 
 /// The time the vectors were made for, as they say: when their log file was begun. The certificates
 /// are valid then.
 #[track_caller]
 pub(crate) fn now() -> UnixMillis {
-    let folder = given(VECTORS.0, VECTORS.1).expect("the test asks `golden` first").join("newlogs");
-    let name = |entry: std::io::Result<fs::DirEntry>| entry.unwrap().file_name().into_string();
-    let mut names = fs::read_dir(folder).unwrap().map(|e| name(e).unwrap());
-    let time = names.find_map(|n| n.strip_prefix("dev.log.")?.strip_suffix(".gz")?.parse().ok());
+    let name = one_of("newlogs", "dev.log.", ".gz");
+    let time = name.trim_end_matches(".gz").rsplit('.').next().and_then(|t| t.parse().ok());
     UnixMillis(time.expect("a file dev.log.<milliseconds>.gz"))
+}
+
+/// The one file in a folder of the vectors that starts and ends so: its name holds an id or a time.
+#[track_caller]
+pub(crate) fn one_of(folder: &str, start: &str, end: &str) -> String {
+    let names = fs::read_dir(vectors().join(folder)).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let found: Vec<String> = names.filter(|n| n.starts_with(start) && n.ends_with(end)).collect();
+    let [name] = found.as_slice() else { panic!("{folder}: {start}…{end} is {found:?}") };
+    format!("{folder}/{name}")
 }
 
 /// The device that the vectors were made for, as they say.
@@ -35,11 +43,16 @@ pub(crate) fn golden() -> bool {
     given(VECTORS.0, VECTORS.1).is_some()
 }
 
+/// Their folder.
+#[track_caller]
+pub(crate) fn vectors() -> PathBuf {
+    given(VECTORS.0, VECTORS.1).expect("the test asks `golden` first")
+}
+
 /// A file among the golden vectors.
 #[track_caller]
 pub(crate) fn vector(name: &str) -> Vec<u8> {
-    let folder = given(VECTORS.0, VECTORS.1).expect("the test asks `golden` first");
-    read(folder.join(name))
+    read(vectors().join(name))
 }
 
 /// What an environment variable names, or else the default, seen from the repository's root. Says so

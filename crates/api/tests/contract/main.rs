@@ -8,6 +8,8 @@ mod envelope;
 mod fields;
 mod info;
 mod local;
+mod messages;
 mod newlogs;
 mod robust;
 mod tpm;
+mod vectors;

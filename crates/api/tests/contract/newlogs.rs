@@ -1,12 +1,17 @@
 //! Log files, against recorded ones.
 
-use crate::common::{T0, golden, vector};
-use api::newlogs::{self, About, CONTENT_MAX, DeviceLog, Entry, FILE_TARGET, NewlogsError, Stamp};
+use crate::common::{T0, device_id, golden, now, one_of, vector};
+use api::newlogs::{self, About, CONTENT_MAX, DeviceLog, Entry, FILE_TARGET, NewlogsError};
 use api::{Certificate, Signer, envelope, limits};
 use model::Bytes;
 
-const DEVICE_FILE: &str = "newlogs/dev.log.1767323045000.gz";
-const APP_FILE: &str = "newlogs/app.00000000-0000-4000-8000-000000000060.log.1767323045000.gz";
+fn device_file() -> String {
+    one_of("newlogs", "dev.log.", ".gz")
+}
+
+fn app_file() -> String {
+    one_of("newlogs", "app.", ".gz")
+}
 
 fn unpack(name: &str) -> newlogs::LogFile {
     newlogs::unpack(&vector(name), limits::NEWLOGS_UNPACKED).unwrap()
@@ -14,7 +19,7 @@ fn unpack(name: &str) -> newlogs::LogFile {
 
 fn device_log() -> DeviceLog {
     DeviceLog {
-        device: "6ba7b810-9dad-41d1-80b4-00c04fd430c8".to_owned(),
+        device: device_id().to_string(),
         image: "IMGA".to_owned(),
         version: "16.0.0-kvm-amd64".to_owned(),
     }
@@ -25,13 +30,14 @@ fn a_file_of_the_node_reads_back() {
     if !golden() {
         return;
     }
-    let file = unpack(DEVICE_FILE);
+    let file = unpack(&device_file());
     assert_eq!(file.about, About::Device(device_log()));
-    assert_eq!(file.created, T0);
+    assert_eq!(file.created.0, now().0 / 1000 * 1000, "to the second");
     assert_eq!(file.text(), vector("newlogs/dev.log.body.ndjson"));
     let entries: Vec<Entry> = file.entries().map(Result::unwrap).collect();
     assert_eq!(entries.len(), 3);
-    assert_eq!(entries[0].timestamp, Stamp { seconds: 1_767_323_045, nanos: 126_257 });
+    assert_eq!(entries[0].timestamp.millis(), now());
+    assert_ne!(entries[0].timestamp.nanos, 0);
     assert_eq!((entries[0].msgid, entries[0].iid.as_str()), (1, "2073"));
     assert_eq!(entries[2].content, "unicode: \u{e9} \u{6f22}");
     assert_eq!(entries[2].tags["count"], "4");
@@ -42,13 +48,12 @@ fn a_file_of_an_app_reads_back() {
     if !golden() {
         return;
     }
-    let file = unpack(APP_FILE);
+    let file = unpack(&app_file());
     assert!(matches!(&file.about, About::App(name) if !name.is_empty()), "{:?}", file.about);
     assert_eq!(file.text(), vector("newlogs/app.log.body.ndjson"));
-    assert!(
-        file.entries()
-            .all(|e| e.unwrap().source.starts_with("00000000-0000-4000-8000-000000000060"))
-    );
+    let app = app_file();
+    let app = app.split('.').nth(1).unwrap();
+    assert!(file.entries().all(|e| e.unwrap().source.starts_with(app)));
     assert_eq!(
         unpack("newlogs/app-nonlatin1-name.gz").about,
         About::App("app-\u{6f22}\u{e9}".to_owned())
@@ -62,10 +67,10 @@ fn uploads_are_the_files_themselves() {
     }
     let device = Certificate::from_pem(&vector("pki/device.cert.pem")).unwrap();
     let signer = Signer::device(&device).unwrap();
-    for (upload, file) in [("req-newlogs", DEVICE_FILE), ("req-app-newlogs", APP_FILE)] {
+    for (upload, file) in [("req-newlogs", device_file()), ("req-app-newlogs", app_file())] {
         let body = vector(&format!("newlogs/{upload}.AuthContainer.pb"));
         let body = envelope::open(&body, limits::NEWLOGS).unwrap();
-        assert_eq!(body.verify(&signer).unwrap(), vector(file));
+        assert_eq!(body.verify(&signer).unwrap(), vector(&file));
     }
 }
 
@@ -89,10 +94,10 @@ fn what_we_pack_has_the_recorded_header_and_lines() {
         return;
     }
     let (recorded, entries) = (
-        vector(DEVICE_FILE),
-        unpack(DEVICE_FILE).entries().map(Result::unwrap).collect::<Vec<_>>(),
+        vector(&device_file()),
+        unpack(&device_file()).entries().map(Result::unwrap).collect::<Vec<_>>(),
     );
-    let packed = newlogs::pack(&entries, &About::Device(device_log()), T0, FILE_TARGET).unwrap();
+    let packed = newlogs::pack(&entries, &About::Device(device_log()), now(), FILE_TARGET).unwrap();
     let [packed] = &packed[..] else { panic!() };
     let header = 10 + serde_json::to_vec(&device_log()).unwrap().len() + 1;
     assert_eq!(packed[..header], recorded[..header]);
@@ -162,7 +167,7 @@ fn what_is_no_log_file_is_refused() {
     if !golden() {
         return;
     }
-    let file = vector(DEVICE_FILE);
+    let file = vector(&device_file());
     assert!(newlogs::unpack(b"", Bytes::kib(1)).is_err());
     for end in [1, 9, 11, 60, file.len() - 1] {
         assert!(newlogs::unpack(&file[..end], Bytes::kib(9)).is_err(), "{end}");

@@ -5,9 +5,9 @@ use api::convert::{config, view};
 use api::onboarding::{Named, Registration};
 use api::pb::config::EdgeDevConfig;
 use api::{certs, envelope, limits, newlogs, wire};
-use model::{Bytes, DeviceId};
+use model::Bytes;
 
-use crate::common::{T0, golden, vector};
+use crate::common::{device_id, golden, now, one_of, vector};
 
 /// Calls `read` with every change of the recorded bytes. It says whether it read them; a reader that
 /// always or never does is not tested.
@@ -45,11 +45,11 @@ fn an_answer_with_certificates_is_believed_as_it_is_or_not_at_all() {
     }
     let root = vector("pki/root-certificate.pem");
     let body = vector("envelope/resp-certs.AuthContainer.pb");
-    let real = certs::learn(&body, &root, T0).unwrap();
+    let real = certs::learn(&body, &root, now()).unwrap();
     for at in 0..body.len() {
         let mut changed = body.clone();
         changed[at] ^= 1;
-        if let Ok(learnt) = certs::learn(&changed, &root, T0) {
+        if let Ok(learnt) = certs::learn(&changed, &root, now()) {
             assert_eq!(learnt, real, "byte {at}");
         }
     }
@@ -69,7 +69,7 @@ fn configs_and_what_is_understood_survives_writing() {
     if !golden() {
         return;
     }
-    let own: DeviceId = "6ba7b810-9dad-41d1-80b4-00c04fd430c8".parse().unwrap();
+    let own = device_id();
     check("config/container-app.EdgeDevConfig.pb", |bytes| {
         let Ok(message) = wire::decode::<EdgeDevConfig>(bytes, limits::CONFIG) else {
             return false;
@@ -94,7 +94,7 @@ fn log_files() {
     if !golden() {
         return;
     }
-    check("newlogs/dev.log.1767323045000.gz", |bytes| {
+    check(&one_of("newlogs", "dev.log.", ".gz"), |bytes| {
         newlogs::unpack(bytes, Bytes::kib(64)).is_ok_and(|file| file.entries().all(|e| e.is_ok()))
     });
 }
