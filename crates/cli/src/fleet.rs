@@ -138,8 +138,42 @@ pub(crate) enum DeviceCommand {
         /// Name or id
         name: String,
     },
+    /// Make a node known before it comes
+    ///
+    /// `eve device add --serial SN-1` expects a node with this serial number and this controller's
+    /// own onboarding certificate. An unmodified EVE device brings one of its own: give it with
+    /// --onboard-cert. A device whose certificate is known need not register: --cert.
+    Add(AddDevice),
     /// Reboot a node
     Restart {
+        /// Name or id
+        name: String,
+    },
+    /// Power a node off
+    Shutdown {
+        /// Name or id
+        name: String,
+    },
+    /// Take a node's token, so that it has to attest again
+    Attest {
+        /// Name or id
+        name: String,
+    },
+    /// Ask a node to say everything again
+    Resend {
+        /// Name or id
+        name: String,
+    },
+    /// Keep a node from its config, whatever it says; its apps go on
+    Quarantine {
+        /// Name or id
+        name: String,
+        /// Why, for others
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let a node out of quarantine
+    Release {
         /// Name or id
         name: String,
     },
@@ -153,6 +187,25 @@ pub(crate) enum DeviceCommand {
         /// As given to `allow`
         serial: String,
     },
+}
+
+/// `eve device add …`
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddDevice {
+    /// Its name [default: made of what it is expected by]
+    name: Option<String>,
+    /// The serial number of its hardware
+    #[arg(long, value_name = "TEXT", required_unless_present_any = ["soft_serial", "cert"])]
+    serial: Option<String>,
+    /// Its soft serial number (/config/soft_serial)
+    #[arg(long, value_name = "TEXT")]
+    soft_serial: Option<String>,
+    /// The onboarding certificate it will come with [default: this controller's own]
+    #[arg(long, value_name = "PEM")]
+    onboard_cert: Option<PathBuf>,
+    /// Its own certificate, if that is known
+    #[arg(long, value_name = "PEM", conflicts_with = "onboard_cert")]
+    cert: Option<PathBuf>,
 }
 
 /// `eve app …`
@@ -316,6 +369,43 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
         DeviceCommand::Restart { name } => {
             client.restart_device(&name).await.or_advise()?;
             out::line(format_args!("{name} reboots when it next asks for its config"));
+        }
+        DeviceCommand::Add(new) => {
+            let pem = |path: Option<PathBuf>| path.map(|p| read(&p)).transpose();
+            let new = view::NewDevice {
+                name: new.name.unwrap_or_default(),
+                serial: new.serial.unwrap_or_default(),
+                soft_serial: new.soft_serial.unwrap_or_default(),
+                onboard_cert: pem(new.onboard_cert)?,
+                certificate: pem(new.cert)?,
+            };
+            let added = client.add_device(&new).await.or_advise()?;
+            if to.json {
+                return out::json(&added);
+            }
+            out::line(format_args!("Device {} is expected; its id is {}", added.name, added.id));
+        }
+        DeviceCommand::Shutdown { name } => {
+            client.ask_device(&name, "shutdown").await.or_advise()?;
+            out::line(format_args!("{name} powers off when it next asks for its config"));
+        }
+        DeviceCommand::Attest { name } => {
+            client.ask_device(&name, "attest").await.or_advise()?;
+            out::line(format_args!("{name} has to attest again before it gets its config"));
+        }
+        DeviceCommand::Resend { name } => {
+            client.ask_device(&name, "resend").await.or_advise()?;
+            out::line(format_args!(
+                "{name} says everything again when it next asks for its config"
+            ));
+        }
+        DeviceCommand::Quarantine { name, reason } => {
+            client.quarantine(&name, Some(&reason)).await.or_advise()?;
+            out::line(format_args!("{name} gets no config until `eve device release {name}`"));
+        }
+        DeviceCommand::Release { name } => {
+            client.quarantine(&name, None).await.or_advise()?;
+            out::line(format_args!("{name} gets its config again"));
         }
         DeviceCommand::Allow { serial } => {
             client.allow_serial(&serial).await.or_advise()?;

@@ -188,6 +188,27 @@ impl Client {
         self.get(&format!("/devices/{}", escaped(name))).await
     }
 
+    /// Makes a node known before it comes.
+    pub async fn add_device(&self, new: &view::NewDevice) -> Result<view::Added, ClientError> {
+        let answer = self.call(Method::POST, "/devices", json(new)).await?;
+        self.read(&answer)
+    }
+
+    /// Asks something of a node: `shutdown`, `attest` or `resend`.
+    pub async fn ask_device(&self, name: &str, what: &str) -> Result<(), ClientError> {
+        self.post(&format!("/devices/{}/{what}", escaped(name))).await
+    }
+
+    /// Keeps a node from its config for a reason, or no longer (`None`).
+    pub async fn quarantine(&self, name: &str, reason: Option<&str>) -> Result<(), ClientError> {
+        let path = format!("/devices/{}/quarantine", escaped(name));
+        let (method, body) = match reason {
+            Some(reason) => (Method::PUT, json(&view::Quarantine { reason: reason.to_owned() })),
+            None => (Method::DELETE, Bytes::new()),
+        };
+        self.call(method, &path, body).await.map(drop)
+    }
+
     /// Reboots a node.
     pub async fn restart_device(&self, name: &str) -> Result<(), ClientError> {
         self.post(&format!("/devices/{}/restart", escaped(name))).await
@@ -327,6 +348,7 @@ impl Client {
             // `/` of the API is its name without a slash at the end.
             .uri(format!("/api/operator/v1{}", if path == "/" { "" } else { path }))
             .header(header::HOST, format!("{}:{}", self.host, self.port))
+            .header(header::CONTENT_TYPE, "application/json")
             .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
             .body(Full::new(body))
             .map_err(|e| talk(e.into()))?;
@@ -361,6 +383,11 @@ fn split(url: &str) -> Option<(String, u16)> {
     };
     let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     (!host.is_empty()).then(|| (host.to_owned(), port))
+}
+
+fn json(value: &impl serde::Serialize) -> Bytes {
+    // Texts and numbers: there is nothing in it that JSON could refuse.
+    serde_json::to_vec(value).unwrap_or_default().into()
 }
 
 /// A text as part of a path or query (RFC 3986: what is not unreserved is escaped).

@@ -270,8 +270,15 @@ async fn attest(
                 Err(refusal) => Err(refusal),
             })
         }
-        // A node without a TPM has no sealed key to store, and we keep none for others yet.
-        AttestRequest::StoreKeys(_) => AttestAnswer::KeysRefused,
+        AttestRequest::StoreKeys(stored) => {
+            // Only a node that proved a moment ago what it runs may say what it is sealed to.
+            if fleet.holds_token(id, &stored.token).await? {
+                fleet.db.put_escrow(id, &stored.keys, fleet.now()).await?;
+                AttestAnswer::KeysKept
+            } else {
+                AttestAnswer::KeysRefused
+            }
+        }
     };
     Ok(proto(StatusCode::CREATED, fleet.sign(&answer.to_payload())?))
 }

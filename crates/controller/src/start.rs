@@ -134,6 +134,9 @@ pub enum ServeError {
     /// The database.
     #[error("cannot open what is known of the fleet")]
     Db(#[from] DbError),
+    /// Other controllers of the database have another root certificate.
+    #[error("the nodes in {0} trust another root certificate than this controller's")]
+    OtherRoot(Location),
     /// The token.
     #[error("cannot prepare the token")]
     Access(#[from] AccessError),
@@ -154,6 +157,11 @@ impl Diagnose for ServeError {
             ServeError::Listen { .. } => Diagnosis::of(
                 Who::Operator,
                 "stop what uses the port, or choose another with --listen",
+            ),
+            ServeError::OtherRoot(_) => Diagnosis::of(
+                Who::Operator,
+                "copy the folder pki/ from the data folder of the controller that was first, or give \
+                 the same --ca, --signing-cert and --ecdh-cert",
             ),
             ServeError::Pki(e) => e.diagnose(),
             ServeError::Db(e) => e.diagnose(),
@@ -176,6 +184,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let tls = tls_config(chain, key)?;
     let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
     let db = Db::open(&database).await?;
+    same_root(&db, &database, &pki).await?;
     let first_token = access::first_token(&db, &data, now).await?;
 
     let listener = server::listen(listen)
@@ -253,6 +262,17 @@ fn tls_config(
         .with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// All controllers of a PostgreSQL database must have one root: a node that learnt another one would
+/// believe only some of them.
+async fn same_root(db: &Db, database: &Location, pki: &Pki) -> Result<(), ServeError> {
+    if !matches!(database, Location::Postgres(_)) {
+        return Ok(());
+    }
+    let mine = pki.root.cert_pem.trim().as_bytes().to_vec();
+    let first = db.meta("root", || mine.clone()).await?;
+    if first == mine { Ok(()) } else { Err(ServeError::OtherRoot(database.clone())) }
 }
 
 /// One controller a folder.

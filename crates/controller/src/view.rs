@@ -27,6 +27,39 @@ pub struct Controller {
     pub images: Vec<String>,
 }
 
+/// A node that is to be expected: by serial numbers, or by its certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewDevice {
+    /// Its name; empty: one is made of what it is expected by.
+    pub name: String,
+    /// The serial number of its hardware.
+    pub serial: String,
+    /// Its soft serial number.
+    pub soft_serial: String,
+    /// The onboarding certificate it will come with, PEM. `None`: this controller's own.
+    pub onboard_cert: Option<String>,
+    /// Its own certificate, PEM, if that is known: it need not register then.
+    pub certificate: Option<String>,
+}
+
+/// A node that is expected now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Added {
+    /// Its name.
+    pub name: String,
+    /// Its id.
+    pub id: DeviceId,
+}
+
+/// Why a node is kept from its config.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Quarantine {
+    /// For people; also told to the node.
+    pub reason: String,
+}
+
 /// Whether a node is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::convert::attest::{SealPolicy, VolumeKey};
 use model::UnixMillis;
 use sqlx::Row;
 use uuid::Uuid;
@@ -150,40 +151,58 @@ impl Db {
         }))
     }
 
-    /// Keeps a sealed key for a node: its kind as the wire numbers it, its bytes as they came.
+    /// Keeps sealed keys for a node, as the wire has them.
     pub(crate) async fn put_escrow(
         &self,
         id: Uuid,
-        kind: i32,
-        key: &[u8],
+        keys: &[VolumeKey],
         now: UnixMillis,
     ) -> Result<(), DbError> {
-        sqlx::query(
-            "INSERT INTO escrow VALUES ($1, $2, $3, $4)
-             ON CONFLICT (device, kind) DO UPDATE SET key = $3, at_ms = $4",
-        )
-        .bind(id.as_bytes().as_slice())
-        .bind(i64::from(kind))
-        .bind(key)
-        .bind(signed(now.0))
-        .execute(self.write())
-        .await
-        .doing("store a key for a device")
-        .map(drop)
+        let doing = "store a key for a device";
+        let mut tx = self.begin().await?;
+        for key in keys {
+            let policy = key.policy.as_ref().map(|p| (&p.registers, p.id));
+            // Numbers only: there is nothing in it that JSON could refuse.
+            let policy = policy.map(|p| serde_json::to_string(&p).unwrap_or_default());
+            sqlx::query(
+                "INSERT INTO escrow VALUES ($1, $2, $3, $4, $5)
+                 ON CONFLICT (device, kind) DO UPDATE SET key = $3, policy = $4, at_ms = $5",
+            )
+            .bind(id.as_bytes().as_slice())
+            .bind(i64::from(key.kind))
+            .bind(key.key.as_slice())
+            .bind(policy)
+            .bind(signed(now.0))
+            .execute(&mut *tx)
+            .await
+            .doing(doing)?;
+        }
+        tx.commit().await.doing(doing)
     }
 
     /// The sealed keys kept for a node. Only for one whose quote was good a moment ago.
-    pub(crate) async fn escrow(&self, id: Uuid) -> Result<Vec<(i32, Vec<u8>)>, DbError> {
+    pub(crate) async fn escrow(&self, id: Uuid) -> Result<Vec<VolumeKey>, DbError> {
         let doing = "read the keys of a device";
-        let rows = sqlx::query("SELECT kind, key FROM escrow WHERE device = $1 ORDER BY kind")
-            .bind(id.as_bytes().as_slice())
-            .fetch_all(self.read())
-            .await
-            .doing(doing)?;
+        let rows =
+            sqlx::query("SELECT kind, key, policy FROM escrow WHERE device = $1 ORDER BY kind")
+                .bind(id.as_bytes().as_slice())
+                .fetch_all(self.read())
+                .await
+                .doing(doing)?;
         rows.iter()
             .map(|r| {
                 let kind: i64 = r.try_get(0).doing(doing)?;
-                Ok((i32::try_from(kind).unwrap_or(0), r.try_get(1).doing(doing)?))
+                let policy: Option<String> = r.try_get(2).doing(doing)?;
+                let policy = policy.map(|p| serde_json::from_str(&p)).transpose();
+                let policy = policy.map_err(|e| DbError::Damaged {
+                    what: format!("key of device {id}"),
+                    why: e.to_string(),
+                })?;
+                Ok(VolumeKey {
+                    kind: i32::try_from(kind).unwrap_or(0),
+                    key: r.try_get(1).doing(doing)?,
+                    policy: policy.map(|(registers, id)| SealPolicy { registers, id }),
+                })
             })
             .collect()
     }

@@ -114,8 +114,8 @@ const STEPS: &[&str] = &["
         verdict TEXT NOT NULL, quote BLOB
     ) STRICT;
     CREATE TABLE escrow (
-        device BLOB NOT NULL, kind INTEGER NOT NULL, key BLOB NOT NULL, at_ms INTEGER NOT NULL,
-        PRIMARY KEY (device, kind)
+        device BLOB NOT NULL, kind INTEGER NOT NULL, key BLOB NOT NULL, policy TEXT,
+        at_ms INTEGER NOT NULL, PRIMARY KEY (device, kind)
     ) STRICT;
 
     -- Onboarding certificates beside our own; onboard: the SHA-256 of the one a node must come

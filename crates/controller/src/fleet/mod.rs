@@ -401,7 +401,7 @@ impl Fleet {
     }
 
     /// Whether the node has this token; another process may have given it a moment ago.
-    async fn holds_token(&self, id: Uuid, token: &[u8]) -> Result<bool, DbError> {
+    pub(crate) async fn holds_token(&self, id: Uuid, token: &[u8]) -> Result<bool, DbError> {
         let holds = |row: Option<&DeviceRow>| {
             row.and_then(|r| r.token.as_deref()).is_some_and(|t| t == token)
         };

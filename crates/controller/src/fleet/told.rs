@@ -153,6 +153,7 @@ impl Fleet {
             certs_hash: &self.certs_hash,
             epoch: row.map_or(0, |d| d.epoch),
             reboots: row.map_or(0, |d| d.reboots),
+            shutdowns: row.map_or(0, |d| d.shutdowns),
         };
         Some(compile(&target, &known.objects))
     }

@@ -42,6 +42,8 @@ pub struct Target<'a> {
     pub epoch: i64,
     /// How often a reboot was asked for.
     pub reboots: u32,
+    /// How often it was asked to power off.
+    pub shutdowns: u32,
 }
 
 /// Everything the node is told. The time stamp is left to whoever knows what was sent before.
@@ -60,7 +62,7 @@ pub fn compile(target: &Target<'_>, objects: &Objects) -> Device {
         network_instances: BTreeMap::new(),
         apps: BTreeMap::new(),
         items: BTreeMap::new(),
-        power: Power { reboot: Some(target.reboots), shutdown: None },
+        power: Power { reboot: Some(target.reboots), shutdown: Some(target.shutdowns) },
         refused: Vec::new(),
     };
     if let Spec::Device(spec) = &device.spec {

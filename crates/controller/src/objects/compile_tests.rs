@@ -16,6 +16,7 @@ fn told(objects: &Objects, device: &str) -> model::desired::Device {
         certs_hash: "hash",
         epoch: 0,
         reboots: 2,
+        shutdowns: 0,
     };
     compile(&target, objects)
 }

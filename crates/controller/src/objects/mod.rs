@@ -24,6 +24,7 @@ use uuid::Uuid;
 pub use check::{Flaw, check};
 pub(crate) use compile::content_of;
 pub use compile::{Bumps, Target, bumps, compile, targets};
+pub(crate) use read::is_name;
 pub use read::{Document, ReadError, read, read_spec};
 pub use spec::{
     AddressSpec, AppSpec, DatastoreSpec, DeviceSpec, Dhcp, ImageSpec, Many, NetworkSpec,

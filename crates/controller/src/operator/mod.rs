@@ -5,7 +5,6 @@
 //! |---|---|
 //! | GET `/` | the controller itself |
 //! | GET `/devices`, `/devices/{name or id}` | nodes |
-//! | POST `/devices/{name or id}/restart` | reboots one |
 //! | GET `/apps`, `/apps/{name}` | apps |
 //! | POST `/apps/{name}/restart`, `/apps/{name}/purge` | restarts one; with fresh volumes |
 //! | GET `/networks`, `/networks/{name}` | networks |
@@ -14,7 +13,10 @@
 //! | DELETE `/objects/{kind}/{name}?force=true` | removes one |
 //! | GET `/logs?device=…&app=…&after=…&limit=…` | log lines, oldest first |
 //! | GET `/events?after=…&limit=…` | what happened |
-//! | PUT, DELETE `/serials/{serial}` | lets a serial number register (`*`: any), or no longer |
+//!
+//! and what [`devices`] lists.
+
+mod devices;
 
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use model::Bytes;
 use serde::Deserialize;
@@ -42,9 +44,8 @@ const ROWS_DEFAULT: u32 = 200;
 pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
     Router::new()
         .route("/", get(controller))
-        .route("/devices", get(devices))
+        .route("/devices", get(all_devices).post(devices::add))
         .route("/devices/{name}", get(device))
-        .route("/devices/{name}/restart", post(restart_device))
         .route("/apps", get(apps))
         .route("/apps/{name}", get(app))
         .route("/apps/{name}/restart", post(restart_app))
@@ -55,7 +56,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .route("/objects/{kind}/{name}", get(object).delete(delete))
         .route("/logs", get(logs))
         .route("/events", get(events))
-        .route("/serials/{serial}", put(allow).delete(disallow))
+        .merge(devices::routes())
         .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
 }
@@ -149,7 +150,7 @@ async fn controller(State(fleet): State<Arc<Fleet>>) -> Result<Json<view::Contro
     }))
 }
 
-async fn devices(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::Device>>, Failed> {
+async fn all_devices(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::Device>>, Failed> {
     Ok(Json(reports::devices(&fleet).await?))
 }
 
@@ -159,14 +160,6 @@ async fn device(
 ) -> Result<Json<view::Device>, Failed> {
     let device = reports::device(&fleet, &name).await?;
     device.map(Json).ok_or_else(|| unknown(Key::new(Kind::Device, name)))
-}
-
-async fn restart_device(
-    State(fleet): State<Arc<Fleet>>,
-    Path(name): Path<String>,
-) -> Result<StatusCode, Failed> {
-    fleet.restart_device(&name, "admin").await?;
-    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn apps(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::App>>, Failed> {
@@ -310,23 +303,4 @@ async fn events(
 ) -> Result<Json<Vec<view::Event>>, Failed> {
     let limit = which.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
     Ok(Json(fleet.db.events(which.after, limit).await?))
-}
-
-async fn allow(
-    State(fleet): State<Arc<Fleet>>,
-    Path(serial): Path<String>,
-) -> Result<StatusCode, Failed> {
-    if serial.is_empty() || serial.len() > 256 || serial.contains(char::is_control) {
-        return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, "this is no serial number"));
-    }
-    fleet.allow_serial(&serial, None, true, "admin").await?;
-    Ok(StatusCode::NO_CONTENT)
-}
-
-async fn disallow(
-    State(fleet): State<Arc<Fleet>>,
-    Path(serial): Path<String>,
-) -> Result<StatusCode, Failed> {
-    fleet.allow_serial(&serial, None, false, "admin").await?;
-    Ok(StatusCode::NO_CONTENT)
 }

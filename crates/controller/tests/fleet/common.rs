@@ -9,7 +9,7 @@ use api::onboarding::{Named, Registration};
 use api::{Certificate, Sender, SigningKey, certs, envelope, limits};
 use bytes::Bytes;
 use controller::client::Client;
-use controller::{Running, Settings, conf, serve};
+use controller::{Location, Running, Settings, conf, serve};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -33,16 +33,39 @@ pub(crate) fn wait_ms(ms: u64) {
 pub(crate) struct Home {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) images: PathBuf,
+    /// `None`: SQLite.
+    pub(crate) database: Option<Location>,
     pub(crate) running: Option<Running>,
 }
 
 impl Home {
     pub(crate) async fn start() -> Home {
+        Home::on(None).await
+    }
+
+    /// One that keeps its data in this database.
+    pub(crate) async fn on(database: Option<Location>) -> Home {
         let dir = tempfile::tempdir().unwrap();
         let images = dir.path().join("images");
-        let mut home = Home { dir, images, running: None };
+        let mut home = Home { dir, images, database, running: None };
         home.again().await;
         home
+    }
+
+    /// Another controller of the same fleet: with the same certificates and database.
+    pub(crate) async fn twin(&self) -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let images = self.images.clone();
+        let database = self.database.clone();
+        let mut twin = Home { dir, images, database, running: None };
+        let pki = twin.data().join("pki");
+        std::fs::create_dir_all(&pki).unwrap();
+        for file in std::fs::read_dir(self.data().join("pki")).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), pki.join(file.file_name())).unwrap();
+        }
+        twin.again().await;
+        twin
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -54,8 +77,11 @@ impl Home {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
-        let settings =
-            Settings { registry: Some(self.images.clone()), ..Settings::new(self.data(), now) };
+        let settings = Settings {
+            registry: Some(self.images.clone()),
+            database: self.database.clone(),
+            ..Settings::new(self.data(), now)
+        };
         self.running = Some(serve(settings).await.unwrap());
     }
 

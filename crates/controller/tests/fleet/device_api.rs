@@ -99,7 +99,7 @@ async fn an_oversized_body_is_refused_by_its_size() {
     assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
 }
 
-async fn attest(node: &Node, id: DeviceId, request: Request) -> Answer {
+pub(crate) async fn attest(node: &Node, id: DeviceId, request: Request) -> Answer {
     let (status, body) = node.post(&format!("id/{id}/attest"), &request.to_payload()).await;
     assert_eq!(status, StatusCode::CREATED);
     Answer::from_payload(&node.opened(&body).await).unwrap()
@@ -291,7 +291,7 @@ async fn an_app_with_a_missing_network_is_an_object_error_and_others_go_on() {
 /// What a killed process leaves: the files as they are, nothing closed.
 fn as_if_killed(home: &Home) -> Home {
     let dir = tempfile::tempdir().unwrap();
-    let copy = Home { images: dir.path().join("images"), dir, running: None };
+    let copy = Home { images: dir.path().join("images"), dir, database: None, running: None };
     for folder in ["", "pki", "tls"] {
         std::fs::create_dir_all(copy.data().join(folder)).unwrap();
         for entry in std::fs::read_dir(home.data().join(folder)).unwrap() {

@@ -3,4 +3,5 @@
 mod common;
 mod device_api;
 mod operator_api;
+mod postgres;
 mod reports;

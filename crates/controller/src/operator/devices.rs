@@ -1,0 +1,152 @@
+//! Nodes: made known before they come, and asked to do something.
+//!
+//! | Call | Does |
+//! |---|---|
+//! | POST `/devices` | makes one known: [`view::NewDevice`] |
+//! | POST `/devices/{name or id}/restart`, `/shutdown` | reboots one, powers one off |
+//! | POST `/devices/{name or id}/attest` | takes its integrity token: it has to attest again |
+//! | POST `/devices/{name or id}/resend` | asks it to say everything again |
+//! | PUT, DELETE `/devices/{name or id}/quarantine` | keeps it from its config, or no longer |
+//! | PUT, DELETE `/serials/{serial}` | lets a serial number register (`*`: any), or no longer |
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{post, put};
+use axum::{Extension, Json, Router};
+
+use super::{Failed, failed, unknown};
+use crate::db::DeviceRow;
+use crate::fleet::{Fleet, NewDevice};
+use crate::objects::{Key, Kind};
+use crate::view;
+
+const AUTHOR: &str = "admin";
+/// Serial numbers of hardware and soft ones are shorter (EVE API, register).
+const SERIAL_MAX: usize = 256;
+
+pub(super) fn routes() -> Router<Arc<Fleet>> {
+    Router::new()
+        .route("/devices/{name}/restart", post(restart))
+        .route("/devices/{name}/shutdown", post(shutdown))
+        .route("/devices/{name}/attest", post(attest))
+        .route("/devices/{name}/resend", post(resend))
+        .route("/devices/{name}/quarantine", put(quarantine).delete(release))
+        .route("/serials/{serial}", put(allow).delete(disallow))
+}
+
+type Done = Result<StatusCode, Failed>;
+
+pub(super) async fn add(
+    State(fleet): State<Arc<Fleet>>,
+    Json(new): Json<view::NewDevice>,
+) -> Result<(StatusCode, Json<view::Added>), Failed> {
+    let unusable = |text: String| failed(StatusCode::UNPROCESSABLE_ENTITY, text);
+    let certificate = |field: &str, pem: Option<String>| {
+        let pem = pem.filter(|p| !p.trim().is_empty());
+        pem.map(|p| api::Certificate::from_pem(p.as_bytes()))
+            .transpose()
+            .map_err(|e| unusable(format!("{field}: {}", model::chain(&e))))
+    };
+    let what = NewDevice {
+        serial: serial("serial", &new.serial)?,
+        soft_serial: serial("soft_serial", &new.soft_serial)?,
+        onboard: certificate("onboard_cert", new.onboard_cert)?,
+        certificate: certificate("certificate", new.certificate)?,
+        name: new.name,
+    };
+    if what.serial.is_empty() && what.soft_serial.is_empty() && what.certificate.is_none() {
+        let text = "a node is expected by its serial, its soft_serial or its certificate: give one";
+        return Err(unusable(text.to_owned()));
+    }
+    let name = if what.name.is_empty() { name_of(&what) } else { what.name.clone() };
+    let what = NewDevice { name: name.clone(), ..what };
+    if !crate::objects::is_name(&name) {
+        return Err(unusable(format!("name: {name:?} is no name of an object")));
+    }
+    let id = fleet.add_device(&what, AUTHOR).await?;
+    Ok((StatusCode::CREATED, Json(view::Added { name, id })))
+}
+
+/// A name made of what the node is expected by.
+fn name_of(what: &NewDevice) -> String {
+    let from = [&what.serial, &what.soft_serial].into_iter().find(|s| !s.is_empty());
+    let from = match (from, &what.certificate) {
+        (Some(serial), _) => serial.clone(),
+        (None, Some(certificate)) => hex::encode(&certificate.digest().0[..4]),
+        (None, None) => String::new(),
+    };
+    let plain =
+        |c: char| if c.is_ascii_alphanumeric() || c == '-' { c.to_ascii_lowercase() } else { '-' };
+    let name: String = from.chars().take(48).map(plain).collect();
+    format!("node-{}", name.trim_matches('-'))
+}
+
+fn serial(field: &str, text: &str) -> Result<String, Failed> {
+    let text = text.trim();
+    if text.len() > SERIAL_MAX || text.contains(char::is_control) {
+        let why = format!("{field}: this is no serial number");
+        return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, why));
+    }
+    Ok(text.to_owned())
+}
+
+async fn restart(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+    fleet.restart_device(&name, AUTHOR).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn shutdown(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+    let up = |row: &mut DeviceRow| row.shutdowns = row.shutdowns.saturating_add(1);
+    fleet.change_device(&name, "shutdown asked for", AUTHOR, up).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn resend(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+    let up = |row: &mut DeviceRow| row.epoch = row.epoch.wrapping_add(1);
+    fleet.change_device(&name, "asked to say everything again", AUTHOR, up).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn attest(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+    let id = fleet.known().device_object(&name).map(|o| o.object.uid);
+    let id = id.ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
+    fleet.set_integrity_token(id, None).await?;
+    // The journal tells other processes.
+    let log = |row: &mut DeviceRow| row.token = None;
+    fleet.change_device(&name, "asked to attest again", AUTHOR, log).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn quarantine(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    Json(why): Json<view::Quarantine>,
+) -> Done {
+    let reason = why.reason.trim();
+    let reason = if reason.is_empty() { "an operator wants it so" } else { reason };
+    let set = |row: &mut DeviceRow| row.quarantine = Some(reason.to_owned());
+    fleet.change_device(&name, "put into quarantine", AUTHOR, set).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn release(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+    let clear = |row: &mut DeviceRow| row.quarantine = None;
+    fleet.change_device(&name, "released from quarantine", AUTHOR, clear).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn allow(State(fleet): State<Arc<Fleet>>, Path(text): Path<String>) -> Done {
+    let text = serial("serial", &text)?;
+    if text.is_empty() {
+        return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, "this is no serial number"));
+    }
+    fleet.allow_serial(&text, None, true, AUTHOR).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn disallow(State(fleet): State<Arc<Fleet>>, Path(text): Path<String>) -> Done {
+    fleet.allow_serial(&text, None, false, AUTHOR).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

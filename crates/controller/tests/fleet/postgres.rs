@@ -1,0 +1,155 @@
+//! A PostgreSQL server of a test's own, and what several controllers on one database do.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use api::convert::attest::{Answer as AttestAnswer, Quote, Request as AttestRequest};
+use controller::Location;
+use hyper::StatusCode;
+
+use crate::common::Home;
+use crate::device_api::attest;
+
+/// Ends with its value.
+pub(crate) struct Postgres {
+    dir: tempfile::TempDir,
+    programs: PathBuf,
+}
+
+impl Postgres {
+    /// A fresh server that listens on a socket in a folder of its own. It refuses to run as root, so
+    /// it runs as `postgres`, whom Debian's package makes.
+    pub(crate) fn start() -> Postgres {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Postgres { programs: programs(), dir };
+        let path = server.path();
+        run(Command::new("chown").arg("postgres").arg(path));
+        let data = path.join("data");
+        run(server
+            .program("initdb")
+            .arg("-D")
+            .arg(&data)
+            .args(["-A", "trust", "-U", "eve"])
+            .arg("--no-sync"));
+        // Syncs are what a machine that loses power needs; this one goes with the test.
+        let options = format!("-c listen_addresses= -c fsync=off -k {}", path.display());
+        let log = path.join("log");
+        run(server
+            .program("pg_ctl")
+            .arg("-D")
+            .arg(&data)
+            .args(["-w", "-o", &options, "-l"])
+            .arg(&log)
+            .arg("start"));
+        server
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// As the user `postgres`, if we are root.
+    fn program(&self, name: &str) -> Command {
+        let program = self.programs.join(name);
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program).current_dir("/");
+        command
+    }
+
+    pub(crate) fn location(&self) -> Location {
+        Location::Postgres(format!(
+            "postgres://eve@localhost/postgres?host={}",
+            self.path().display()
+        ))
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        let data = self.path().join("data");
+        let _ = self
+            .program("pg_ctl")
+            .arg("-D")
+            .arg(data)
+            .args(["-m", "immediate", "stop"])
+            .stdout(Stdio::null())
+            .status();
+    }
+}
+
+fn run(command: &mut Command) {
+    let done = command.stdout(Stdio::null()).status();
+    assert!(
+        done.is_ok_and(|s| s.success()),
+        "{command:?} failed; is `apt install postgresql` done?"
+    );
+}
+
+fn programs() -> PathBuf {
+    let versions = std::fs::read_dir("/usr/lib/postgresql").expect("apt install postgresql");
+    let mut folders: Vec<PathBuf> = versions.map(|v| v.unwrap().path().join("bin")).collect();
+    folders.sort();
+    folders.pop().expect("apt install postgresql")
+}
+
+const APP: &str = "kind: App\nname: hello\nspec: {device: \"*\", image: \"apps/hello\", datastore: far}\n\
+                   ---\nkind: Datastore\nname: far\nspec: {type: registry, host: registry.example}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_controllers_serve_one_fleet() {
+    let server = Postgres::start();
+    let one = Home::on(Some(server.location())).await;
+    let two = one.twin().await;
+    one.operator().allow_serial("*").await.unwrap();
+
+    // Registers with one, is known to the other at once.
+    let mut node = one.node("A1");
+    assert_eq!(node.register().await, StatusCode::CREATED);
+    node.port = two.port();
+    let id = node.uuid().await.unwrap();
+    assert_eq!(node.register().await, StatusCode::OK);
+
+    // A nonce of one, a quote to the other, once.
+    node.port = one.port();
+    let AttestAnswer::Nonce(nonce) = attest(&node, id, AttestRequest::Nonce).await else {
+        panic!()
+    };
+    node.port = two.port();
+    let quote = || AttestRequest::Quote(Quote { data: nonce.clone(), ..Quote::default() });
+    let AttestAnswer::Quote(Ok(admission)) = attest(&node, id, quote()).await else { panic!() };
+    node.port = one.port();
+    assert!(matches!(attest(&node, id, quote()).await, AttestAnswer::Quote(Err(_))));
+    assert!(node.config(id, "", &admission.token).await.unwrap().is_some());
+
+    // What is applied at one is told by the other; both tell the same.
+    one.operator().apply(APP, false).await.unwrap();
+    let mut told = Vec::new();
+    for home in [&one, &two] {
+        node.port = home.port();
+        let mut config = node.config(id, "", &admission.token).await.unwrap().unwrap();
+        for _ in 0..50 {
+            if config.1.apps.len() == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            config = node.config(id, "", &admission.token).await.unwrap().unwrap();
+        }
+        told.push(config);
+    }
+    assert_eq!(told[0].1.apps.len(), 1);
+    assert_eq!(told[0], told[1], "one hash and one time stamp, whichever controller tells");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_with_another_root_does_not_start() {
+    let server = Postgres::start();
+    let one = Home::on(Some(server.location())).await;
+    let dir = tempfile::tempdir().unwrap();
+    let settings = controller::Settings {
+        database: one.database.clone(),
+        ..controller::Settings::new(dir.path().join("data"), crate::common::now)
+    };
+    let refused = controller::serve(settings).await.unwrap_err();
+    assert!(refused.to_string().contains("another root certificate"), "{refused}");
+}
