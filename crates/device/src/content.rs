@@ -219,6 +219,8 @@ mod tests {
             format: ImageFormat::Container,
             sha256: None,
             max_size: None,
+            generation: 0,
+            custom_metadata: String::new(),
         }
     }
 
@@ -233,6 +235,8 @@ mod tests {
             host: format!("store{n}"),
             prefix: String::new(),
             trust_pem: Vec::new(),
+            region: String::new(),
+            credentials: None,
         }
     }
 

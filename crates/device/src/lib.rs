@@ -1,6 +1,7 @@
 //! The mind of the node: for each service a pure `step` (what has a life) or `plan` (what has a
 //! shape). Values in, values out; no input or output, no clock, no async.
 
+pub mod able;
 pub mod app;
 pub mod backoff;
 pub mod config;

@@ -176,6 +176,8 @@ mod tests {
             origin: Origin::Content(C.parse().unwrap()),
             max_size: None,
             readonly: false,
+            clear_text: false,
+            target: Default::default(),
         }
     }
 

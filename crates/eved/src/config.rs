@@ -489,7 +489,8 @@ fn judge(body: &[u8], id: DeviceId, have: &str, signer: &Signer) -> Result<Fetch
     let payload = crate::link::verify("config", body, signer, api::limits::CONFIG)?;
     Ok(match wire::read_answer(&payload, id, have) {
         Ok(wire::Answer::Unchanged) => Fetched::Unchanged,
-        Ok(wire::Answer::Changed { hash, device }) => {
+        Ok(wire::Answer::Changed { hash, mut device }) => {
+            device::able::limit(&mut device);
             Fetched::Config { body: body.to_vec(), hash, device }
         }
         Err(e) => Fetched::Unusable(e.problem(host::clock::now())),

@@ -41,6 +41,10 @@ fn app(id: AppId, restart: u32) -> App {
         environment: Vec::new(),
         start_delay: Duration::ZERO,
         disable_logs: false,
+        user_data: None,
+        machine: Default::default(),
+        hardware: Vec::new(),
+        options: Default::default(),
     }
 }
 

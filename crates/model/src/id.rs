@@ -36,6 +36,9 @@ pub enum Network {}
 /// Marks the id of a network instance: a virtual network for apps.
 #[derive(Debug)]
 pub enum NetworkInstance {}
+/// Marks the id of a patch envelope: files handed to apps.
+#[derive(Debug)]
+pub enum Patch {}
 
 /// The id of a node, given by the controller.
 pub type DeviceId = Id<Device>;
@@ -51,6 +54,8 @@ pub type DatastoreId = Id<Datastore>;
 pub type NetworkId = Id<Network>;
 /// The id of a network instance.
 pub type NetworkInstanceId = Id<NetworkInstance>;
+/// The id of a patch envelope.
+pub type PatchId = Id<Patch>;
 
 impl<K> Id<K> {
     /// The id with these bits.

@@ -12,6 +12,7 @@ mod digest;
 mod id;
 pub mod installer;
 pub mod reported;
+mod secret;
 pub mod services;
 mod time;
 pub mod topic;
@@ -20,6 +21,9 @@ mod units;
 pub use arch::Arch;
 pub use diagnosis::{Diagnose, Diagnosis, Problem, Who, chain};
 pub use digest::{Digest, DigestError};
-pub use id::{AppId, ContentId, DatastoreId, DeviceId, Id, NetworkId, NetworkInstanceId, VolumeId};
+pub use id::{
+    AppId, ContentId, DatastoreId, DeviceId, Id, NetworkId, NetworkInstanceId, PatchId, VolumeId,
+};
+pub use secret::Secret;
 pub use time::UnixMillis;
 pub use units::{Bytes, Sector512};

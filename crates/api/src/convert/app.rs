@@ -8,35 +8,44 @@ use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
 use model::Bytes;
 use model::desired::{
-    Action, App, AppInterface, Direction, Match, PortName, Protocol, Rule, Virtualization,
-    VolumeRef,
+    Action, App, AppInterface, AppOptions, Direction, Match, Metadata, PortName, Protocol, Rule,
+    Snapshot, SnapshotWhen, Snapshots, UserData, Virtualization, VolumeRef, environment,
+    is_cloud_init,
 };
 
 use super::content::generation;
+use super::hardware::{number, vlan_id, word};
+use super::machine;
 use super::ports::optional_address;
 use super::refuse::{Rejected, id, no, wrong};
+use super::secret::{Opener, Sealer};
 use super::{mac_from, mac_text};
+use crate::pb::common::EncryptionBlock;
 use crate::pb::config::{
-    Ace, AceAction, AceDirection, AceMatch, AppInstanceConfig, InstanceOpsCmd, NetworkAdapter,
-    UuiDandVersion, VmConfig, VmMode, VolumeRef as PbVolumeRef,
+    Ace, AceAction, AceDirection, AceMatch, AppInstanceConfig, AppRuntimeType, InstanceOpsCmd,
+    MetaDataType, NetworkAdapter, SnapshotConfig, SnapshotDesc, SnapshotType, UuiDandVersion,
+    VmMode, VolumeRef as PbVolumeRef,
 };
 
 /// User data may have so many bytes (EVE's limit for one app's description).
 const USER_DATA_MAX: usize = 65_535;
 
-/// Reads an app. It is active only if it belongs to the node's `profile`, or to none.
-pub(super) fn read(p: &AppInstanceConfig, profile: &str) -> Result<App, Rejected> {
+const METADATA: [(Metadata, MetaDataType); 4] = [
+    (Metadata::Drive, MetaDataType::MetaDataDrive),
+    (Metadata::None, MetaDataType::MetaDataNone),
+    (Metadata::OpenStack, MetaDataType::MetaDataOpenStack),
+    (Metadata::Multipart, MetaDataType::MetaDataDriveMultipart),
+];
+
+const SNAPSHOTS: [(SnapshotWhen, SnapshotType); 2] =
+    [(SnapshotWhen::Update, SnapshotType::AppUpdate), (SnapshotWhen::Now, SnapshotType::Immediate)];
+
+/// Reads an app.
+pub(super) fn read(p: &AppInstanceConfig, opener: &mut Opener<'_, '_>) -> Result<App, Rejected> {
     let named =
         p.uuidandversion.as_ref().ok_or_else(|| wrong("uuidandversion", "it is missing"))?;
     let machine =
         p.fixedresources.as_ref().ok_or_else(|| wrong("fixedresources", "it is missing"))?;
-    if let Some(adapter) = p.adapters.first() {
-        let why = format_args!("{:?}: giving hardware to apps is not supported yet", adapter.name);
-        return Err(wrong("adapters.name", why));
-    }
-    if p.cipher_data.is_some() {
-        return Err(wrong("cipherData", "sealed user data is not supported yet"));
-    }
     let virtualization = match VmMode::try_from(machine.virtualization_mode) {
         Ok(VmMode::Nohyper) => Virtualization::Container,
         Ok(VmMode::Pv | VmMode::Hvm | VmMode::Fml | VmMode::Legacy) => Virtualization::Vm,
@@ -45,18 +54,27 @@ pub(super) fn read(p: &AppInstanceConfig, profile: &str) -> Result<App, Rejected
             return Err(no("fixedresources.virtualizationMode", got, "a known mode"));
         }
     };
-    let environment = match virtualization {
-        Virtualization::Container => environment(&p.user_data)?,
-        // A virtual machine gets its user data on a drive.
-        Virtualization::Vm => Vec::new(),
-    };
-    let in_profile = p.profile_list.is_empty() || p.profile_list.iter().any(|n| n == profile);
+    let (environment, user_data) = user_data(p, virtualization, opener)?;
     let counter = |c: &Option<InstanceOpsCmd>| c.as_ref().map_or(0, |c| c.counter);
+    let options = AppOptions {
+        profiles: p.profile_list.clone(),
+        metadata: word(&METADATA, p.meta_data_type)
+            .ok_or_else(|| no("metaDataType", p.meta_data_type, "0 to 3"))?,
+        cloud_init_version: p.cloud_init_version,
+        remote_console: p.remote_console,
+        stats_address: p.collect_stats_ip_addr.clone(),
+        service: p.service,
+        docker: p.runtime_type == i32::from(AppRuntimeType::Docker),
+        snapshots: p.snapshot.as_ref().map(snapshots).transpose()?,
+    };
+    if options.service && virtualization != Virtualization::Container {
+        return Err(wrong("service", "only a container (virtualizationMode 4) can be one"));
+    }
     Ok(App {
         id: id("uuidandversion.uuid", &named.uuid)?,
         version: named.version.clone(),
         name: p.displayname.clone(),
-        activate: p.activate && in_profile,
+        activate: p.activate,
         vcpus: u8::try_from(machine.vcpus)
             .ok()
             .filter(|n| *n > 0)
@@ -77,9 +95,70 @@ pub(super) fn read(p: &AppInstanceConfig, profile: &str) -> Result<App, Rejected
         restart: counter(&p.restart),
         purge: counter(&p.purge),
         environment,
+        user_data,
         start_delay: Duration::from_secs(p.start_delay_in_seconds.into()),
         disable_logs: machine.disable_logs,
+        machine: machine::read(machine, &p.vm_resolution)?,
+        hardware: p
+            .adapters
+            .iter()
+            .enumerate()
+            .map(|(at, a)| {
+                machine::adapter(a).map_err(|why| why.within(format_args!("adapters[{at}]")))
+            })
+            .collect::<Result<_, _>>()?,
+        options,
     })
+}
+
+fn snapshots(p: &SnapshotConfig) -> Result<Snapshots, Rejected> {
+    let one = |s: &SnapshotDesc| {
+        let when = word(&SNAPSHOTS, s.r#type).ok_or_else(|| {
+            no("snapshot.snapshots.type", s.r#type, "APP_UPDATE (1) or IMMEDIATE (2)")
+        })?;
+        if s.id.is_empty() {
+            return Err(wrong("snapshot.snapshots.id", "it is missing"));
+        }
+        Ok(Snapshot { id: s.id.clone(), when })
+    };
+    Ok(Snapshots {
+        max: p.max_snapshots,
+        wanted: p.snapshots.iter().map(one).collect::<Result<_, _>>()?,
+        active: p.active_snapshot.clone(),
+        rollback: p.rollback_cmd.as_ref().map_or(0, |c| c.counter),
+    })
+}
+
+/// The environment of a container, or user data that is none: text of a virtual machine, or what
+/// cloud-init understands.
+fn user_data(
+    p: &AppInstanceConfig,
+    virtualization: Virtualization,
+    opener: &mut Opener<'_, '_>,
+) -> Result<(Vec<String>, Option<UserData>), Rejected> {
+    let (field, encoded, sealed) = match opener.block("cipherData", p.cipher_data.as_ref())? {
+        Some(block) if !block.protected_user_data.is_empty() => {
+            ("cipherData.protectedUserData", block.protected_user_data, true)
+        }
+        _ => ("userData", p.user_data.clone(), false),
+    };
+    if encoded.len() > USER_DATA_MAX {
+        return Err(no(field, format_args!("{} bytes", encoded.len()), "65535 bytes or less"));
+    }
+    let text = STANDARD
+        .decode(encoded.trim())
+        .ok()
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .ok_or_else(|| wrong(field, "it is not base64 of a text"))?;
+    if text.is_empty() {
+        return Ok((Vec::new(), None));
+    }
+    if virtualization == Virtualization::Container && !sealed && !is_cloud_init(&text) {
+        let environment = environment(&text).map_err(|line| no(field, line, "a line KEY=VALUE"))?;
+        return Ok((environment, None));
+    }
+    let data = if sealed { UserData::Sealed(text.into()) } else { UserData::Plain(text) };
+    Ok((Vec::new(), Some(data)))
 }
 
 fn volume(p: &PbVolumeRef) -> Result<VolumeRef, Rejected> {
@@ -88,28 +167,6 @@ fn volume(p: &PbVolumeRef) -> Result<VolumeRef, Rejected> {
         generation: generation("volumeRefList.generationCount", p.generation_count)?,
         mount: p.mount_dir.clone(),
     })
-}
-
-/// The user data of a container: `KEY=VALUE`, one a line; empty lines and `#` comments are nothing.
-fn environment(user_data: &str) -> Result<Vec<String>, Rejected> {
-    const FIELD: &str = "userData";
-    if user_data.len() > USER_DATA_MAX {
-        return Err(no(FIELD, format_args!("{} bytes", user_data.len()), "65535 bytes or less"));
-    }
-    let text = STANDARD
-        .decode(user_data.trim())
-        .ok()
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .ok_or_else(|| wrong(FIELD, "it is not base64 of a text"))?;
-    if text.starts_with("#cloud-config") || text.starts_with("#!") {
-        return Err(wrong(FIELD, "cloud-init for containers is not supported yet"));
-    }
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-    let pairs = lines.map(|line| match line.split_once('=') {
-        Some((key, _)) if !key.is_empty() && !line.contains('\0') => Ok(line.to_owned()),
-        _ => Err(no(FIELD, line, "a line KEY=VALUE")),
-    });
-    pairs.collect()
 }
 
 fn interface(p: &NetworkAdapter) -> Result<AppInterface, Rejected> {
@@ -121,9 +178,10 @@ fn interface(p: &NetworkAdapter) -> Result<AppInterface, Rejected> {
                 .ok_or_else(|| no("macAddress", text, "the hardware address of one card"))?,
         ),
     };
-    if p.access_vlan_id != 0 {
-        return Err(wrong("access_vlan_id", "VLANs are not supported yet"));
-    }
+    let access_vlan = match p.access_vlan_id {
+        0 => None,
+        id => Some(vlan_id("access_vlan_id", id)?),
+    };
     Ok(AppInterface {
         name: p.name.clone(),
         network: id("networkId", &p.network_id)?,
@@ -135,6 +193,9 @@ fn interface(p: &NetworkAdapter) -> Result<AppInterface, Rejected> {
             .enumerate()
             .map(|(at, ace)| rule(ace).map_err(|why| why.within(format_args!("acls[{at}]"))))
             .collect::<Result<_, _>>()?,
+        access_vlan,
+        discover: p.allow_to_discover,
+        order: p.interface_order,
     })
 }
 
@@ -215,33 +276,41 @@ fn action(p: &AceAction) -> Result<Action, Rejected> {
     }
 }
 
-pub(super) fn write(app: &App) -> AppInstanceConfig {
-    let memory = u32::try_from(app.memory.0.div_ceil(1024)).unwrap_or(u32::MAX);
-    let mode = match app.virtualization {
-        Virtualization::Container => VmMode::Nohyper,
-        Virtualization::Vm => VmMode::Hvm,
-    };
+pub(super) fn write(app: &App, sealer: &mut Sealer<'_, '_>) -> AppInstanceConfig {
     // Always there: the first counter a node sees is only noted, so one that comes late is lost.
     let counter = |counter| Some(InstanceOpsCmd { counter, ops_time: String::new() });
+    let plain = match &app.user_data {
+        None => app.environment.join("\n"),
+        Some(data) => data.text().to_owned(),
+    };
+    let mut user_data = STANDARD.encode(plain);
+    let mut cipher_data = None;
+    if matches!(app.user_data, Some(UserData::Sealed(_))) {
+        let block =
+            EncryptionBlock { protected_user_data: user_data.clone(), ..Default::default() };
+        cipher_data = sealer.block(&block);
+    }
+    if cipher_data.is_some() {
+        user_data.clear();
+    }
+    let options = &app.options;
+    let runtime = if options.docker { AppRuntimeType::Docker } else { AppRuntimeType::Unspecified };
     AppInstanceConfig {
         uuidandversion: Some(UuiDandVersion {
             uuid: app.id.to_string(),
             version: app.version.clone(),
         }),
         displayname: app.name.clone(),
-        fixedresources: Some(VmConfig {
-            memory,
-            maxmem: memory,
-            vcpus: app.vcpus.into(),
-            virtualization_mode: mode.into(),
-            disable_logs: app.disable_logs,
-            ..VmConfig::default()
-        }),
+        fixedresources: Some(machine::write(app)),
         activate: app.activate,
         interfaces: app.interfaces.iter().map(write_interface).collect(),
+        adapters: app.hardware.iter().map(machine::write_adapter).collect(),
         restart: counter(app.restart),
         purge: counter(app.purge),
-        user_data: STANDARD.encode(app.environment.join("\n")),
+        user_data,
+        remote_console: options.remote_console,
+        cipher_data,
+        collect_stats_ip_addr: options.stats_address.clone(),
         volume_ref_list: app
             .volumes
             .iter()
@@ -251,7 +320,23 @@ pub(super) fn write(app: &App) -> AppInstanceConfig {
                 mount_dir: v.mount.clone(),
             })
             .collect(),
+        meta_data_type: number(&METADATA, &options.metadata),
+        profile_list: options.profiles.clone(),
         start_delay_in_seconds: u32::try_from(app.start_delay.as_secs()).unwrap_or(u32::MAX),
+        service: options.service,
+        cloud_init_version: options.cloud_init_version,
+        snapshot: options.snapshots.as_ref().map(|s| SnapshotConfig {
+            active_snapshot: s.active.clone(),
+            rollback_cmd: counter(s.rollback),
+            max_snapshots: s.max,
+            snapshots: s
+                .wanted
+                .iter()
+                .map(|w| SnapshotDesc { id: w.id.clone(), r#type: number(&SNAPSHOTS, &w.when) })
+                .collect(),
+        }),
+        vm_resolution: app.machine.resolution.clone(),
+        runtime_type: runtime.into(),
         ..AppInstanceConfig::default()
     }
 }
@@ -263,6 +348,9 @@ fn write_interface(interface: &AppInterface) -> NetworkAdapter {
         addr: interface.address.map(|a| a.to_string()).unwrap_or_default(),
         mac_address: interface.mac.map(mac_text).unwrap_or_default(),
         acls: interface.rules.iter().map(write_rule).collect(),
+        access_vlan_id: interface.access_vlan.unwrap_or_default().into(),
+        allow_to_discover: interface.discover,
+        interface_order: interface.order,
         ..NetworkAdapter::default()
     }
 }

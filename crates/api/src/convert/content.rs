@@ -1,76 +1,134 @@
 //! Datastores, content trees, volumes.
 
-use model::desired::{Content, Datastore, DatastoreKind, ImageFormat, Origin, Volume};
-use model::{Bytes, Digest};
+use model::desired::{
+    Content, Credentials, Datastore, DatastoreKind, ImageFormat, Origin, Volume, VolumeTarget,
+};
+use model::{Bytes, Digest, Secret};
 
+use super::hardware::{number, word};
 use super::refuse::{Rejected, id, no, wrong};
+use super::secret::{Opener, Sealer};
+use crate::pb::common::EncryptionBlock;
 use crate::pb::config::{
-    ContentTree, DatastoreConfig, DsType, Format, Volume as PbVolume, VolumeContentOrigin,
+    ContentTree, DatastoreConfig, DsType, Format, Target, Volume as PbVolume, VolumeContentOrigin,
     VolumeContentOriginType,
 };
 
-pub(super) fn read_datastore(p: &DatastoreConfig) -> Result<Datastore, Rejected> {
-    let kind = match DsType::try_from(p.d_type) {
-        Ok(DsType::DsHttp) => DatastoreKind::Http,
-        Ok(DsType::DsHttps) => DatastoreKind::Https,
-        Ok(DsType::DsContainerRegistry) => DatastoreKind::Registry,
-        _ => {
-            let want = "http (1), https (2) or registry (5); others are not supported yet";
-            return Err(no("dType", p.d_type, want));
-        }
+const STORES: [(DatastoreKind, DsType); 7] = [
+    (DatastoreKind::Http, DsType::DsHttp),
+    (DatastoreKind::Https, DsType::DsHttps),
+    (DatastoreKind::S3, DsType::DsS3),
+    (DatastoreKind::Sftp, DsType::DsSftp),
+    (DatastoreKind::Registry, DsType::DsContainerRegistry),
+    (DatastoreKind::Azure, DsType::DsAzureBlob),
+    (DatastoreKind::Gcs, DsType::DsGoogleStorage),
+];
+
+const FORMATS: [(ImageFormat, Format); 9] = [
+    (ImageFormat::Raw, Format::Raw),
+    (ImageFormat::Qcow, Format::Qcow),
+    (ImageFormat::Qcow2, Format::Qcow2),
+    (ImageFormat::Vhd, Format::Vhd),
+    (ImageFormat::Vmdk, Format::Vmdk),
+    (ImageFormat::Ova, Format::Ova),
+    (ImageFormat::Vhdx, Format::Vhdx),
+    (ImageFormat::Container, Format::Container),
+    (ImageFormat::Iso, Format::Iso),
+];
+
+/// What is written of a disk is what EVE's controllers write: nothing.
+const TARGETS: [(VolumeTarget, Target); 6] = [
+    (VolumeTarget::Disk, Target::TgtUnknown),
+    (VolumeTarget::Disk, Target::Disk),
+    (VolumeTarget::Kernel, Target::Kernel),
+    (VolumeTarget::Initrd, Target::Initrd),
+    (VolumeTarget::RamDisk, Target::RamDisk),
+    (VolumeTarget::Custom, Target::AppCustom),
+];
+
+pub(super) fn read_datastore(
+    p: &DatastoreConfig,
+    opener: &mut Opener<'_, '_>,
+) -> Result<Datastore, Rejected> {
+    let kind = word(&STORES, p.d_type).ok_or_else(|| no("dType", p.d_type, "1 to 7"))?;
+    let (user, password) = match opener.block("cipherData", p.cipher_data.as_ref())? {
+        Some(block) => (block.ds_api_key, block.ds_password),
+        None => (p.api_key.clone(), p.password.clone()),
     };
-    // A download without them would fail far from here, with a word about permissions.
-    if p.cipher_data.is_some() {
-        return Err(wrong("cipherData", "sealed passwords are not supported yet"));
-    }
-    if !p.api_key.is_empty() || !p.password.is_empty() {
-        return Err(wrong("apiKey", "datastores with passwords are not supported yet"));
-    }
-    let host = p.fqdn.split_once("://").map_or(p.fqdn.as_str(), |(_, host)| host);
-    let host = host.trim_end_matches('/');
-    let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
-    if host.is_empty() || host.len() > 255 || !host.chars().all(plain) {
-        return Err(no("fqdn", &p.fqdn, "a host with an optional port"));
-    }
+    let credentials = (!user.is_empty() || !password.is_empty())
+        .then(|| Credentials { user: Secret::new(user), password: Secret::new(password) });
+    let host = if kind.is_object_store() {
+        endpoint(&p.fqdn)?
+    } else {
+        let host = p.fqdn.split_once("://").map_or(p.fqdn.as_str(), |(_, host)| host);
+        let host = host.trim_end_matches('/');
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        if host.is_empty() || host.len() > 255 || !host.chars().all(plain) {
+            return Err(no("fqdn", &p.fqdn, "a host with an optional port"));
+        }
+        host.to_owned()
+    };
     let trust_pem = p.ds_cert_pem.iter().map(|pem| {
         String::from_utf8(pem.clone()).map_err(|_| wrong("dsCertPEM", "it is no PEM text"))
     });
     Ok(Datastore {
         id: id("id", &p.id)?,
         kind,
-        host: host.to_owned(),
+        host,
         prefix: p.dpath.trim_matches('/').to_owned(),
         trust_pem: trust_pem.collect::<Result<_, _>>()?,
+        region: p.region.clone(),
+        credentials,
     })
 }
 
-pub(super) fn write_datastore(datastore: &Datastore) -> DatastoreConfig {
-    let (kind, scheme) = match datastore.kind {
-        DatastoreKind::Http => (DsType::DsHttp, "http"),
-        DatastoreKind::Https => (DsType::DsHttps, "https"),
-        DatastoreKind::Registry => (DsType::DsContainerRegistry, "docker"),
+/// The endpoint of an object store: nothing (the provider's own), a host, or a URL.
+fn endpoint(text: &str) -> Result<String, Rejected> {
+    let plain = |c: char| c.is_ascii_graphic() && !"\"'<>\\^`{}|@".contains(c);
+    if text.len() > 255 || !text.chars().all(plain) {
+        return Err(no("fqdn", text, "a host or the URL of an endpoint"));
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+pub(super) fn write_datastore(
+    datastore: &Datastore,
+    sealer: &mut Sealer<'_, '_>,
+) -> DatastoreConfig {
+    let scheme = match datastore.kind {
+        DatastoreKind::Http => "http://",
+        DatastoreKind::Https => "https://",
+        DatastoreKind::Registry => "docker://",
+        DatastoreKind::Sftp => "sftp://",
+        DatastoreKind::S3 | DatastoreKind::Azure | DatastoreKind::Gcs => "",
     };
-    DatastoreConfig {
+    let who = datastore.credentials.as_ref();
+    let user = who.map(|c| c.user.reveal().to_owned()).unwrap_or_default();
+    let password = who.map(|c| c.password.reveal().to_owned()).unwrap_or_default();
+    let block = EncryptionBlock {
+        ds_api_key: user.clone(),
+        ds_password: password.clone(),
+        ..EncryptionBlock::default()
+    };
+    let mut written = DatastoreConfig {
         id: datastore.id.to_string(),
-        d_type: kind.into(),
-        fqdn: format!("{scheme}://{}", datastore.host),
+        d_type: number(&STORES, &datastore.kind),
+        fqdn: format!("{scheme}{}", datastore.host),
         dpath: datastore.prefix.clone(),
+        region: datastore.region.clone(),
+        cipher_data: sealer.block(&block),
         ds_cert_pem: datastore.trust_pem.iter().map(|pem| pem.clone().into_bytes()).collect(),
         ..DatastoreConfig::default()
+    };
+    if written.cipher_data.is_none() {
+        (written.api_key, written.password) = (user, password);
     }
+    written
 }
 
 pub(super) fn read_content(p: &ContentTree) -> Result<Content, Rejected> {
-    let format = match Format::try_from(p.iformat) {
-        Ok(Format::Raw) => ImageFormat::Raw,
-        Ok(Format::Qcow2) => ImageFormat::Qcow2,
-        Ok(Format::Container) => ImageFormat::Container,
-        Ok(Format::Iso) => ImageFormat::Iso,
-        _ => {
-            let want = "RAW (1), QCOW2 (3), CONTAINER (8) or ISO (9); others are not supported yet";
-            return Err(no("iformat", p.iformat, want));
-        }
-    };
+    let format = word(&FORMATS, p.iformat)
+        .ok_or_else(|| no("iformat", p.iformat, "1 to 9; others are not supported yet"))?;
     // Some controllers fill both; the list is the newer one.
     let datastores = if p.ds_ids_list.is_empty() {
         vec![id("dsId", &p.ds_id)?]
@@ -95,26 +153,24 @@ pub(super) fn read_content(p: &ContentTree) -> Result<Content, Rejected> {
         format,
         sha256,
         max_size: (p.max_size_bytes > 0).then_some(Bytes(p.max_size_bytes)),
+        generation: generation("generation_count", p.generation_count)?,
+        custom_metadata: p.custom_meta_data.clone(),
     })
 }
 
 pub(super) fn write_content(content: &Content) -> ContentTree {
-    let format = match content.format {
-        ImageFormat::Raw => Format::Raw,
-        ImageFormat::Qcow2 => Format::Qcow2,
-        ImageFormat::Container => Format::Container,
-        ImageFormat::Iso => Format::Iso,
-    };
     let datastores: Vec<String> = content.datastores.iter().map(ToString::to_string).collect();
     ContentTree {
         uuid: content.id.to_string(),
         // Older devices know one datastore only.
         ds_id: datastores.first().cloned().unwrap_or_default(),
         url: content.url.clone(),
-        iformat: format.into(),
+        iformat: number(&FORMATS, &content.format),
         sha256: content.sha256.map(|d| d.hex()).unwrap_or_default(),
         max_size_bytes: content.max_size.map_or(0, |b| b.0),
         display_name: content.name.clone(),
+        generation_count: i64::try_from(content.generation).unwrap_or(i64::MAX),
+        custom_meta_data: content.custom_metadata.clone(),
         ds_ids_list: datastores,
         ..ContentTree::default()
     }
@@ -138,6 +194,8 @@ pub(super) fn read_volume(p: &PbVolume) -> Result<Volume, Rejected> {
         origin,
         max_size: (max_size > 0).then_some(Bytes(max_size)),
         readonly: p.readonly,
+        clear_text: p.clear_text,
+        target: word(&TARGETS, p.target).ok_or_else(|| no("target", p.target, "0 to 5"))?,
     })
 }
 
@@ -164,6 +222,8 @@ pub(super) fn write_volume(volume: &Volume) -> PbVolume {
         maxsizebytes: volume.max_size.map_or(0, |b| i64::try_from(b.0).unwrap_or(i64::MAX)),
         readonly: volume.readonly,
         display_name: volume.name.clone(),
+        clear_text: volume.clear_text,
+        target: number(&TARGETS, &volume.target),
         ..PbVolume::default()
     }
 }

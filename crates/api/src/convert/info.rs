@@ -305,8 +305,8 @@ pub fn gone(own: DeviceId, at: UnixMillis, object: Gone) -> Vec<u8> {
 }
 
 /// The payload that reports an object of the config which was refused. `None` for ports and
-/// settings, which the device info reports, and for datastores, of which the API has no info: the
-/// content that needs one says that it is missing.
+/// settings, which the device info reports, and for what the API has no info of, as datastores:
+/// the content that needs one says that it is missing.
 pub fn refused(own: DeviceId, at: UnixMillis, refused: &Refused) -> Option<Vec<u8>> {
     let error = |entity| refusal(at, refused, entity);
     let (id, name) = (refused.id.clone(), refused.name.clone());
@@ -350,7 +350,7 @@ pub fn refused(own: DeviceId, at: UnixMillis, refused: &Refused) -> Option<Vec<u
             };
             (ZInfoTypes::ZiContentTree, InfoContent::Cinfo(info))
         }
-        ObjectKind::Port | ObjectKind::Item | ObjectKind::Datastore => return None,
+        _ => return None,
     };
     Some(message(own, at, kind, content))
 }

@@ -4,14 +4,18 @@ use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use model::desired::{
-    DhcpRange, DnsEntry, LocalNetwork, NetworkInstance, NetworkKind, PortName, PortSelector,
+    AccessPort, DhcpRange, DnsEntry, LocalNetwork, NetworkInstance, NetworkKind, NetworkOptions,
+    PortName, PortSelector, RouteProbe, StaticRoute,
 };
 
+use super::hardware::vlan_id;
 use super::ports::{addresses, mtu, optional_address};
 use super::refuse::{Rejected, id, no, wrong};
+use super::wireless::{probe, write_probe};
 use crate::pb::common::{IpRange, Ipspec, PhyIoType, ZnetStaticDnsEntry};
 use crate::pb::config::{
-    Adapter, AddressType, NetworkInstanceConfig, UuiDandVersion, ZNetworkInstType,
+    Adapter, AddressType, IpRoute, NetworkInstanceConfig, PortProbe, SpanningTreeProtocol,
+    UuiDandVersion, VlanAccessPort, ZNetworkInstType,
 };
 
 /// A range is cut to so many addresses (EVE's rule).
@@ -29,9 +33,7 @@ pub(super) fn read(p: &NetworkInstanceConfig) -> Result<NetworkInstance, Rejecte
         "" => None,
         "uplink" => Some(PortSelector::Uplink),
         "freeuplink" => Some(PortSelector::FreeUplink),
-        "all" => {
-            return Err(wrong("port.name", "networks with several ports are not supported yet"));
-        }
+        "all" => Some(PortSelector::All),
         name => Some(PortSelector::Port(
             PortName::new(name).ok_or_else(|| no("port.name", name, "a port name"))?,
         )),
@@ -43,7 +45,76 @@ pub(super) fn read(p: &NetworkInstanceConfig) -> Result<NetworkInstance, Rejecte
         kind,
         port,
         mtu: mtu(p.mtu)?,
+        options: options(p)?,
     })
+}
+
+fn options(p: &NetworkInstanceConfig) -> Result<NetworkOptions, Rejected> {
+    let access = |a: &VlanAccessPort| {
+        Ok(AccessPort {
+            vlan: vlan_id("vlan_access_ports.vlan_id", a.vlan_id)?,
+            port: a.access_port.clone(),
+        })
+    };
+    let routes = p
+        .static_routes
+        .iter()
+        .enumerate()
+        .map(|(at, r)| route(r).map_err(|why| why.within(format_args!("static_routes[{at}]"))));
+    Ok(NetworkOptions {
+        flow_log: !p.disable_flowlog,
+        propagate_routes: p.propagate_connected_routes,
+        routes: routes.collect::<Result<_, _>>()?,
+        access_ports: p.vlan_access_ports.iter().map(access).collect::<Result<_, _>>()?,
+        forward_lldp: p.forward_lldp,
+        bpdu_guard: p.stp.as_ref().map(|s| s.ports_with_bpdu_guard.clone()).unwrap_or_default(),
+    })
+}
+
+fn route(p: &IpRoute) -> Result<StaticRoute, Rejected> {
+    let to = p
+        .destination_network
+        .parse()
+        .map_err(|_| no("destination_network", &p.destination_network, "a subnet"))?;
+    let gateway = match p.gateway.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| no("gateway", text, "an IP address"))?),
+    };
+    if gateway.is_none() && p.port.is_empty() {
+        return Err(wrong("gateway", "a route needs a gateway or a port"));
+    }
+    let probe = match &p.probe {
+        None => None,
+        Some(p) => Some(RouteProbe {
+            ping_gateway: p.enable_gw_ping,
+            ping_max_cost: u8::try_from(p.gw_ping_max_cost)
+                .map_err(|_| no("probe.gw_ping_max_cost", p.gw_ping_max_cost, "0 to 255"))?,
+            custom: probe("probe.custom_probe", p.custom_probe.as_ref())?,
+        }),
+    };
+    Ok(StaticRoute {
+        to,
+        gateway,
+        port: p.port.clone(),
+        probe,
+        prefer_cheap: p.prefer_lower_cost,
+        prefer_signal: p.prefer_stronger_wwan_signal,
+    })
+}
+
+fn write_route(route: &StaticRoute) -> IpRoute {
+    IpRoute {
+        destination_network: route.to.to_string(),
+        gateway: route.gateway.map(|g| g.to_string()).unwrap_or_default(),
+        port: route.port.clone(),
+        probe: route.probe.as_ref().map(|p| PortProbe {
+            enable_gw_ping: p.ping_gateway,
+            gw_ping_max_cost: p.ping_max_cost.into(),
+            custom_probe: p.custom.as_ref().map(write_probe),
+        }),
+        prefer_lower_cost: route.prefer_cheap,
+        prefer_stronger_wwan_signal: route.prefer_signal,
+    }
 }
 
 fn read_local(p: &NetworkInstanceConfig) -> Result<LocalNetwork, Rejected> {
@@ -150,6 +221,7 @@ pub(super) fn write(network: &NetworkInstance) -> NetworkInstanceConfig {
         name: match port {
             PortSelector::Uplink => "uplink".to_owned(),
             PortSelector::FreeUplink => "freeuplink".to_owned(),
+            PortSelector::All => "all".to_owned(),
             PortSelector::Port(name) => name.to_string(),
         },
         ..Adapter::default()
@@ -165,6 +237,7 @@ pub(super) fn write(network: &NetworkInstance) -> NetworkInstanceConfig {
         ..Ipspec::default()
     });
     let hosts = local.map(|l| l.hosts.as_slice()).unwrap_or_default().iter();
+    let options = &network.options;
     NetworkInstanceConfig {
         uuidandversion: Some(UuiDandVersion {
             uuid: network.id.to_string(),
@@ -183,8 +256,17 @@ pub(super) fn write(network: &NetworkInstance) -> NetworkInstanceConfig {
             })
             .collect(),
         mtu: network.mtu.unwrap_or_default().into(),
-        // It costs the node time and nobody here reads it.
-        disable_flowlog: true,
+        stp: (!options.bpdu_guard.is_empty())
+            .then(|| SpanningTreeProtocol { ports_with_bpdu_guard: options.bpdu_guard.clone() }),
+        propagate_connected_routes: options.propagate_routes,
+        static_routes: options.routes.iter().map(write_route).collect(),
+        disable_flowlog: !options.flow_log,
+        vlan_access_ports: options
+            .access_ports
+            .iter()
+            .map(|a| VlanAccessPort { vlan_id: a.vlan.into(), access_port: a.port.clone() })
+            .collect(),
+        forward_lldp: options.forward_lldp,
         ..NetworkInstanceConfig::default()
     }
 }

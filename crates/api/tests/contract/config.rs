@@ -70,6 +70,9 @@ fn the_minimal_config_is_one_management_port() {
         cost: 0,
         addressing: Addressing::Dhcp,
         mtu: None,
+        below: String::new(),
+        link: Default::default(),
+        options: Default::default(),
     };
     assert_eq!(device.ports.into_values().collect::<Vec<_>>(), [port]);
     assert_eq!(device.timestamp, Some(T0));
@@ -247,9 +250,9 @@ fn what_is_sealed_is_refused_and_not_run_without() {
     let device = check_refused(
         "encrypted-secrets",
         expect![[r#"
-            Port wlan0 : deviceIoList.ptype: "5" is not Ethernet (1); others are not supported yet
-            Datastore 00000000-0000-4000-8000-000000000020 docker://docker.io: cipherData: sealed passwords are not supported yet
-            App 00000000-0000-4000-8000-000000000060 nginx: cipherData: sealed user data is not supported yet"#]],
+            Port wlan0 : networks[00000000-0000-4000-8000-000000000011].wireless.wifiCfg[0].cipherData: it is sealed, and no key to open it is at hand
+            Datastore 00000000-0000-4000-8000-000000000020 docker://docker.io: cipherData: it is sealed, and no key to open it is at hand
+            App 00000000-0000-4000-8000-000000000060 nginx: cipherData: it is sealed, and no key to open it is at hand"#]],
     );
     assert_eq!(device.ports.len(), 1);
 }
@@ -307,14 +310,22 @@ fn rich() -> Device {
             cost: 9,
             addressing: Addressing::Static(fixed),
             mtu: Some(1400),
+            below: String::new(),
+            link: Default::default(),
+            options: Default::default(),
         },
     );
+    device
+        .hardware
+        .extend(device.ports.values().filter(|p| p.name.as_str() == "lan").map(Port::card));
     let store = Datastore {
         id: "00000000-0000-4000-8000-000000000021".parse().unwrap(),
         kind: DatastoreKind::Https,
         host: "files.example:8443".to_owned(),
         prefix: "a/b".to_owned(),
         trust_pem: vec!["pem".to_owned()],
+        region: String::new(),
+        credentials: None,
     };
     let content = Content {
         id: "00000000-0000-4000-8000-000000000031".parse().unwrap(),
@@ -324,6 +335,8 @@ fn rich() -> Device {
         format: model::desired::ImageFormat::Qcow2,
         sha256: Some(Digest([7; 32])),
         max_size: Some(Bytes::mib(9)),
+        generation: 0,
+        custom_metadata: String::new(),
     };
     let volume = Volume {
         id: "00000000-0000-4000-8000-000000000041".parse().unwrap(),
@@ -332,6 +345,8 @@ fn rich() -> Device {
         origin: Origin::Blank,
         max_size: None,
         readonly: true,
+        clear_text: false,
+        target: Default::default(),
     };
     device.datastores.insert(store.id, store);
     device.contents.insert(content.id, content);
@@ -430,7 +445,10 @@ fn apps_are_refused_by_field() {
         |a| a.fixedresources.as_mut().unwrap().virtualization_mode = 77,
         "virtualizationMode",
     );
-    check_app(|a| a.adapters.push(Adapter::default()), "giving hardware to apps");
+    check_app(|a| a.adapters.push(Adapter::default()), "adapters[0].name: it is missing");
+    check_app(|a| a.user_data = "a".repeat(65_536), "userData: \"65536 bytes\"");
+    check_app(|a| a.service = true, "service: only a container");
+    check_app(|a| a.interfaces[0].access_vlan_id = 4095, "access_vlan_id: \"4095\"");
     check_app(|a| a.volume_ref_list[0].generation_count = -1, "volumeRefList.generationCount");
     check_app(|a| a.interfaces[0].network_id.clear(), "interfaces[0].networkId");
     check_app(
@@ -470,21 +488,6 @@ fn user_data_of_a_container_is_its_environment() {
     assert_eq!(good.apps.values().next().unwrap().environment, ["A=1", "B = x"]);
     assert!(with("d2hhdA==").refused[0].text.contains("\"what\" is not a line KEY=VALUE"));
     assert!(with("***").refused[0].text.contains("not base64"));
-}
-
-#[test]
-fn an_app_of_another_profile_rests() {
-    if !golden() {
-        return;
-    }
-    let mut message = message("container-app");
-    message.apps[0].profile_list = vec!["night".to_owned()];
-    let active = |m: &EdgeDevConfig| {
-        config::read(m, own()).unwrap().apps.into_values().next().unwrap().activate
-    };
-    assert!(!active(&message));
-    message.global_profile = "night".to_owned();
-    assert!(active(&message));
 }
 
 #[test]

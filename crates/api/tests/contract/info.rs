@@ -88,6 +88,8 @@ fn wanted_volume() -> Volume {
         origin: Origin::Content(content_id()),
         max_size: Some(Bytes::gib(1)),
         readonly: false,
+        clear_text: false,
+        target: Default::default(),
     }
 }
 
@@ -336,6 +338,9 @@ fn a_node_is_shown_as_it_is() {
             cost: 0,
             addressing: Addressing::Dhcp,
             mtu: None,
+            below: String::new(),
+            link: Default::default(),
+            options: Default::default(),
         },
         link: true,
         mac: Some([2, 0, 0, 0, 0, 7]),

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use model::desired::{
-    Action, Addressing, App, AppInterface, Content, Datastore, DatastoreKind, Device, DhcpRange,
-    Direction, DnsEntry, ImageFormat, LocalNetwork, Match, NetworkInstance, NetworkKind, Origin,
-    Port, PortName, PortSelector, Power, Rule, StaticAddress, Volume, VolumeRef,
+    Action, Addressing, App, AppInterface, AppOptions, Content, Datastore, DatastoreKind, Device,
+    DhcpRange, Direction, DnsEntry, ImageFormat, Link, LocalNetwork, Machine, Match,
+    NetworkInstance, NetworkKind, NetworkOptions, Origin, Port, PortName, PortOptions,
+    PortSelector, Power, Rule, StaticAddress, Volume, VolumeRef, VolumeTarget,
 };
 use model::{Bytes, Digest, Id, NetworkInstanceId};
 use uuid::Uuid;
@@ -49,24 +50,14 @@ pub struct Target<'a> {
 /// Everything the node is told. The time stamp is left to whoever knows what was sent before.
 pub fn compile(target: &Target<'_>, objects: &Objects) -> Device {
     let device = target.device;
-    let mut told = Device {
-        id: Id::new(device.uid),
-        timestamp: None,
-        name: device.key.name.clone(),
-        epoch: target.epoch,
-        controller_certs_hash: target.certs_hash.to_owned(),
-        ports: BTreeMap::new(),
-        datastores: BTreeMap::new(),
-        contents: BTreeMap::new(),
-        volumes: BTreeMap::new(),
-        network_instances: BTreeMap::new(),
-        apps: BTreeMap::new(),
-        items: BTreeMap::new(),
-        power: Power { reboot: Some(target.reboots), shutdown: Some(target.shutdowns) },
-        refused: Vec::new(),
-    };
+    let mut told = Device::new(Id::new(device.uid));
+    told.name = device.key.name.clone();
+    told.epoch = target.epoch;
+    told.controller_certs_hash = target.certs_hash.to_owned();
+    told.power = Power { reboot: Some(target.reboots), shutdown: Some(target.shutdowns) };
     if let Spec::Device(spec) = &device.spec {
         told.ports = spec.ports.iter().filter_map(port).map(|p| (p.name.clone(), p)).collect();
+        told.hardware = told.ports.values().map(Port::card).collect();
         told.items = spec.settings.clone();
     }
     for (object, app) in apps(objects).filter(|(_, app)| targets(app, &device.key.name)) {
@@ -130,6 +121,8 @@ impl Compiling<'_> {
                 origin: Origin::Content(Id::new(content)),
                 max_size: Some(app.disk.0),
                 readonly: false,
+                clear_text: false,
+                target: VolumeTarget::Disk,
             },
         );
         let mut volumes = vec![VolumeRef {
@@ -158,6 +151,9 @@ impl Compiling<'_> {
                 mac: None,
                 address: used.address(),
                 rules: rules(app, at == 0),
+                access_vlan: None,
+                discover: false,
+                order: 0,
             });
         }
         self.told.apps.insert(
@@ -179,6 +175,10 @@ impl Compiling<'_> {
                 environment: app.environment.iter().map(|(k, v)| format!("{k}={v}")).collect(),
                 start_delay: Duration::from_secs(app.start_delay_seconds.into()),
                 disable_logs: !app.logs,
+                user_data: None,
+                machine: Machine::default(),
+                hardware: Vec::new(),
+                options: AppOptions::default(),
             },
         );
     }
@@ -204,6 +204,8 @@ impl Compiling<'_> {
                 format: *format,
                 sha256: *sha256,
                 max_size: *max_size,
+                generation: 0,
+                custom_metadata: String::new(),
             },
         );
         id
@@ -222,6 +224,8 @@ impl Compiling<'_> {
                     host: host.to_owned(),
                     prefix: String::new(),
                     trust_pem: vec![self.target.root_pem.to_owned()],
+                    region: String::new(),
+                    credentials: None,
                 });
                 (id, host)
             }
@@ -255,6 +259,8 @@ impl Compiling<'_> {
                 origin,
                 max_size: spec.size.map(|s| s.0),
                 readonly: spec.readonly,
+                clear_text: false,
+                target: VolumeTarget::Disk,
             },
         );
         (id, generation)
@@ -310,6 +316,8 @@ fn stated(id: Uuid, spec: &DatastoreSpec) -> Datastore {
         host: spec.host.clone(),
         prefix: spec.path.trim_matches('/').to_owned(),
         trust_pem: spec.trust.clone(),
+        region: String::new(),
+        credentials: None,
     }
 }
 
@@ -349,6 +357,9 @@ fn port(spec: &PortSpec) -> Option<Port> {
         cost: spec.cost,
         addressing,
         mtu: spec.mtu,
+        below: String::new(),
+        link: Link::Ethernet,
+        options: PortOptions::default(),
     })
 }
 
@@ -394,7 +405,15 @@ fn instance(id: NetworkInstanceId, name: &str, spec: &NetworkSpec) -> Option<Net
         "freeuplink" => Some(PortSelector::FreeUplink),
         label => PortName::new(label).map(PortSelector::Port),
     };
-    Some(NetworkInstance { id, name: name.to_owned(), activate: true, kind, port, mtu: spec.mtu })
+    Some(NetworkInstance {
+        id,
+        name: name.to_owned(),
+        activate: true,
+        kind,
+        port,
+        mtu: spec.mtu,
+        options: NetworkOptions::default(),
+    })
 }
 
 /// The gateway (the first host if not said) and the range for apps (all behind the gateway, or all

@@ -25,12 +25,19 @@ pub(crate) fn app() -> App {
             mac: None,
             address: None,
             rules: Vec::new(),
+            access_vlan: None,
+            discover: false,
+            order: 0,
         }],
         restart: 3,
         purge: 0,
         environment: Vec::new(),
         start_delay: Duration::ZERO,
         disable_logs: false,
+        user_data: None,
+        machine: Default::default(),
+        hardware: Vec::new(),
+        options: Default::default(),
     }
 }
 

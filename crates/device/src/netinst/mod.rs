@@ -253,6 +253,7 @@ fn ways_out<'a>(
 ) -> Vec<&'a PortStatus> {
     let fits = |p: &&PortStatus| match selector {
         None => false,
+        Some(PortSelector::All) => true,
         Some(PortSelector::Uplink) => p.port.management,
         Some(PortSelector::FreeUplink) => p.port.management && p.port.cost == 0,
         Some(PortSelector::Port(name)) => p.port.name == *name,

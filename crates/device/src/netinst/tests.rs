@@ -37,6 +37,7 @@ fn local(n: u32) -> NetworkInstance {
         }),
         port: Some(PortSelector::Uplink),
         mtu: None,
+        options: Default::default(),
     }
 }
 
@@ -49,6 +50,9 @@ fn port(name: &str, management: bool, address: &str) -> PortStatus {
             cost: 0,
             addressing: Addressing::Dhcp,
             mtu: None,
+            below: String::new(),
+            link: Default::default(),
+            options: Default::default(),
         },
         link: true,
         mac: None,
@@ -92,12 +96,19 @@ fn app(n: u32, network: u32, rules: &[Rule]) -> App {
             mac: None,
             address: None,
             rules: rules.to_vec(),
+            access_vlan: None,
+            discover: false,
+            order: 0,
         }],
         restart: 0,
         purge: 0,
         environment: Vec::new(),
         start_delay: Duration::ZERO,
         disable_logs: false,
+        user_data: None,
+        machine: Default::default(),
+        hardware: Vec::new(),
+        options: Default::default(),
     }
 }
 

@@ -138,6 +138,9 @@ pub fn last_resort(kernel: &Kernel) -> BTreeMap<PortName, Port> {
                 cost: 0,
                 addressing: Addressing::Dhcp,
                 mtu: None,
+                below: String::new(),
+                link: Default::default(),
+                options: Default::default(),
             };
             Some((name, port))
         })

@@ -17,7 +17,17 @@ fn link(addresses: &[&str]) -> Link {
 fn port(name: &str, cost: u8, addressing: Addressing) -> Port {
     let interface = name.to_owned();
     let name = PortName::new(name).unwrap();
-    Port { name, interface, management: true, cost, addressing, mtu: None }
+    Port {
+        name,
+        interface,
+        management: true,
+        cost,
+        addressing,
+        mtu: None,
+        below: String::new(),
+        link: Default::default(),
+        options: Default::default(),
+    }
 }
 
 fn fixed(address: &str, gateway: &str) -> Addressing {

@@ -71,7 +71,8 @@ impl Checkpoint {
             return None;
         };
         match wire::read_answer(&payload, own, "") {
-            Ok(wire::Answer::Changed { device, .. }) => {
+            Ok(wire::Answer::Changed { mut device, .. }) => {
+                device::able::limit(&mut device);
                 self.config_signer.set(Some(signer));
                 Some(device)
             }

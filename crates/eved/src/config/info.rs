@@ -295,7 +295,7 @@ fn key_of(refused: &Refused) -> Option<Key> {
         ObjectKind::NetworkInstance => refused.id.parse().ok().map(Key::Network),
         ObjectKind::Volume => refused.id.parse().ok().map(Key::Volume),
         ObjectKind::Content => refused.id.parse().ok().map(Key::Content),
-        ObjectKind::Port | ObjectKind::Item | ObjectKind::Datastore => None,
+        _ => None,
     }
 }
 

@@ -56,12 +56,19 @@ fn app(n: u32, name: &str, rules: Vec<Rule>) -> App {
             mac: None,
             address: None,
             rules,
+            access_vlan: None,
+            discover: false,
+            order: 0,
         }],
         restart: 0,
         purge: 0,
         environment: Vec::new(),
         start_delay: Duration::ZERO,
         disable_logs: false,
+        user_data: None,
+        machine: Default::default(),
+        hardware: Vec::new(),
+        options: Default::default(),
     }
 }
 
@@ -80,6 +87,7 @@ fn network() -> NetworkInstance {
         kind: NetworkKind::Local(local),
         port: Some(PortSelector::Uplink),
         mtu: None,
+        options: Default::default(),
     }
 }
 
@@ -92,6 +100,9 @@ fn port() -> PortStatus {
             cost: 0,
             addressing: Addressing::Dhcp,
             mtu: None,
+            below: String::new(),
+            link: Default::default(),
+            options: Default::default(),
         },
         link: true,
         mac: None,

@@ -78,6 +78,9 @@ fn a_port_gets_address_route_and_dns_from_a_server() {
         cost: 0,
         addressing: Addressing::Dhcp,
         mtu: None,
+        below: String::new(),
+        link: Default::default(),
+        options: Default::default(),
     };
     let table = Table::<DesiredPorts>::from([(name.clone(), port)]);
     Writer::<DesiredPorts>::open(&roots).unwrap().publish(table).unwrap();

@@ -223,6 +223,9 @@ impl Node {
             cost: 0,
             addressing: Addressing::Dhcp,
             mtu: None,
+            below: String::new(),
+            link: Default::default(),
+            options: Default::default(),
         };
         let status = PortStatus {
             port,

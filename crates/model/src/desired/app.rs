@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::PortName;
+use crate::desired::machine::{Assigned, Machine, Metadata, Snapshots, UserData};
 use crate::{AppId, Bytes, NetworkInstanceId, VolumeId};
 
 /// An app instance.
@@ -36,10 +37,68 @@ pub struct App {
     pub purge: u32,
     /// Environment from its user data, `KEY=VALUE`.
     pub environment: Vec<String>,
+    /// User data that is no environment: cloud-init, or anything for a virtual machine.
+    #[serde(default)]
+    pub user_data: Option<UserData>,
     /// Wait so long after a boot before it starts.
     pub start_delay: Duration,
     /// Whether its output stays on the node.
     pub disable_logs: bool,
+    /// What only virtual machines have.
+    #[serde(default)]
+    pub machine: Machine,
+    /// Hardware it gets for itself.
+    #[serde(default)]
+    pub hardware: Vec<Assigned>,
+    /// What is said more seldom.
+    #[serde(default)]
+    pub options: AppOptions,
+}
+
+/// What is seldom said of an app.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppOptions {
+    /// Profiles in which it is active; empty: in all (see [`super::Device::profile`]).
+    pub profiles: Vec<String>,
+    /// How its user data reaches it.
+    pub metadata: Metadata,
+    /// Its user data is obeyed again when this changes.
+    pub cloud_init_version: u32,
+    /// Whether an operator may see its console from afar.
+    pub remote_console: bool,
+    /// Statistics are asked for at this address of its; empty: nowhere.
+    pub stats_address: String,
+    /// Whether it serves the node itself; such an app is a container.
+    pub service: bool,
+    /// Whether it runs docker, whose containers are reported one by one.
+    pub docker: bool,
+    /// Its snapshots. `None`: it has none.
+    pub snapshots: Option<Snapshots>,
+}
+
+impl App {
+    /// Whether it belongs to the profile in force; an app that names none belongs to all.
+    pub fn in_profile(&self, profile: &str) -> bool {
+        let named = &self.options.profiles;
+        profile.is_empty() || named.is_empty() || named.iter().any(|n| n == profile)
+    }
+}
+
+/// The environment that user data of a container holds: `KEY=VALUE`, one a line; empty lines and
+/// `#` comments are nothing. The error is the first line that is none.
+pub fn environment(text: &str) -> Result<Vec<String>, String> {
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+    let pairs = lines.map(|line| match line.split_once('=') {
+        Some((key, _)) if !key.is_empty() && !line.contains('\0') => Ok(line.to_owned()),
+        _ => Err(line.to_owned()),
+    });
+    pairs.collect()
+}
+
+/// Whether user data is for cloud-init: a config, a script, a list of addresses, or several parts.
+pub fn is_cloud_init(text: &str) -> bool {
+    let heads = ["#cloud-config", "#!", "#include", "Content-Type:", "MIME-Version:"];
+    heads.iter().any(|head| text.starts_with(head))
 }
 
 /// How an app runs.
@@ -76,6 +135,15 @@ pub struct AppInterface {
     pub address: Option<Ipv4Addr>,
     /// What may pass; nothing else does.
     pub rules: Vec<Rule>,
+    /// Its VLAN in a switch network, 1 to 4094. `None`: untagged.
+    #[serde(default)]
+    pub access_vlan: Option<u16>,
+    /// Whether its neighbours may learn of it through the metadata server.
+    #[serde(default)]
+    pub discover: bool,
+    /// Its place among the app's interfaces and adapters, see [`Machine::enforce_order`].
+    #[serde(default)]
+    pub order: u32,
 }
 
 /// An access rule. All matches must hold.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Bytes, ContentId, DatastoreId, Digest, VolumeId};
+use crate::{Bytes, ContentId, DatastoreId, Digest, Secret, VolumeId};
 
 /// Where content comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,12 +11,28 @@ pub struct Datastore {
     pub id: DatastoreId,
     /// Its protocol.
     pub kind: DatastoreKind,
-    /// Host and optional port, without a scheme: `registry.example:5000`.
+    /// Host and optional port, without a scheme: `registry.example:5000`. For object stores (S3,
+    /// Azure, Google) the endpoint as it came, scheme included; empty means the provider's own.
     pub host: String,
     /// In front of every path; without slashes at its ends.
     pub prefix: String,
     /// Certificates it may present beyond the system's, as PEM.
     pub trust_pem: Vec<String>,
+    /// Region of an S3 store; empty means `us-west-2`.
+    #[serde(default)]
+    pub region: String,
+    /// User and password, or key and secret key. `None`: anyone may read.
+    #[serde(default)]
+    pub credentials: Option<Credentials>,
+}
+
+/// Who we are to a datastore.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    /// User, account or access key.
+    pub user: Secret,
+    /// Password or secret key.
+    pub password: Secret,
 }
 
 /// The protocols of datastores.
@@ -29,6 +45,21 @@ pub enum DatastoreKind {
     Https,
     /// An OCI distribution registry, over TLS.
     Registry,
+    /// Amazon S3 or what speaks like it.
+    S3,
+    /// SSH file transfer.
+    Sftp,
+    /// Azure blob storage.
+    Azure,
+    /// Google cloud storage.
+    Gcs,
+}
+
+impl DatastoreKind {
+    /// Whether it is a cloud's object store: the prefix is a bucket, the host may be empty.
+    pub fn is_object_store(self) -> bool {
+        matches!(self, Self::S3 | Self::Azure | Self::Gcs)
+    }
 }
 
 /// What to download.
@@ -49,6 +80,12 @@ pub struct Content {
     pub sha256: Option<Digest>,
     /// Refused if larger. `None`: no limit of its own.
     pub max_size: Option<Bytes>,
+    /// Another generation is another content tree.
+    #[serde(default)]
+    pub generation: u64,
+    /// Free text that travels with it.
+    #[serde(default)]
+    pub custom_metadata: String,
 }
 
 /// Formats of images.
@@ -57,8 +94,18 @@ pub struct Content {
 pub enum ImageFormat {
     /// Raw disk.
     Raw,
+    /// QCOW disk.
+    Qcow,
     /// QCOW2 disk.
     Qcow2,
+    /// VHD disk.
+    Vhd,
+    /// VMDK disk.
+    Vmdk,
+    /// OVA appliance.
+    Ova,
+    /// VHDX disk.
+    Vhdx,
     /// OCI image.
     Container,
     /// ISO 9660.
@@ -80,6 +127,29 @@ pub struct Volume {
     pub max_size: Option<Bytes>,
     /// Whether apps may not write to it.
     pub readonly: bool,
+    /// Whether it may lie outside the encrypted vault.
+    #[serde(default)]
+    pub clear_text: bool,
+    /// What a virtual machine takes it for.
+    #[serde(default)]
+    pub target: VolumeTarget,
+}
+
+/// What a virtual machine takes a volume for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VolumeTarget {
+    /// A disk or a root.
+    #[default]
+    Disk,
+    /// Its kernel.
+    Kernel,
+    /// Its initial ramdisk.
+    Initrd,
+    /// A disk in memory.
+    RamDisk,
+    /// What the app makes of it.
+    Custom,
 }
 
 /// What a volume starts as.

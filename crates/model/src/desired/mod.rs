@@ -5,7 +5,10 @@
 
 mod app;
 mod content;
+mod link;
+mod machine;
 mod network;
+mod node;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,16 +16,35 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub use app::{
-    Action, App, AppInterface, Direction, Match, Protocol, Rule, Virtualization, VolumeRef,
+    Action, App, AppInterface, AppOptions, Direction, Match, Protocol, Rule, Virtualization,
+    VolumeRef, environment, is_cloud_init,
 };
-pub use content::{Content, Datastore, DatastoreKind, ImageFormat, Origin, Volume};
+pub use content::{
+    Content, Credentials, Datastore, DatastoreKind, ImageFormat, Origin, Volume, VolumeTarget,
+};
+pub use link::{
+    AccessPoint, Bearer, Bond, BondMode, BondMonitor, Cellular, CellularAuth, CellularIp,
+    CellularProbe, Hardware, HardwareKind, LacpRate, Link, Proxy, ProxyProtocol, ProxyServer,
+    RadioTechnology, Usage, VirtualFunction, VirtualFunctions, Vlan, WifiNetwork, WifiScheme,
+};
+pub use machine::{
+    Assigned, BootMode, BootOrder, Machine, MachineMode, Metadata, Snapshot, SnapshotWhen,
+    Snapshots, UserData, Vnc,
+};
 pub use network::{
-    Addressing, DhcpRange, DnsEntry, LocalNetwork, NetworkInstance, NetworkKind, Port, PortName,
-    PortSelector, StaticAddress,
+    AccessPort, Addressing, DhcpIgnore, DhcpRange, DnsEntry, Family, LocalNetwork, NetworkInstance,
+    NetworkKind, NetworkOptions, Port, PortName, PortOptions, PortSelector, Probe, ProbeMethod,
+    RESERVED_LABELS, RouteProbe, StaticAddress, StaticRoute,
+};
+pub use node::{
+    Artifact, ArtifactBody, BaseOs, CertificateHash, CertificateKey, CertificateRequest, DiskArray,
+    DiskName, DiskRole, DiskUse, Disks, EdgeView, Enrolment, INLINE_MAX, LocalConsole, LocalServer,
+    Owner, PatchEnvelope, PortAccess, Product,
 };
 
 use crate::{
-    AppId, ContentId, DatastoreId, DeviceId, NetworkInstanceId, Problem, UnixMillis, VolumeId,
+    AppId, ContentId, DatastoreId, DeviceId, NetworkInstanceId, PatchId, Problem, UnixMillis,
+    VolumeId,
 };
 
 /// Everything one node is told, as one value.
@@ -38,8 +60,38 @@ pub struct Device {
     pub epoch: i64,
     /// Changes when the controller's certificates did.
     pub controller_certs_hash: String,
+    /// What it is called by those who made it.
+    pub product: Product,
+    /// Whom it belongs to.
+    pub owner: Owner,
+    /// Whether it only keeps running what runs (maintenance).
+    pub maintenance: bool,
+    /// The profile in force; empty: none. Apps of other profiles rest.
+    pub profile: String,
+    /// Who else may choose the profile.
+    pub local_server: Option<LocalServer>,
+    /// Who stands in for the controller.
+    pub local_console: Option<LocalConsole>,
+    /// The image it should run itself.
+    pub base_os: Option<BaseOs>,
+    /// An EdgeView session.
+    pub edge_view: Option<EdgeView>,
+    /// How its disks are put together. `None`: as they are.
+    pub disks: Option<Disks>,
+    /// Its hardware, in the order of its model.
+    pub hardware: Vec<Hardware>,
+    /// VLANs by label.
+    pub vlans: BTreeMap<PortName, Vlan>,
+    /// Bonds by label.
+    pub bonds: BTreeMap<PortName, Bond>,
     /// Ports by name.
     pub ports: BTreeMap<PortName, Port>,
+    /// How ports prove who they are, by the port's label.
+    pub port_access: BTreeMap<String, PortAccess>,
+    /// Ways to get certificates, by name.
+    pub enrolments: BTreeMap<String, Enrolment>,
+    /// Files for apps, by id.
+    pub patches: BTreeMap<PatchId, PatchEnvelope>,
     /// Datastores by id.
     pub datastores: BTreeMap<DatastoreId, Datastore>,
     /// Content trees by id.
@@ -56,6 +108,43 @@ pub struct Device {
     pub power: Power,
     /// Objects that could not be understood; they are reported and left out above.
     pub refused: Vec<Refused>,
+}
+
+impl Device {
+    /// A node that is told nothing yet.
+    pub fn new(id: DeviceId) -> Device {
+        Device {
+            id,
+            timestamp: None,
+            name: String::new(),
+            epoch: 0,
+            controller_certs_hash: String::new(),
+            product: Product::default(),
+            owner: Owner::default(),
+            maintenance: false,
+            profile: String::new(),
+            local_server: None,
+            local_console: None,
+            base_os: None,
+            edge_view: None,
+            disks: None,
+            hardware: Vec::new(),
+            vlans: BTreeMap::new(),
+            bonds: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            port_access: BTreeMap::new(),
+            enrolments: BTreeMap::new(),
+            patches: BTreeMap::new(),
+            datastores: BTreeMap::new(),
+            contents: BTreeMap::new(),
+            volumes: BTreeMap::new(),
+            network_instances: BTreeMap::new(),
+            apps: BTreeMap::new(),
+            items: BTreeMap::new(),
+            power: Power::default(),
+            refused: Vec::new(),
+        }
+    }
 }
 
 /// An object of the config that was left out.
@@ -89,6 +178,22 @@ pub enum ObjectKind {
     App,
     /// A setting.
     Item,
+    /// A piece of hardware.
+    Hardware,
+    /// A VLAN.
+    Vlan,
+    /// A bond.
+    Bond,
+    /// The image of the node itself.
+    BaseOs,
+    /// Files for apps.
+    Patch,
+    /// A way to get certificates.
+    Enrolment,
+    /// How a port proves who it is.
+    PortAccess,
+    /// Disks, local servers and what else is the node's own.
+    Node,
 }
 
 /// Counters: a node acts when one differs from what it saw last (never on the first sight).
