@@ -52,13 +52,11 @@ enum Task {
         arch: Vec<setup::Arch>,
     },
     /// Measure
-    Bench {
-        /// What to measure
-        what: Bench,
-    },
+    #[command(subcommand)]
+    Bench(Bench),
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+#[derive(Debug, Subcommand)]
 enum Bench {
     /// Memory of the node's services and the times of a boot, in QEMU
     Node,
@@ -66,6 +64,8 @@ enum Bench {
     Image,
     /// Only the whole way, from packages to a disk
     Disk,
+    /// A controller under a simulated fleet: times, processor, memory, and what is durable
+    Controller(bench::controller::Options),
 }
 
 fn main() -> ExitCode {
@@ -76,9 +76,10 @@ fn main() -> ExitCode {
         Task::Licences => licences::run(),
         Task::LabImage { arch } => ci::lab_image(arch),
         Task::Machines { arch } => ci::machines(&arch),
-        Task::Bench { what: Bench::Node } => ci::bench_node(),
-        Task::Bench { what: Bench::Image } => bench::image::run(),
-        Task::Bench { what: Bench::Disk } => bench::image::disk(),
+        Task::Bench(Bench::Node) => ci::bench_node(),
+        Task::Bench(Bench::Image) => bench::image::run(),
+        Task::Bench(Bench::Disk) => bench::image::disk(),
+        Task::Bench(Bench::Controller(options)) => bench::controller::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

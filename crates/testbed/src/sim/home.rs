@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use controller::Running;
+use controller::{Running, Settings};
 use controller::client::Client;
 
 use super::http::{Session, host_of};
 use super::line::Conf;
 use super::proxy::FaultProxy;
-use crate::site::settings;
 
 /// A controller with its data in a folder of its own.
 #[derive(Debug)]
@@ -27,7 +26,7 @@ impl Home {
     /// Starts one on a free port of this machine.
     pub async fn start() -> anyhow::Result<Home> {
         let data = tempfile::tempdir()?;
-        let settings = settings(data.path(), ([127, 0, 0, 1], 0).into(), None);
+        let settings = Settings::new(data.path().to_owned(), host::clock::now);
         let running = controller::serve(settings).await?;
         let address = running.address;
         Ok(Home { data, running: Some(running), address })
@@ -42,7 +41,10 @@ impl Home {
 
     /// Starts it again on the same port and with the same data.
     pub async fn again(&mut self) -> anyhow::Result<()> {
-        let settings = settings(self.data.path(), self.address, None);
+        let settings = Settings {
+            listen: self.address,
+            ..Settings::new(self.data.path().to_owned(), host::clock::now)
+        };
         self.running = Some(controller::serve(settings).await?);
         Ok(())
     }

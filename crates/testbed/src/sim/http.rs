@@ -104,6 +104,11 @@ impl Endpoint {
         Ok(Endpoint { address, host: host.to_owned(), name, tls: Arc::new(tls) })
     }
 
+    /// Where it is dialled.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// The same controller by the same name at another address: a proxy, or after a restart.
     pub fn at(&self, address: SocketAddr) -> Endpoint {
         Endpoint { address, ..self.clone() }

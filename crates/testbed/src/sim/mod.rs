@@ -11,6 +11,7 @@
 //! | [`keys`] | keys from a seed, certificates |
 //! | [`line`](mod@line), [`http`] | how EVE sends; HTTP/1.1 over TLS |
 //! | [`home`] | a real controller in the process of a test |
+//! | [`load`] | many devices at once, and how long their requests take |
 //! | [`proxy`] | answers, refuses or drops chosen requests between devices and a controller |
 //!
 //! Time is an argument everywhere, so that tests may let an hour go by.
@@ -20,6 +21,7 @@ pub mod home;
 pub mod http;
 pub mod keys;
 pub mod line;
+pub mod load;
 pub mod node;
 pub mod proxy;
 pub mod queue;
