@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use controller::client::{Client, ClientError};
 use model::UnixMillis;
+use testbed::Postgres;
 use testbed::sim::home::{conf_of, eventually};
 use testbed::sim::http::Session;
 use testbed::sim::line::is_good;
@@ -27,9 +28,9 @@ struct Killable(Child);
 
 impl Killable {
     #[expect(clippy::disallowed_methods, reason = "the program under test")]
-    fn start(data: &Path, listen: &str) -> Killable {
+    fn start(data: &Path, listen: &str, database: Option<&str>) -> Killable {
         let mut program = std::process::Command::new(env!("CARGO_BIN_EXE_controller-alone"));
-        Killable(program.arg(data).arg(listen).spawn().unwrap())
+        Killable(program.arg(data).arg(listen).args(database).spawn().unwrap())
     }
 
     /// SIGKILL: no handler, no farewell.
@@ -148,11 +149,23 @@ async fn listens(conf: &Conf) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_outlives_a_kill() {
+    under_load(None).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_outlives_a_kill_with_postgresql() {
+    match Postgres::start().unwrap() {
+        Some(server) => under_load(Some(&server.url())).await,
+        None => println!("skipped: PostgreSQL is not installed"),
+    }
+}
+
+async fn under_load(database: Option<&str>) {
     let kills = number("EVE_KILLS", 5);
     let mut random = number("EVE_SEED", 1);
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let mut program = Killable::start(&data, "127.0.0.1:0");
+    let mut program = Killable::start(&data, "127.0.0.1:0", database);
     let endpoint = data.join("endpoint");
     eventually("the controller", START, async || endpoint.exists().then_some(())).await.unwrap();
     let conf = Arc::new(conf_of(&data, Session::Resumed).await.unwrap());
@@ -168,7 +181,7 @@ async fn what_was_acknowledged_outlives_a_kill() {
     for _ in 0..kills {
         tokio::time::sleep(Duration::from_millis(200 + next(&mut random) % 800)).await;
         program.kill();
-        program = Killable::start(&data, &listen);
+        program = Killable::start(&data, &listen, database);
         listens(&conf).await;
     }
     tokio::time::sleep(Duration::from_millis(500)).await;

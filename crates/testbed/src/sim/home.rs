@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use controller::{Running, Settings};
 use controller::client::Client;
+use controller::{Running, Settings};
 
 use super::http::{Session, host_of};
 use super::line::Conf;

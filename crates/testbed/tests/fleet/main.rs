@@ -14,4 +14,5 @@
 
 mod faults;
 mod onboarding;
+mod recorded;
 mod telemetry;
