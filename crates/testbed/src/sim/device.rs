@@ -531,11 +531,24 @@ impl Device {
                 Ok(Polled::Unchanged)
             }
             200 => match self.verified(line, &answer, now).await? {
-                Some(payload) => self.apply(&payload),
+                Some(payload) => {
+                    let had = self.certificates_told();
+                    let polled = self.apply(&payload)?;
+                    // The first config says of which certificates we know already.
+                    if had.is_some() && had != self.certificates_told() {
+                        self.fetch_certs(line, now).await?;
+                    }
+                    Ok(polled)
+                }
                 None => Ok(Polled::Lost),
             },
             status => Ok(Polled::Refused(status)),
         }
+    }
+
+    /// What the config in force says of the controller's certificates; opaque.
+    fn certificates_told(&self) -> Option<String> {
+        self.node.told().map(|told| told.controllercert_confighash.clone())
     }
 
     fn apply(&mut self, payload: &[u8]) -> anyhow::Result<Polled> {

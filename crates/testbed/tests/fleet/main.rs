@@ -4,9 +4,7 @@
 //! Not here, because the controller lacks what they need:
 //! - `template_check`: platform registers of an operator's choice are no object yet; what is tested
 //!   is that a device gets no config before a quote is believed.
-//! - `ctrl_cert_change`, `ctrl_encrypt_cert_change`, `ControllerSigningCertChange`,
-//!   `ControllerEncryptCertChange` (the controller's side): it cannot change its certificates yet;
-//!   the device's side is tested with a rotated chain from the golden vectors.
+//! - `AppUserData` and whatever else needs secrets over a change of certificates: it has no secrets yet.
 //! - `maintenance_mode`: it has no such switch; the setting `maintenance.mode` is the node's.
 //! - `nim_*`, `global_config_file_ingest`, `bootstrap_config_item_ingest`: a node reads these from its
 //!   disk; the lab's.
@@ -15,4 +13,5 @@
 mod faults;
 mod onboarding;
 mod recorded;
+mod rotation;
 mod telemetry;

@@ -1,7 +1,10 @@
 //! Config down, reports up.
 
+use std::collections::BTreeSet;
+
 use api::pb::info::ZSwState;
 use model::UnixMillis;
+use testbed::sim::load::Fleet;
 use testbed::sim::{Device, Home, Line, Mode, Polled, Subject, Way};
 
 fn now() -> UnixMillis {
@@ -185,4 +188,37 @@ async fn what_is_no_more_is_told_by_its_id_alone() {
     device.queue_info(gone, payload);
     let flushed = device.flush(&mut line, now()).await.unwrap();
     assert_eq!((flushed.delivered, device.waiting()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_fifty_devices_the_three_that_fail_stand_out() {
+    let home = Home::start().await.unwrap();
+    let operator = home.operator().unwrap();
+    operator.allow_serial("*").await.unwrap();
+    let app =
+        format!("{REMOTE}\n---\n{{kind: App, name: web, spec: {{device: \"*\", image: web}}}}");
+    operator.apply(&app, false).await.unwrap();
+    let mut fleet = Fleet::new(vec![home.conf().unwrap()], host::clock::now);
+    let enrolled = fleet.enrol(5, 50, 8).await;
+    assert_eq!((enrolled.good(), enrolled.first_failure), (50, None));
+    for device in &mut fleet.devices_mut()[..3] {
+        device.node.fail_app("web");
+    }
+    for _ in 0..8 {
+        let round = fleet.round(8).await;
+        assert_eq!((round.good(), round.first_failure), (50, None));
+    }
+    let failed: BTreeSet<_> = fleet
+        .devices()
+        .iter()
+        .filter(|d| d.node.app("web").unwrap().state == ZSwState::Error)
+        .map(|d| d.id().unwrap())
+        .collect();
+    assert_eq!(failed.len(), 3);
+    let shown = operator.devices().await.unwrap();
+    let says_so = |d: &controller::view::Device| {
+        serde_json::to_string(d).unwrap().contains("web ended with status 1")
+    };
+    let seen: BTreeSet<_> = shown.iter().filter(|d| says_so(d)).map(|d| d.id.raw()).collect();
+    assert_eq!(seen, failed);
 }
