@@ -39,10 +39,15 @@ impl Seen {
 
 /// Every disk with a size, by name. Optical drives and floppies are none.
 pub fn all() -> Vec<Seen> {
+    under(Path::new("/"))
+}
+
+/// The same of the machine whose root is at `root`.
+pub(crate) fn under(root: &Path) -> Vec<Seen> {
     read(
-        Path::new("/sys"),
-        &read_text(Path::new("/proc/self/mountinfo")),
-        &read_text(Path::new("/proc/swaps")),
+        &root.join("sys"),
+        &read_text(&root.join("proc/self/mountinfo")),
+        &read_text(&root.join("proc/swaps")),
     )
 }
 

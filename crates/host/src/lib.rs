@@ -10,6 +10,7 @@ pub mod detached;
 pub mod disks;
 pub mod efi;
 pub mod http;
+pub mod inventory;
 pub mod kmsg;
 pub mod net;
 pub mod power;

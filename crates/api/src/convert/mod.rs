@@ -12,6 +12,7 @@ mod content;
 mod enrol;
 mod hardware;
 pub mod info;
+pub mod inventory;
 pub mod items;
 mod machine;
 pub mod metrics;

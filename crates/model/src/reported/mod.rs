@@ -2,12 +2,17 @@
 //! messages of them.
 
 mod app;
+mod hardware;
 mod network;
 mod node;
 
 use serde::{Deserialize, Serialize};
 
 pub use app::{AppNetworkStatus, AppState, AppStatus, AppUse, Vif};
+pub use hardware::{
+    CardKind, DiskHealth, HardwareHealth, Inventory, MemoryController, MemoryRank, NetworkCard,
+    Parent, PciAddress, PciDevice, Processor, SerialPort, UsbAddress, UsbDevice,
+};
 pub use network::{DhcpLease, Lease, NetworkInstanceStatus, PortStatus, PortTest};
 pub use node::{
     Attestation, Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus,
