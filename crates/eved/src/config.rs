@@ -2,31 +2,37 @@
 //!
 //! `device::config` decides what to ask next; this file asks, verifies, saves and publishes.
 //! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
-//! and [`metrics`] tell what is, [`announce`] hands over our certificate.
+//! and [`metrics`] tell what is, [`announce`] hands over our certificate, [`secrets`] opens what is
+//! sealed to it.
 
 mod announce;
 mod checkpoint;
 mod desired;
 mod info;
 mod metrics;
+mod secrets;
 #[cfg(test)]
 mod vectors;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Signer;
+use api::cipher::CertHash;
 use api::convert::config as wire;
 use api::pb::attest::{
     AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
     ZAttestResponse, ZAttestResponseCode,
 };
-use device::config::floor;
+use api::{Certificate, Signer};
 use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary};
+use device::config::{exchange, floor};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Device, Properties};
-use model::reported::{Attestation, ControllerStatus, Identity, Maintenance, Standing};
+use model::reported::{
+    Attestation, ControllerStatus, Identity, Maintenance, SecretsOpened, Standing,
+};
 use model::topic::{Boots, Controller, Identities, Only, Ports};
 use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, Who, chain};
 use tokio::sync::{mpsc, watch};
@@ -35,6 +41,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::chance::jitter;
 use crate::config::checkpoint::{Checkpoint, Signers};
 use crate::config::desired::Desired;
+use crate::config::secrets::Secrets;
+use crate::exchange::Exchange;
 use crate::link::{CallError, Link, well};
 use crate::service::Context;
 
@@ -112,13 +120,19 @@ struct Session<'a> {
     id: DeviceId,
     link: Arc<Link>,
     checkpoint: Checkpoint,
+    /// The folder with our keys.
+    certs: PathBuf,
     writers: &'a mut Writers,
     state: State,
     properties: Properties,
     /// Whose signature we believe now.
     signers: Option<Signers>,
+    /// The controller's certificates for key exchange: those published, and old ones in use.
+    exchange: BTreeMap<CertHash, Certificate>,
+    /// Those that the config in force refers to.
+    referred: BTreeSet<CertHash>,
     /// Received and not applied yet: the envelope, and what it says.
-    received: Option<(Vec<u8>, Box<Device>)>,
+    received: Option<Received>,
     /// Saved in an earlier boot and not applied yet.
     saved: Option<Box<Device>>,
     /// When the newest config ever in force was made.
@@ -130,6 +144,13 @@ struct Session<'a> {
     alarms: BTreeMap<Alarm, Instant>,
 }
 
+/// A config that came and is not applied yet.
+struct Received {
+    body: Vec<u8>,
+    device: Box<Device>,
+    referred: BTreeSet<CertHash>,
+}
+
 /// What the tellers need of the config in force.
 #[derive(Debug, Clone, Default)]
 struct InForce {
@@ -137,6 +158,12 @@ struct InForce {
     properties: Properties,
     /// The controller answers.
     reached: bool,
+    /// When the last config came that we could read.
+    received: Option<UnixMillis>,
+    /// When one was last put in force.
+    applied: Option<UnixMillis>,
+    /// What became of sealed secrets.
+    secrets: SecretsOpened,
 }
 
 /// A call to the controller.
@@ -156,15 +183,31 @@ enum Came {
 
 enum Fetched {
     Unchanged,
-    Config { body: Vec<u8>, hash: String, device: Box<Device> },
+    Config { body: Vec<u8>, hash: String, device: Box<Device>, secrets: Box<Secrets> },
     Unusable(Problem),
+}
+
+/// What is needed to believe and read a config.
+#[derive(Clone)]
+struct Eyes {
+    id: DeviceId,
+    signer: Signer,
+    /// The folder with our key for secrets.
+    certs: PathBuf,
+    exchange: Vec<Certificate>,
 }
 
 impl<'a> Session<'a> {
     fn new(ctx: &Context, identity: Identity, link: Link, writers: &'a mut Writers) -> Session<'a> {
         let checkpoint = Checkpoint::open(ctx.paths.persist.join("checkpoint"));
         let signers = checkpoint.certs(&link);
-        let saved = checkpoint.config(&link, identity.id);
+        let exchange = checkpoint.exchange();
+        let certs = ctx.paths.persist.join("certs");
+        let ours = Exchange::read(&certs, &link.certificate);
+        let known: Vec<Certificate> = exchange.values().cloned().collect();
+        let mut secrets = Secrets::new(ours, &known, host::clock::now());
+        let saved = checkpoint.config(&link, identity.id, &mut |c, b| secrets.open(c, b));
+        let told = InForce { secrets: secrets.counted, ..InForce::default() };
         let made = saved.as_ref().and_then(|s| s.timestamp);
         let floor = checkpoint.floor(&link.server, identity.id, made, &ctx.paths.config);
         Session {
@@ -175,10 +218,13 @@ impl<'a> Session<'a> {
             state: State::default(),
             properties: Properties::default(),
             signers,
+            exchange,
+            referred: secrets.referred,
+            certs,
             received: None,
             saved,
             floor,
-            in_force: watch::Sender::default(),
+            in_force: watch::Sender::new(told),
             unannounced: watch::Sender::default(),
             alarms: BTreeMap::new(),
         }
@@ -281,10 +327,13 @@ impl<'a> Session<'a> {
     fn ask(&self, call: Call, told: &mpsc::UnboundedSender<Came>) {
         let (id, link, told) = (self.id, self.link.clone(), told.clone());
         let signers = self.signers.clone();
+        let (certs, exchange) = (self.certs.clone(), self.exchange.values().cloned().collect());
         tokio::spawn(async move {
             let came = match (call, signers) {
                 (Call::Config { hash, token }, Some(signers)) => {
-                    Came::Config(fetch(&link, id, &signers, hash, token).await)
+                    let signer = signers.signer().clone();
+                    let eyes = Eyes { id, signer, certs, exchange };
+                    Came::Config(fetch(&link, &eyes, hash, token).await)
                 }
                 (Call::Nonce, Some(signers)) => {
                     Came::Event(Event::Nonce(nonce(&link, id, &signers).await.map_err(problem)))
@@ -311,15 +360,28 @@ impl<'a> Session<'a> {
                 if let Err(e) = self.checkpoint.save_certs(self.signers.as_ref(), &certs, &body) {
                     tracing::error!("the controller's certificates are not saved: {}", chain(&e));
                 }
-                self.signers = Some(Signers::new(certs));
+                let signers = Signers::new(certs);
+                let known = exchange::keep(&self.exchange, &signers.exchange(), &self.referred);
+                if known != self.exchange {
+                    if let Err(e) = self.checkpoint.save_exchange(&known) {
+                        tracing::error!("certificates for secrets are not saved: {}", chain(&e));
+                    }
+                    self.exchange = known;
+                }
+                self.signers = Some(signers);
                 Event::Certs(Ok(()))
             }
             Came::Config(Ok(Fetched::Unchanged)) => Event::Config(Answer::Unchanged),
             Came::Config(Ok(Fetched::Unusable(why))) => Event::Config(Answer::Unusable(why)),
-            Came::Config(Ok(Fetched::Config { body, hash, device })) => {
-                let config = Some(summary(&device, &self.properties));
-                self.received = Some((body, device));
-                Event::Config(Answer::Config { hash, config })
+            Came::Config(Ok(Fetched::Config { body, hash, device, secrets })) => {
+                let wants_certs = secrets.wants_certs;
+                let config = Summary { wants_certs, ..summary(&device, &self.properties) };
+                self.in_force.send_modify(|f| {
+                    f.received = Some(host::clock::now());
+                    secrets::add(&mut f.secrets, &secrets.counted);
+                });
+                self.received = Some(Received { body, device, referred: secrets.referred });
+                Event::Config(Answer::Config { hash, config: Some(config) })
             }
             Came::Config(Err(e)) => Event::Config(match e.status() {
                 Some(403) => Answer::Forbidden,
@@ -333,8 +395,11 @@ impl<'a> Session<'a> {
     /// Saved first: what the node does it must also do after a power cut. What is not saved is in
     /// force all the same: a full disk may be what this config makes an end of.
     fn apply(&mut self) -> Result<(), Problem> {
-        let Some((body, device)) = self.received.take() else { return Ok(()) };
+        let Some(Received { body, device, referred }) = self.received.take() else {
+            return Ok(());
+        };
         let saved = self.save(&body, device.timestamp);
+        self.referred = referred;
         let published = self.put_in_force(device);
         saved.and(published)
     }
@@ -391,6 +456,7 @@ impl<'a> Session<'a> {
         self.in_force.send_modify(|f| {
             f.device = device;
             f.properties = properties;
+            f.applied = Some(now);
         });
         published
     }
@@ -449,7 +515,7 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
 
 fn in_maintenance(device: &Device) -> bool {
     let setting = device.items.get("maintenance.mode").map(String::as_str);
-    config::maintenance(false, setting)
+    config::maintenance(device.maintenance, setting)
 }
 
 /// What a config says of itself, to a node with these settings.
@@ -461,6 +527,7 @@ fn summary(device: &Device, properties: &Properties) -> Summary {
         timestamp: device.timestamp,
         certs_hash: device.controller_certs_hash.clone(),
         interval: told.config_interval,
+        wants_certs: false,
     }
 }
 
@@ -470,28 +537,36 @@ fn problem(e: CallError) -> Problem {
 
 async fn fetch(
     link: &Link,
-    id: DeviceId,
-    signers: &Signers,
+    eyes: &Eyes,
     hash: String,
     token: Option<Vec<u8>>,
 ) -> Result<Fetched, CallError> {
     let limit = api::limits::CONFIG;
     let asked = wire::Request { hash, integrity_token: token.unwrap_or_default() };
-    let answer = well("config", link.post(id, "config", &asked.to_payload(), limit).await?)?;
+    let answer = well("config", link.post(eyes.id, "config", &asked.to_payload(), limit).await?)?;
     if answer.status == 304 {
         return Ok(Fetched::Unchanged);
     }
-    judge(&answer.body, id, &asked.hash, signers.signer())
+    let ours = Exchange::read(&eyes.certs, &link.certificate);
+    let secrets = Secrets::new(ours, &eyes.exchange, host::clock::now());
+    judge(&answer.body, eyes.id, &asked.hash, &eyes.signer, secrets)
 }
 
 /// What a body of the answer to `config` says to node `id`, which has the config of hash `have`.
-fn judge(body: &[u8], id: DeviceId, have: &str, signer: &Signer) -> Result<Fetched, CallError> {
+fn judge(
+    body: &[u8],
+    id: DeviceId,
+    have: &str,
+    signer: &Signer,
+    mut secrets: Secrets,
+) -> Result<Fetched, CallError> {
     let payload = crate::link::verify("config", body, signer, api::limits::CONFIG)?;
-    Ok(match wire::read_answer(&payload, id, have) {
+    let read = wire::read_sealed_answer(&payload, id, have, &mut |c, b| secrets.open(c, b));
+    Ok(match read {
         Ok(wire::Answer::Unchanged) => Fetched::Unchanged,
         Ok(wire::Answer::Changed { hash, mut device }) => {
             device::able::limit(&mut device);
-            Fetched::Config { body: body.to_vec(), hash, device }
+            Fetched::Config { body: body.to_vec(), hash, device, secrets: Box::new(secrets) }
         }
         Err(e) => Fetched::Unusable(e.problem(host::clock::now())),
     })

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::identity::sha256;
 use crate::limits;
-use crate::pb::common::CipherContext;
+use crate::pb::common::{CipherBlock, CipherContext};
 use crate::pb::config::{
     ConfigItem, ConfigRequest, ConfigResponse, DeviceOpsCmd, EdgeDevConfig, UuiDandVersion,
 };
@@ -69,6 +69,16 @@ pub enum Answer {
 /// Whether the config is older than the one in force is for the caller to compare
 /// ([`Device::timestamp`]).
 pub fn read_answer(payload: &[u8], own: DeviceId, have: &str) -> Result<Answer, ConfigError> {
+    read_sealed_answer(payload, own, have, &mut no_key)
+}
+
+/// The same for whoever has the key to what is sealed ([`read_sealed`]).
+pub fn read_sealed_answer(
+    payload: &[u8],
+    own: DeviceId,
+    have: &str,
+    open: &mut Open<'_>,
+) -> Result<Answer, ConfigError> {
     let response: ConfigResponse = wire::decode(payload, limits::CONFIG)?;
     let hash = response.config_hash;
     if hash.is_empty() {
@@ -78,7 +88,7 @@ pub fn read_answer(payload: &[u8], own: DeviceId, have: &str) -> Result<Answer, 
         return Ok(Answer::Unchanged);
     }
     let config = response.config.ok_or(ConfigError::NoConfig)?;
-    Ok(Answer::Changed { hash, device: Box::new(read(&config, own)?) })
+    Ok(Answer::Changed { hash, device: Box::new(read_sealed(&config, own, open)?) })
 }
 
 /// The payload of an answer: the config, and the hash that stands for it. `have` is the hash of the
@@ -149,10 +159,11 @@ impl Diagnose for ConfigError {
 /// [`Device::refused`]; references may point nowhere. Objects with sealed secrets are refused; see
 /// [`read_sealed`].
 pub fn read(config: &EdgeDevConfig, own: DeviceId) -> Result<Device, ConfigError> {
-    let mut none = |_: &[CipherContext], _: &_| {
-        Err("it is sealed, and no key to open it is at hand".to_owned())
-    };
-    read_sealed(config, own, &mut none)
+    read_sealed(config, own, &mut no_key)
+}
+
+fn no_key(_: &[CipherContext], _: &CipherBlock) -> Result<Vec<u8>, String> {
+    Err("it is sealed, and no key to open it is at hand".to_owned())
 }
 
 /// The same for whoever has the key: `open` gives the plain bytes of a block, or says why not. An

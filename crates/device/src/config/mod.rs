@@ -90,6 +90,8 @@ pub struct State {
     pub last_contact: Option<UnixMillis>,
     /// What stands in the way now.
     pub problem: Option<Problem>,
+    /// Certificates were fetched for the secrets of the config with this hash.
+    fetched_for: String,
     /// The signer was unknown although the certificates were just fetched.
     signer_missed: bool,
 }
@@ -105,6 +107,8 @@ pub struct Summary {
     pub certs_hash: String,
     /// How often it wants to be asked for: valid from its coming on, not from the one after it.
     pub interval: Duration,
+    /// It has secrets sealed with a certificate of the controller that we do not know.
+    pub wants_certs: bool,
 }
 
 /// What the controller answered to the question for the config.
@@ -230,6 +234,7 @@ impl Default for State {
             failures: 0,
             last_contact: None,
             problem: None,
+            fetched_for: String::new(),
             signer_missed: false,
         }
     }
@@ -388,13 +393,18 @@ fn applied(
     let certs_changed = !new.certs_hash.is_empty()
         && !state.certs_hash.is_empty()
         && new.certs_hash != state.certs_hash;
+    // Secrets that were sealed with a certificate newer than we have: fetch, and take the same config
+    // once again.
+    let once_more = new.wants_certs && state.fetched_for != hash;
+    let fetched_for = if once_more { hash.clone() } else { state.fetched_for.clone() };
     let state = State {
-        hash: if done.is_ok() { hash } else { state.hash.clone() },
+        hash: if done.is_ok() && !once_more { hash } else { state.hash.clone() },
+        fetched_for,
         source: ConfigSource::Controller,
         saved: false,
         floor: new.timestamp.max(state.floor),
         certs_hash: new.certs_hash,
-        certs_wanted: state.certs_wanted || certs_changed,
+        certs_wanted: state.certs_wanted || certs_changed || once_more,
         ..state
     };
     let mut told = at.properties.clone();

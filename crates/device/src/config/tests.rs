@@ -8,6 +8,7 @@ fn summary(timestamp: u64) -> Summary {
         timestamp: Some(UnixMillis(timestamp)),
         certs_hash: "c1".into(),
         interval: Duration::from_secs(60),
+        wants_certs: false,
     }
 }
 
@@ -264,6 +265,22 @@ fn a_port_that_comes_up_shortens_the_wait_after_a_failure() {
     assert_eq!(play(asking(), down).1, "Poll in 2 s, ask \"\"");
     let fine = vec![Event::Config(Answer::Unchanged), Event::NetworkUp];
     assert_eq!(play(asking(), fine).1, "Poll in 60 s");
+}
+
+#[test]
+fn secrets_of_an_unknown_certificate_mean_new_certificates_once() {
+    let sealed = || {
+        let new = Summary { wants_certs: true, ..summary(5) };
+        Event::Config(Answer::Config { hash: "h".into(), config: Some(new) })
+    };
+    let (state, told) = play(asking(), vec![sealed(), Event::Certs(Ok(()))]);
+    assert_eq!(told, "Apply, FetchCerts, Certs in 86400 s, ask \"\"");
+    // They help: the config is remembered.
+    let helped = play(state.clone(), vec![config("h", 5)]);
+    assert_eq!((helped.1.as_str(), helped.0.hash.as_str()), ("Apply, Poll in 60 s", "h"));
+    // Or not: it is remembered all the same, and nothing turns in circles.
+    let (state, told) = play(state, vec![sealed()]);
+    assert_eq!((told.as_str(), state.hash.as_str()), ("Apply, Poll in 60 s", "h"));
 }
 
 #[test]

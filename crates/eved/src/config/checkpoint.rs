@@ -4,11 +4,14 @@
 //! boots with a wrong clock, or years later, still runs its apps. The certificates that verify the
 //! saved config are kept beside newer ones (`controllercerts.old`) as long as it is in use.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use api::Signer;
 use api::certs::ControllerCerts;
+use api::cipher::CertHash;
 use api::convert::config as wire;
+use api::convert::secret::Open;
+use api::{Certificate, Signer};
 use device::config::floor::{self, Found, Record};
 use model::desired::Device;
 use model::{Bytes, DeviceId, Digest, UnixMillis, chain};
@@ -20,8 +23,20 @@ const CERTS: &str = "controllercerts";
 const OLD_CERTS: &str = "controllercerts.old";
 const CONFIG: &str = "lastconfig";
 const FLOOR: &str = "newest";
+/// The controller's certificates for key exchange, old ones that are still referred to among them.
+const EXCHANGE: &str = "exchange";
+const EXCHANGE_MAX: Bytes = Bytes::mib(1);
 /// The record takes some 200 bytes; an order is cut to 64 characters.
 const SMALL_MAX: Bytes = Bytes::kib(4);
+
+/// Certificates as PEM, to the byte: their hashes are names. Every version that was ever written
+/// loads.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(tag = "version")]
+enum Kept {
+    #[serde(rename = "1")]
+    V1 { certificates: Vec<String> },
+}
 
 /// The folder `/persist/checkpoint`.
 #[derive(Debug)]
@@ -45,6 +60,13 @@ impl Signers {
     pub(super) fn signer(&self) -> &Signer {
         self.certs.signer()
     }
+
+    /// The certificates for key exchange that the controller publishes, by the names that configs
+    /// use for them.
+    pub(super) fn exchange(&self) -> BTreeMap<CertHash, Certificate> {
+        let all = self.certs.exchange().iter();
+        all.map(|c| (CertHash::of(c.pem()), c.clone())).collect()
+    }
 }
 
 impl Checkpoint {
@@ -58,7 +80,12 @@ impl Checkpoint {
     }
 
     /// The saved config, if a controller whose certificates we keep signed it, for us.
-    pub(super) fn config(&self, link: &Link, own: DeviceId) -> Option<Box<Device>> {
+    pub(super) fn config(
+        &self,
+        link: &Link,
+        own: DeviceId,
+        open: &mut Open<'_>,
+    ) -> Option<Box<Device>> {
         let (body, _) = self.read(CONFIG)?;
         let limit = api::limits::CONFIG;
         let believed = [CERTS, OLD_CERTS].iter().find_map(|name| {
@@ -70,7 +97,7 @@ impl Checkpoint {
             tracing::warn!("the saved config is left aside: nobody we believe signed it");
             return None;
         };
-        match wire::read_answer(&payload, own, "") {
+        match wire::read_sealed_answer(&payload, own, "", open) {
             Ok(wire::Answer::Changed { mut device, .. }) => {
                 device::able::limit(&mut device);
                 self.config_signer.set(Some(signer));
@@ -146,6 +173,30 @@ impl Checkpoint {
         store::save(&self.dir, FLOOR, &serde_json::to_vec(record).unwrap_or_default())
     }
 
+    /// The controller's certificates for key exchange, as last kept.
+    pub(super) fn exchange(&self) -> BTreeMap<CertHash, Certificate> {
+        let Ok(text) = store::read_bounded(&self.dir.join(EXCHANGE), EXCHANGE_MAX) else {
+            return BTreeMap::new();
+        };
+        let read = serde_json::from_slice(&text);
+        let Kept::V1 { certificates } = read.unwrap_or_else(|e| {
+            tracing::warn!("the controller's old certificates for secrets are lost: {e}");
+            Kept::V1 { certificates: Vec::new() }
+        });
+        let read = certificates.iter().filter_map(|c| Certificate::from_pem(c.as_bytes()).ok());
+        read.map(|c| (CertHash::of(c.pem()), c)).collect()
+    }
+
+    /// Keeps them.
+    pub(super) fn save_exchange(
+        &self,
+        known: &BTreeMap<CertHash, Certificate>,
+    ) -> Result<(), SaveError> {
+        let pem = |c: &Certificate| String::from_utf8(c.pem().to_vec()).ok();
+        let kept = Kept::V1 { certificates: known.values().filter_map(pem).collect() };
+        store::save(&self.dir, EXCHANGE, &serde_json::to_vec(&kept).unwrap_or_default())
+    }
+
     fn read_certs(&self, link: &Link, name: &str) -> Option<Signers> {
         let (body, written) = self.read(name)?;
         match link.check_certs(&body, written) {
@@ -199,6 +250,14 @@ mod tests {
         (dir, link, checkpoint)
     }
 
+    /// Nothing is sealed in these.
+    fn shut(
+        _: &[api::pb::common::CipherContext],
+        _: &api::pb::common::CipherBlock,
+    ) -> Result<Vec<u8>, String> {
+        Err("sealed".to_owned())
+    }
+
     fn certs(link: &Link, name: &str) -> (ControllerCerts, Vec<u8>) {
         let body = vector(&format!("envelope/{name}.AuthContainer.pb"));
         (link.check_certs(&body, t0()).unwrap(), body)
@@ -233,7 +292,7 @@ mod tests {
 
         let rebooted = Checkpoint::open(checkpoint.dir.clone());
         assert_eq!(rebooted.certs(&link).unwrap().signer(), second.signer());
-        assert_eq!(rebooted.config(&link, own()).unwrap().apps.len(), 1);
+        assert_eq!(rebooted.config(&link, own(), &mut shut).unwrap().apps.len(), 1);
     }
 
     #[test]
@@ -244,13 +303,13 @@ mod tests {
         let (_dir, link, checkpoint) = node();
         let config = vector("config/container-app.ConfigResponse.AuthContainer.pb");
         checkpoint.save_config(&config, None).unwrap();
-        assert!(checkpoint.config(&link, own()).is_none(), "no certificates");
+        assert!(checkpoint.config(&link, own(), &mut shut).is_none(), "no certificates");
         let (first, body) = certs(&link, "resp-certs");
         checkpoint.save_certs(None, &first, &body).unwrap();
         date(&checkpoint);
         let other = "00000000-0000-4000-8000-000000000001".parse().unwrap();
-        assert!(checkpoint.config(&link, other).is_none(), "another node");
-        assert!(checkpoint.config(&link, own()).is_some());
+        assert!(checkpoint.config(&link, other, &mut shut).is_none(), "another node");
+        assert!(checkpoint.config(&link, own(), &mut shut).is_some());
     }
 
     #[test]

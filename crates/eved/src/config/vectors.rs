@@ -8,8 +8,8 @@ use api::{Sender, SigningKey, envelope};
 use device::backoff::Jitter;
 use device::netinst::numbers::Numbers;
 use model::UnixMillis;
-use model::desired::Port;
-use model::reported::PortStatus;
+use model::desired::{ObjectKind, Port};
+use model::reported::{PortStatus, SecretFailure};
 
 use super::*;
 
@@ -84,7 +84,7 @@ impl Node {
 
     /// Takes the answer to the question that is open, and asks the next one. What came of it.
     fn takes(&mut self, body: &[u8]) -> String {
-        let fetched = match judge(body, own(), &self.state.hash, &self.signer) {
+        let fetched = match judge(body, own(), &self.state.hash, &self.signer, secrets()) {
             Ok(fetched) => fetched,
             Err(e) => panic!("the envelope is refused: {}", chain(&e)),
         };
@@ -144,6 +144,22 @@ impl Node {
         });
         without_ids(&refused.chain(settings).chain(apps).collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// The vectors' keys: ours, and the controller's certificate.
+fn secrets() -> Secrets {
+    let certificate =
+        |name: &str| Certificate::from_pem(&vector(&format!("pki/{name}.cert.pem"))).unwrap();
+    let key = api::cipher::ExchangeKey::from_pem(&vector("pki/device-ecdh.key.pem")).unwrap();
+    let ours = Exchange { key, certificate: certificate("device-ecdh") };
+    Secrets::new(Ok(ours), &controller(), t0())
+}
+
+/// The controller's certificates for key exchange.
+fn controller() -> Vec<Certificate> {
+    let certs = vector("envelope/resp-certs.AuthContainer.pb");
+    let certs = api::certs::learn(&certs, &vector("pki/root-certificate.pem"), t0()).unwrap();
+    certs.exchange().to_vec()
 }
 
 /// A port that got an address.
@@ -329,6 +345,66 @@ fn a_bad_object_is_told_and_the_others_are_in_force() {
     }
 }
 
+#[test]
+fn sealed_secrets_are_opened_and_a_broken_one_is_an_error_of_its_object() {
+    if golden().is_none() {
+        return;
+    }
+    use api::pb::config::{ConfigResponse, EdgeDevConfig};
+    let read = |config: &EdgeDevConfig, secrets: Secrets| {
+        let response = ConfigResponse { config: Some(config.clone()), config_hash: "h".to_owned() };
+        let key = SigningKey::from_pem(&vector("pki/controller-signing.key.pem")).unwrap();
+        let zcert = vector("pki/controller-signing.cert.pem");
+        let zcert = zcert.strip_suffix(b"\n").unwrap_or(&zcert);
+        let sender = Sender::controller(&key, zcert);
+        let body = envelope::sign(&api::wire::encode(&response), &sender).unwrap();
+        match judge(&body, own(), "", &Node::new().signer, secrets).unwrap() {
+            Fetched::Config { device, secrets, .. } => (device, secrets),
+            _ => panic!("not taken"),
+        }
+    };
+    let why = |device: &Device, kind: ObjectKind| {
+        let found = device.refused.iter().find(|r| r.kind == kind);
+        found.map(|r| r.text.clone()).unwrap_or_default()
+    };
+    let config = vector("config/encrypted-secrets.EdgeDevConfig.pb");
+    let config: EdgeDevConfig = api::wire::decode(&config, api::limits::CONFIG).unwrap();
+
+    let (device, opened) = read(&config, secrets());
+    assert!(opened.counted.failed.is_empty(), "{:?}", opened.counted);
+    assert!(opened.counted.opened >= 2, "{:?}", opened.counted);
+    assert_eq!((opened.referred.len(), opened.wants_certs), (1, false));
+    assert!(!format!("{device:?}").contains("cipherData"), "{:?}", device.refused);
+
+    // A byte of the datastore's block is changed, and a clear twin stands beside it.
+    let mut broken = config.clone();
+    let store = broken.datastores.first_mut().unwrap();
+    store.api_key = "clear".to_owned();
+    store.password = "clear".to_owned();
+    store.cipher_data.as_mut().unwrap().cipher_data[0] ^= 1;
+    let (device, opened) = read(&broken, secrets());
+    assert!(device.datastores.is_empty(), "nothing falls back to the clear password");
+    let text = why(&device, ObjectKind::Datastore);
+    assert!(text.contains("clearTextSha256"), "{text}");
+    assert_eq!(opened.counted.failed.get(&SecretFailure::Decrypt), Some(&1));
+
+    // The controller's certificate is not known: new ones are wanted, and nothing is in the clear.
+    let key = api::cipher::ExchangeKey::from_pem(&vector("pki/device-ecdh.key.pem")).unwrap();
+    let certificate = Certificate::from_pem(&vector("pki/device-ecdh.cert.pem")).unwrap();
+    let (device, opened) =
+        read(&config, Secrets::new(Ok(Exchange { key, certificate }), &[], t0()));
+    assert!(device.datastores.is_empty() && device.apps.is_empty());
+    assert!(opened.wants_certs);
+    assert!(opened.counted.failed.contains_key(&SecretFailure::NotReady));
+    assert_eq!(opened.counted.opened, 0);
+
+    // Half a block.
+    let mut half = config.clone();
+    half.datastores.first_mut().unwrap().cipher_data.as_mut().unwrap().cipher_data.clear();
+    let (device, _) = read(&half, secrets());
+    assert!(why(&device, ObjectKind::Datastore).contains("holds no data"));
+}
+
 /// A config of ten megabytes is taken; one over the limit is refused in words.
 #[test]
 fn a_config_may_be_large_but_not_without_end() {
@@ -349,7 +425,7 @@ fn a_config_may_be_large_but_not_without_end() {
     };
     assert_eq!(Node::new().takes(&sized(10 << 20)), "applied");
     let node = Node::new();
-    let Err(why) = judge(&sized(17 << 20), own(), "", &node.signer) else {
+    let Err(why) = judge(&sized(17 << 20), own(), "", &node.signer, secrets()) else {
         panic!("17 MiB are taken")
     };
     assert!(chain(&why).contains("more than 16.0 MiB"), "{}", chain(&why));
@@ -364,11 +440,11 @@ fn what_is_cut_or_changed_is_an_error() {
     let body = vector("config/container-app.ConfigResponse.AuthContainer.pb");
     let signer = Node::new().signer;
     for cut in (0..body.len()).step_by(7) {
-        assert!(judge(&body[..cut], own(), "", &signer).is_err(), "cut at {cut}");
+        assert!(judge(&body[..cut], own(), "", &signer, secrets()).is_err(), "cut at {cut}");
         let mut changed = body.clone();
         changed[cut] ^= 1;
         // A byte that no signature covers may change: the envelope's own tags, the sender's name.
-        if let Ok(Fetched::Config { device, .. }) = judge(&changed, own(), "", &signer) {
+        if let Ok(Fetched::Config { device, .. }) = judge(&changed, own(), "", &signer, secrets()) {
             assert_eq!(device.apps.len(), 1);
         }
     }
@@ -380,7 +456,7 @@ fn what_is_cut_or_changed_is_an_error() {
     for cut in (1..config.len()).step_by(11) {
         let sender = Sender::controller(&key, zcert);
         let body = envelope::sign(&config[..cut], &sender).unwrap();
-        match judge(&body, own(), "", &signer) {
+        match judge(&body, own(), "", &signer, secrets()) {
             Ok(Fetched::Unusable(why)) => assert!(!why.text.is_empty()),
             Ok(Fetched::Config { .. } | Fetched::Unchanged) => {}
             Err(e) => panic!("the envelope is good: {}", chain(&e)),
