@@ -313,6 +313,12 @@ pub(super) async fn remove_object(
     revision: u64,
 ) -> Result<Option<Uuid>, DbError> {
     let doing = "remove an object";
+    sqlx::query("DELETE FROM overlays WHERE kind = $1 AND name = $2")
+        .bind(key.kind.name())
+        .bind(&key.name)
+        .execute(&mut **tx)
+        .await
+        .doing(doing)?;
     let row = sqlx::query("DELETE FROM objects WHERE kind = $1 AND name = $2 RETURNING uid")
         .bind(key.kind.name())
         .bind(&key.name)
@@ -344,6 +350,7 @@ pub(super) async fn remove_object(
         "DELETE FROM nonces WHERE device = $1",
         "DELETE FROM verdicts WHERE device = $1",
         "DELETE FROM escrow WHERE device = $1",
+        "DELETE FROM overlays WHERE device = $1",
         // A node that never came leaves no memory.
         "DELETE FROM devices WHERE id = $1 AND cert_hash IS NULL",
     ] {

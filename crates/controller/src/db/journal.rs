@@ -8,6 +8,7 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::fleet::{put_device, put_object, remove_object};
+use super::overlay::{Overlaid, put_overlaid};
 use super::{Db, DbError, DeviceRow, Doing, StoredObject, Tx, signed, text, unsigned};
 use crate::objects::Key;
 
@@ -29,6 +30,8 @@ pub(crate) struct Change {
     pub(crate) serials: Vec<(String, bool)>,
     /// Onboarding certificates: SHA-256 and PEM.
     pub(crate) onboard_certs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What single nodes are told otherwise from now on.
+    pub(crate) overlays: Vec<Overlaid>,
     /// What people will read of it.
     pub(crate) logged: Vec<Logged>,
 }
@@ -39,12 +42,13 @@ impl Change {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        let Change { put, removed, devices, serials, onboard_certs, .. } = self;
+        let Change { put, removed, devices, serials, onboard_certs, overlays, .. } = self;
         put.is_empty()
             && removed.is_empty()
             && devices.is_empty()
             && serials.is_empty()
             && onboard_certs.is_empty()
+            && overlays.is_empty()
     }
 
     /// Says what was done to an object; `device` if it happened on a node.
@@ -72,6 +76,8 @@ pub(crate) enum Entry {
     Device(Uuid),
     /// Serial numbers or onboarding certificates.
     Admission,
+    /// What single nodes are told otherwise: the rows say in which revision they changed.
+    Overlays,
 }
 
 /// What became of a change.
@@ -163,6 +169,12 @@ impl Db {
             .doing(doing)?;
             note(&mut tx, now, &Entry::Admission).await?;
         }
+        for overlaid in &change.overlays {
+            put_overlaid(&mut tx, overlaid, change.at, now).await?;
+        }
+        if !change.overlays.is_empty() {
+            note(&mut tx, now, &Entry::Overlays).await?;
+        }
         for logged in &change.logged {
             log(&mut tx, change, logged).await?;
         }
@@ -179,6 +191,14 @@ impl Db {
             .execute(self.write())
             .await
             .doing(doing)?;
+        sqlx::query(
+            "DELETE FROM overlays
+             WHERE changed <= $1 AND as_of IS NULL AND restart = 0 AND purge = 0",
+        )
+        .bind(signed(revision) - JOURNAL_MAX)
+        .execute(self.write())
+        .await
+        .doing(doing)?;
         sqlx::query("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - $1")
             .bind(EVENTS_MAX)
             .execute(self.write())
@@ -194,6 +214,7 @@ fn entry(kind: &str, key: &str) -> Result<Entry, DbError> {
     match kind {
         "device" => Uuid::parse_str(key).map(Entry::Device).map_err(|e| damaged(e.to_string())),
         "admission" => Ok(Entry::Admission),
+        "overlays" => Ok(Entry::Overlays),
         _ => {
             let kind = kind.parse().map_err(damaged)?;
             Ok(Entry::Object(Key::new(kind, key)))
@@ -206,6 +227,7 @@ async fn note(tx: &mut Tx, revision: u64, entry: &Entry) -> Result<(), DbError> 
         Entry::Object(key) => (key.kind.name(), key.name.clone()),
         Entry::Device(id) => ("device", id.to_string()),
         Entry::Admission => ("admission", String::new()),
+        Entry::Overlays => ("overlays", String::new()),
     };
     sqlx::query("INSERT INTO journal VALUES ($1, $2, $3)")
         .bind(signed(revision))
@@ -225,7 +247,11 @@ async fn remember(
     key: &Key,
     stored: Option<&StoredObject>,
 ) -> Result<(), DbError> {
-    sqlx::query("INSERT INTO object_history VALUES ($1, $2, $3, $4, $5, $6, $7)")
+    sqlx::query(
+        "INSERT INTO object_history
+             (kind, name, revision, spec, generation, author, at_ms, uid, restart, purge, pinned)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+    )
         .bind(key.kind.name())
         .bind(&key.name)
         .bind(signed(revision))
@@ -233,6 +259,10 @@ async fn remember(
         .bind(signed(stored.map_or(0, |s| s.object.generation)))
         .bind(text(&change.author))
         .bind(signed(change.at.0))
+        .bind(stored.map(|s| s.object.uid.as_bytes().to_vec()))
+        .bind(stored.map_or(0, |s| i64::from(s.object.restart)))
+        .bind(stored.map_or(0, |s| i64::from(s.object.purge)))
+        .bind(stored.and_then(|s| s.object.pinned).map(|d| d.to_string()))
         .execute(&mut **tx)
         .await
         .doing("keep the history of an object")

@@ -128,6 +128,64 @@ const STEPS: &[&str] = &["
     ALTER TABLE devices ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE infos ADD COLUMN words TEXT;
     ALTER TABLE configs ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    ", "
+    -- What a version of an object needs beside its spec to be told to a node again.
+    ALTER TABLE object_history ADD COLUMN uid BLOB;
+    ALTER TABLE object_history ADD COLUMN restart INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE object_history ADD COLUMN purge INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE object_history ADD COLUMN pinned TEXT;
+    -- Objects that are older than their history.
+    INSERT INTO object_history
+        (kind, name, revision, spec, generation, author, at_ms, uid, restart, purge, pinned)
+    SELECT kind, name, 0, spec, generation, '', changed_ms, uid, restart, purge, pinned FROM objects
+    WHERE NOT EXISTS (SELECT 1 FROM object_history h
+        WHERE h.kind = objects.kind AND h.name = objects.name);
+
+    -- What only one process may do at a time.
+    CREATE TABLE leases (
+        name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_ms INTEGER NOT NULL
+    ) STRICT;
+
+    -- What a node is told otherwise than the others: an object as it was at a revision (as_of), and
+    -- what is added to its counters. A row that says nothing is as good as none; changed: revision.
+    CREATE TABLE overlays (
+        device BLOB NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, as_of INTEGER,
+        restart INTEGER NOT NULL, purge INTEGER NOT NULL, holder TEXT NOT NULL,
+        why TEXT NOT NULL, since_ms INTEGER NOT NULL, changed INTEGER NOT NULL,
+        PRIMARY KEY (device, kind, name)
+    ) STRICT;
+    CREATE INDEX overlays_changed ON overlays (changed);
+
+    -- A group is a query over labels; a window says when its nodes may be disturbed.
+    CREATE TABLE fleet_groups (
+        name TEXT PRIMARY KEY, query TEXT NOT NULL, note TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE windows (name TEXT PRIMARY KEY, spec TEXT NOT NULL) STRICT;
+    -- version: who writes says which one was read.
+    CREATE TABLE rollouts (
+        name TEXT PRIMARY KEY, plan TEXT NOT NULL, state TEXT NOT NULL, version INTEGER NOT NULL,
+        author TEXT NOT NULL, created_ms INTEGER NOT NULL, open INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE rollout_members (
+        rollout TEXT NOT NULL, device BLOB NOT NULL, state TEXT NOT NULL,
+        PRIMARY KEY (rollout, device)
+    ) STRICT;
+    CREATE TABLE scheduled (
+        name TEXT PRIMARY KEY, due_ms INTEGER NOT NULL, author TEXT NOT NULL,
+        documents TEXT NOT NULL, state TEXT NOT NULL, outcome TEXT NOT NULL, done_ms INTEGER
+    ) STRICT;
+
+    CREATE TABLE alert_rules (name TEXT PRIMARY KEY, spec TEXT NOT NULL, secret BLOB) STRICT;
+    CREATE TABLE alerts (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, subject TEXT NOT NULL,
+        text TEXT NOT NULL, since_ms INTEGER NOT NULL, ended_ms INTEGER, acked_by TEXT,
+        acked_ms INTEGER
+    ) STRICT;
+    CREATE INDEX alerts_rule ON alerts (rule, subject, ended_ms);
+    CREATE TABLE alert_queue (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, body TEXT NOT NULL,
+        attempts INTEGER NOT NULL, next_ms INTEGER NOT NULL, error TEXT NOT NULL
+    ) STRICT;
     "];
 
 /// A step in PostgreSQL's words.

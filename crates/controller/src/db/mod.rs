@@ -9,8 +9,11 @@
 
 mod attest;
 mod fleet;
+mod history;
 mod journal;
+mod leases;
 mod migrations;
+mod overlay;
 mod telemetry;
 
 use std::fmt;
@@ -23,7 +26,9 @@ use sqlx::any::AnyPoolOptions;
 
 pub(crate) use attest::Verdict;
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
+pub use history::Version;
 pub(crate) use journal::{Change, Entry, Logged, Written};
+pub(crate) use overlay::Overlaid;
 pub use telemetry::{Event, LogRow, Point};
 pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
 

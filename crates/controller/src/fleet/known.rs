@@ -9,6 +9,7 @@ use std::sync::Arc;
 use model::Digest;
 use uuid::Uuid;
 
+use super::overlay::{self, Held, Overlay, Views};
 use crate::db::{Db, DbError, DeviceRow, Entry, StoredObject};
 use crate::objects::{DeviceSpec, Flaw, Key, Kind, Objects, Spec, check};
 
@@ -22,6 +23,9 @@ pub(crate) struct Known {
     /// [`serial_prefix`]: with another.
     pub(crate) serials: Vec<String>,
     pub(crate) onboard_certs: Vec<api::Certificate>,
+    /// What single nodes are told otherwise.
+    pub(super) overlays: HashMap<Uuid, Arc<Overlay>>,
+    pub(super) views: Arc<Views>,
     by_uid: HashMap<Uuid, Key>,
     by_cert: HashMap<Digest, Uuid>,
     by_half: HashMap<[u8; 16], Uuid>,
@@ -55,6 +59,7 @@ impl Known {
             known.put_device(row, revision);
         }
         known.admission(db).await?;
+        known.take_overlays(overlay::read(db, 0).await?, revision);
         known.flaws = check(&known.objects);
         Ok(known)
     }
@@ -125,6 +130,11 @@ impl Known {
                     fresh.admission(db).await?;
                     NewsOf::Admission(fresh.serials, fresh.onboard_certs)
                 }
+                // Entries before this one may have named other rows.
+                Entry::Overlays => {
+                    let from = entries.first().map_or(*revision, |(first, _)| *first);
+                    NewsOf::Overlays(overlay::read(db, from).await?)
+                }
             };
             news.push(News { revision: *revision, what });
         }
@@ -153,11 +163,15 @@ impl Known {
                             self.put_object(*stored);
                             self.touch(uid, revision);
                         }
-                        None => self.remove_object(&key),
+                        None => {
+                            self.remove_object(&key);
+                            self.forget_overlays_of(&key, revision);
+                        }
                     }
                 }
                 NewsOf::Device(id, None) => self.remove_device(id),
                 NewsOf::Device(_, Some(row)) => self.put_device(*row, revision),
+                NewsOf::Overlays(held) => self.take_overlays(held, revision),
                 NewsOf::Admission(serials, certs) => {
                     self.serials = serials;
                     self.onboard_certs = certs;
@@ -181,7 +195,7 @@ impl Known {
         Ok(())
     }
 
-    fn touch(&mut self, id: Uuid, revision: u64) {
+    pub(super) fn touch(&mut self, id: Uuid, revision: u64) {
         if let Some(device) = self.devices.get_mut(&id) {
             Arc::make_mut(device).changed = revision;
         }
@@ -261,6 +275,7 @@ enum NewsOf {
     Object(Key, Option<Box<StoredObject>>),
     Device(Uuid, Option<Box<DeviceRow>>),
     Admission(Vec<String>, Vec<api::Certificate>),
+    Overlays(Vec<Held>),
 }
 
 /// Stands between an onboarding certificate and a serial number; no serial number has it.

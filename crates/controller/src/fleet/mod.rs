@@ -6,6 +6,7 @@
 
 mod change;
 mod known;
+mod overlay;
 mod told;
 
 use std::collections::HashMap;

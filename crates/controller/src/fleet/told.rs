@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Fleet, FleetError, Known};
 use crate::db::Standing;
-use crate::objects::{Key, Kind, Spec, Target, compile};
+use crate::objects::{Key, Kind, Object, Objects, Spec, Target, compile};
 
 /// The answer to a node that asks for its config.
 #[derive(Debug, PartialEq, Eq)]
@@ -143,10 +143,33 @@ impl Fleet {
         id: Uuid,
         host: Option<&str>,
     ) -> Option<model::desired::Device> {
-        let stored = known.object_of(id)?;
+        let device = known.device_told(id)?;
+        self.compile_of(known, id, host, &device, &known.told_to(id))
+    }
+
+    /// What a node would be told of these objects.
+    pub(crate) fn would_tell(
+        &self,
+        known: &Known,
+        device: &Object,
+        objects: &Objects,
+    ) -> Option<model::desired::Device> {
+        let id = device.uid;
+        let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
+        self.compile_of(known, id, host.as_deref(), device, objects)
+    }
+
+    fn compile_of(
+        &self,
+        known: &Known,
+        id: Uuid,
+        host: Option<&str>,
+        device: &Object,
+        objects: &Objects,
+    ) -> Option<model::desired::Device> {
         let row = known.device(id);
         let target = Target {
-            device: &stored.object,
+            device,
             controller: self.controller,
             host,
             root_pem: &self.pki.root.cert_pem,
@@ -155,7 +178,7 @@ impl Fleet {
             reboots: row.map_or(0, |d| d.reboots),
             shutdowns: row.map_or(0, |d| d.shutdowns),
         };
-        Some(compile(&target, &known.objects))
+        Some(compile(&target, objects))
     }
 }
 

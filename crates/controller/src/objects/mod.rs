@@ -144,7 +144,9 @@ pub type Objects = BTreeMap<Key, Object>;
 
 /// The apps of a set.
 pub(crate) fn apps(objects: &Objects) -> impl Iterator<Item = (&Object, &AppSpec)> {
-    objects.values().filter_map(|o| match &o.spec {
+    // Not all objects: there may be a hundred thousand devices among them.
+    let from = objects.range(Key::new(Kind::App, "")..);
+    from.take_while(|(key, _)| key.kind == Kind::App).filter_map(|(_, o)| match &o.spec {
         Spec::App(app) => Some((o, app)),
         _ => None,
     })
