@@ -29,6 +29,7 @@ mod operator;
 pub mod pki;
 mod registry;
 mod reports;
+pub mod rollout;
 mod server;
 mod start;
 pub mod view;
