@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use controller::access::Role;
+use controller::access::oidc::OidcSettings;
 use controller::pki::PkiFiles;
 use controller::{Location, Settings, default_names};
 use host::clock;
@@ -26,6 +28,17 @@ enum Command {
     Conf(Conf),
     /// Make a new token for the administrator; the old one is refused from then on
     Token(Data),
+    /// Print a link by which a user chooses a password, good once and for 15 minutes
+    Link {
+        #[command(flatten)]
+        data: Data,
+        /// The database of the controller, if it is not in the data folder
+        #[arg(long, value_name = "URL", env = "EVE_DATABASE", hide_env_values = true)]
+        database: Option<String>,
+        /// The user's name
+        #[arg(default_value = controller::access::ADMIN)]
+        user: String,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -76,6 +89,25 @@ struct Serve {
     /// Its key [default: as for --tls-key]
     #[arg(long, value_name = "PEM", requires = "ecdh_cert")]
     ecdh_key: Option<PathBuf>,
+    /// Let people log in by this OpenID provider, too: its issuer URL
+    #[arg(long, value_name = "URL", env = "EVE_OIDC_ISSUER", requires = "oidc_client_id")]
+    oidc_issuer: Option<String>,
+    /// Who this controller is there
+    #[arg(long, value_name = "ID", env = "EVE_OIDC_CLIENT_ID")]
+    oidc_client_id: Option<String>,
+    /// A file with its secret there [default: a public client without one]
+    #[arg(long, value_name = "FILE", env = "EVE_OIDC_CLIENT_SECRET_FILE")]
+    oidc_client_secret_file: Option<PathBuf>,
+    /// The claim that says a person's role
+    #[arg(long, value_name = "CLAIM", env = "EVE_OIDC_ROLE_CLAIM", default_value = "roles")]
+    oidc_role_claim: String,
+    /// What a value of that claim means, as in edge-admins=admin; give several times [default:
+    /// viewer, operator and admin mean themselves]
+    #[arg(long = "oidc-role", value_name = "VALUE=ROLE", value_parser = meaning)]
+    oidc_roles: Vec<(String, Role)>,
+    /// Certificates that vouch for the provider
+    #[arg(long, value_name = "PEM", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    oidc_ca: PathBuf,
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
     listen: SocketAddr,
@@ -115,6 +147,12 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             out::line(token.or_advise()?);
             Ok(())
         }
+        Command::Link { data, database, user } => {
+            let database = database.map(Location::Postgres);
+            let link = controller::new_link(&data.folder(), database, &user, clock::now);
+            out::line(runtime()?.block_on(link).or_advise()?);
+            Ok(())
+        }
     }
 }
 
@@ -123,7 +161,42 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
 }
 
+/// `edge-admins=admin`
+fn meaning(text: &str) -> Result<(String, Role), String> {
+    let (value, role) = text.rsplit_once('=').ok_or("write VALUE=ROLE")?;
+    Ok((value.to_owned(), role.parse()?))
+}
+
+/// The OpenID provider that was named.
+fn provider(args: &Serve) -> anyhow::Result<Option<OidcSettings>> {
+    use anyhow::Context;
+
+    let Some(issuer) = &args.oidc_issuer else { return Ok(None) };
+    let read = |path: &Path| {
+        std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+    };
+    let secret = match &args.oidc_client_secret_file {
+        Some(file) => {
+            let text = String::from_utf8(read(file)?);
+            let text = text.with_context(|| format!("{} is no text", file.display()))?;
+            Some(text.trim().to_owned())
+        }
+        None => None,
+    };
+    // One on this machine, over plain HTTP, needs nobody to vouch for it.
+    let roots_pem = if issuer.starts_with("https://") { read(&args.oidc_ca)? } else { Vec::new() };
+    Ok(Some(OidcSettings {
+        issuer: issuer.clone(),
+        client_id: args.oidc_client_id.clone().unwrap_or_default(),
+        client_secret: secret,
+        role_claim: args.oidc_role_claim.clone(),
+        roles: args.oidc_roles.iter().cloned().collect(),
+        roots_pem,
+    }))
+}
+
 async fn serve(args: Serve) -> anyhow::Result<()> {
+    let oidc = provider(&args)?;
     let names =
         if args.names.is_empty() { default_names(hostname().as_deref()) } else { args.names };
     let data = args.data.folder();
@@ -142,10 +215,19 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         names,
         registry: Some(args.registry.unwrap_or_else(|| places::cache().join("oci"))),
         advertise: args.advertise,
+        oidc,
         ..Settings::new(data.clone(), clock::now)
     };
     let mut running = controller::serve(settings).await.or_advise()?;
     out::line(format_args!("controller at {}, data in {}", running.url, data.display()));
+    if let Some(link) = &running.first_link {
+        if std::io::stdout().is_terminal() {
+            out::line("choose the administrator's password here, within 15 minutes:");
+            out::line(link);
+        } else {
+            out::line("`eve controller link` prints a link to choose the administrator's password");
+        }
+    }
     if let Some(token) = &running.first_token {
         let file = data.join(controller::access::TOKEN_FILE);
         if std::io::stdout().is_terminal() {

@@ -245,15 +245,19 @@ pub(crate) enum NetworkCommand {
 /// Which controller to talk to, and how to answer.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct To {
-    /// The controller [default: what the data folder on this machine says]
+    /// The controller [default: that of the current login, else what the data folder on this machine
+    /// says]
     #[arg(long, global = true, value_name = "URL", env = "EVE_CONTROLLER")]
     controller: Option<String>,
-    /// The administrator's token
+    /// A token of that controller
     #[arg(long, global = true, env = "EVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The controller's root certificate
     #[arg(long, global = true, value_name = "FILE", env = "EVE_CA")]
     ca: Option<PathBuf>,
+    /// The controller of this login (`eve context` lists them)
+    #[arg(long, global = true, value_name = "NAME", env = "EVE_CONTEXT", conflicts_with = "controller")]
+    context: Option<String>,
     /// The data folder of a controller on this machine
     #[arg(long, global = true, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]
     data: Option<PathBuf>,
@@ -289,9 +293,23 @@ async fn perform(command: Command) -> anyhow::Result<()> {
 }
 
 impl To {
-    /// The options together, else the data folder that is named, else one on this machine: that of
-    /// `eve controller serve` or that of `eve up`, whichever is there.
+    /// Whether facts are to be JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.json
+    }
+
+    /// The options together, else the login that is named, else the data folder that is named, else
+    /// the current login, else a controller on this machine: that of `eve controller serve` or that
+    /// of `eve up`, whichever is there.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let unnamed = self.controller.is_none() && self.data.is_none();
+        if self.context.is_some() || unnamed {
+            let contexts = crate::contexts::Contexts::load()?;
+            if let Some(context) = contexts.pick(self.context.as_deref())? {
+                let token = self.token.as_ref().unwrap_or(&context.token);
+                return Client::new(&context.url, token, context.ca.as_bytes()).or_advise();
+            }
+        }
         let data = self.data.clone().or_else(|| {
             let usual = [data_folder(), places::up_state().join("controller")];
             usual.into_iter().find(|d| d.join("endpoint").exists())

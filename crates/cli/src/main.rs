@@ -2,10 +2,12 @@
 
 #[macro_use]
 mod out;
+mod access;
 mod build;
 mod cache;
 mod compare;
 mod compose;
+mod contexts;
 mod controller;
 mod convert;
 mod describe;
@@ -78,6 +80,8 @@ enum Command {
     Controller(controller::Args),
     #[command(flatten)]
     Fleet(fleet::Command),
+    #[command(flatten)]
+    Access(access::Command),
     /// Print the completion script of a shell: `eve completion bash > …/completions/eve`
     Completion {
         /// Which shell
@@ -111,6 +115,7 @@ fn main() -> std::process::ExitCode {
         Command::Status(args) => up::status(args),
         Command::Controller(args) => controller::run(args),
         Command::Fleet(command) => fleet::run(command),
+        Command::Access(command) => access::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Eve::command(), "eve", &mut script);

@@ -19,6 +19,11 @@ pub(crate) fn up_state() -> PathBuf {
     xdg("XDG_STATE_HOME", ".local/state").join("eve/up")
 }
 
+/// The folder of what a person has set up: `eve` in `$XDG_CONFIG_HOME` or `~/.config`.
+pub(crate) fn config() -> PathBuf {
+    xdg("XDG_CONFIG_HOME", ".config").join("eve")
+}
+
 /// The repository that this is run in: here or in a folder above.
 pub(crate) fn repository() -> anyhow::Result<PathBuf> {
     let here = std::env::current_dir().context("cannot find the current folder")?;

@@ -119,8 +119,13 @@ impl Diagnose for ClientError {
                 "check that --ca is this controller's root certificate and that it is known by this name (--name of `eve controller serve`)"
             }
             ClientError::Token { .. } => {
-                "give the administrator's token with --token; `eve controller token` makes a new one"
+                "log in with `eve login`, or give a token with --token; on the controller's machine `eve controller token` makes a new one for the administrator"
             }
+            ClientError::Refused { status: 401, .. } => "check name and password",
+            ClientError::Refused { status: 403, .. } => {
+                "ask an administrator for the role or the project; `eve whoami` shows yours"
+            }
+            ClientError::Refused { status: 429, .. } => "wait as long as it says",
             ClientError::Refused { status: 503, .. } => "look into the controller's log",
             ClientError::Refused { .. } => "correct what you asked for",
             ClientError::Answer { .. } => "use an `eve` of the controller's version",
@@ -301,7 +306,7 @@ impl Client {
         self.call(Method::DELETE, &path, Bytes::new()).await.map(drop)
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = self.call(Method::GET, path, Bytes::new()).await?;
         self.read(&answer)
     }
@@ -310,12 +315,12 @@ impl Client {
         self.call(Method::POST, path, Bytes::new()).await.map(drop)
     }
 
-    fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
+    pub(crate) fn read<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
         serde_json::from_slice(answer)
             .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
     }
 
-    async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
         let called = tokio::time::timeout(CALL, self.call_once(method, path, body)).await;
         called.unwrap_or_else(|_| Err(ClientError::Slow { url: self.url.clone() }))
     }
@@ -360,7 +365,7 @@ impl Client {
         if status.is_success() {
             return Ok(body);
         }
-        if status == StatusCode::UNAUTHORIZED {
+        if status == StatusCode::UNAUTHORIZED && path != "/login" {
             return Err(ClientError::Token { url: self.url.clone() });
         }
         let failure = serde_json::from_slice(&body).unwrap_or_else(|_| view::Failure {
@@ -372,7 +377,7 @@ impl Client {
 }
 
 /// Host and port of `https://HOST[:PORT]`.
-fn split(url: &str) -> Option<(String, u16)> {
+pub(crate) fn split(url: &str) -> Option<(String, u16)> {
     let rest = url.strip_prefix("https://")?.trim_end_matches('/');
     if rest.is_empty() || rest.contains(['/', '?', '#', '@']) {
         return None;
@@ -391,7 +396,7 @@ fn json(value: &impl serde::Serialize) -> Bytes {
 }
 
 /// A text as part of a path or query (RFC 3986: what is not unreserved is escaped).
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

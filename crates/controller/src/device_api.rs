@@ -23,6 +23,8 @@ use model::DeviceId;
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::access::guard::address;
+use crate::access::limits::seconds;
 use crate::access::{NoRandomness, random, random_hex};
 use crate::attest::{NONCE_BYTES, NONCE_LIFE, judge};
 use crate::body;
@@ -170,6 +172,11 @@ async fn certs(State(fleet): State<Arc<Fleet>>) -> Response {
 }
 
 async fn register(State(fleet): State<Arc<Fleet>>, request: Request) -> Answer {
+    if let Err(wait) = fleet.access.may_register(address(&request)) {
+        // Not 429: nodes know 503 (EVE API), and come again later.
+        let soon = [(header::RETRY_AFTER, seconds(wait).to_string())];
+        return Ok((StatusCode::SERVICE_UNAVAILABLE, soon, "too many registrations").into_response());
+    }
     let (head, body) = request.into_parts();
     let received = open(&head.headers, body, limits::ONBOARDING).await?;
     let certificate = received.sender_certificate().map_err(|e| unusable(&e))?;

@@ -37,5 +37,5 @@ mod web;
 pub mod words;
 
 pub use conf::{ConfError, conf};
-pub use db::Location;
-pub use start::{Clock, Running, ServeError, Settings, default_names, new_token, serve};
+pub use db::{AuditFilter, AuditRow, Location};
+pub use start::{Clock, Running, ServeError, Settings, default_names, new_link, new_token, serve};

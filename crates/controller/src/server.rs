@@ -1,25 +1,30 @@
 //! The listener: one TLS port for nodes, operators, browsers and image pulls.
 //!
 //! Each connection gets a task of its own and a bound on every wait: the handshake, the headers, a
-//! body. It knows nothing of what is served.
+//! body. Nobody has all connections, and only so many requests are answered at once. It knows
+//! nothing of what is served.
 
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 4096;
-const HANDSHAKE: Duration = Duration::from_secs(10);
-const HEADERS: Duration = Duration::from_secs(30);
+use crate::access::guard::Peer;
+use crate::access::limits::{Held, Limits};
+
 /// What is under way at the end gets so long to finish.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -28,10 +33,13 @@ pub(crate) async fn run(
     listener: TcpListener,
     tls: Arc<rustls::ServerConfig>,
     router: Router,
+    limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let room = Arc::new(Semaphore::new(limits.connections));
+    let requests = Arc::new(Semaphore::new(limits.requests));
+    let held = Held::default();
     let mut serving = tokio::task::JoinSet::new();
     loop {
         let Ok(permit) = room.clone().acquire_owned().await else { break };
@@ -49,12 +57,19 @@ pub(crate) async fn run(
             }
         };
         while serving.try_join_next().is_some() {}
-        let (acceptor, router, stop) = (acceptor.clone(), router.clone(), stop.clone());
+        let spared = limits.spare_loopback && peer.ip().to_canonical().is_loopback();
+        let hold = held.take(peer.ip(), if spared { usize::MAX } else { limits.connections_of_one });
+        let Some(hold) = hold else {
+            tracing::debug!(%peer, "has too many connections");
+            continue;
+        };
+        let (acceptor, stop) = (acceptor.clone(), stop.clone());
+        let served = Served { router: router.clone(), requests: requests.clone(), peer: peer.ip() };
         serving.spawn(async move {
-            if let Err(e) = connection(stream, acceptor, router, stop).await {
+            if let Err(e) = connection(stream, acceptor, served, limits, stop).await {
                 tracing::debug!(%peer, "connection ended: {e}");
             }
-            drop(permit);
+            drop((permit, hold));
         });
     }
     drop(listener);
@@ -64,17 +79,39 @@ pub(crate) async fn run(
     }
 }
 
+/// What a connection is for.
+struct Served {
+    router: Router,
+    requests: Arc<Semaphore>,
+    peer: IpAddr,
+}
+
+impl Served {
+    /// Answers a request, if there is room.
+    async fn answer(&self, mut request: Request<Incoming>) -> Result<Response, Infallible> {
+        let Ok(_room) = self.requests.try_acquire() else {
+            let soon = [(header::RETRY_AFTER, "1")];
+            return Ok((StatusCode::SERVICE_UNAVAILABLE, soon, "busy; try again").into_response());
+        };
+        request.extensions_mut().insert(Peer(self.peer));
+        TowerToHyperService::new(self.router.clone()).call(request).await
+    }
+}
+
 async fn connection(
     stream: TcpStream,
     acceptor: TlsAcceptor,
-    router: Router,
+    served: Served,
+    limits: Limits,
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let tls = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await??;
+    let tls = tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await??;
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEADERS).max_headers(64);
-    let serving = http.serve_connection(TokioIo::new(tls), TowerToHyperService::new(router));
+    http.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_headers(64);
+    let served = &served;
+    let service = service_fn(move |request| served.answer(request));
+    let serving = http.serve_connection(TokioIo::new(tls), service);
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         done = serving.as_mut() => return done.map_err(io::Error::other),

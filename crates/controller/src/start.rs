@@ -15,7 +15,10 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::access::AccessError;
+use crate::access::limits::Limits;
+use crate::access::oidc::{Oidc, OidcSettings};
+use crate::access::password::Cost;
+use crate::access::{Access, AccessError};
 use crate::db::{Db, DbError, Location};
 use crate::fleet::{self, Fleet, StartError};
 use crate::pki::{Pki, PkiError, PkiFiles, make_private};
@@ -46,6 +49,12 @@ pub struct Settings {
     pub registry: Option<PathBuf>,
     /// Host and port under which nodes reach the registry. `None`: as they reach us.
     pub advertise: Option<String>,
+    /// A provider that says who somebody is, beside passwords.
+    pub oidc: Option<OidcSettings>,
+    /// How much anybody may ask for.
+    pub limits: Limits,
+    /// What a guess at a password costs.
+    pub password_cost: Cost,
     /// The clock.
     pub clock: Clock,
 }
@@ -62,6 +71,9 @@ impl Settings {
             names: default_names(None),
             registry: None,
             advertise: None,
+            oidc: None,
+            limits: Limits::default(),
+            password_cost: Cost::USUAL,
             clock,
         }
     }
@@ -85,6 +97,8 @@ pub struct Running {
     pub url: String,
     /// The administrator's token, at the first start only.
     pub first_token: Option<String>,
+    /// A link by which the administrator chooses a password, while there is none.
+    pub first_link: Option<String>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
 }
@@ -175,7 +189,8 @@ impl Diagnose for ServeError {
 
 /// Starts a controller. Returns when it listens.
 pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
-    let Settings { data, database, files, listen, names, registry, advertise, clock } = settings;
+    let Settings { data, database, files, listen, names, registry, advertise, .. } = settings;
+    let (limits, cost, clock) = (settings.limits, settings.password_cost, settings.clock);
     make_private(&data)?;
     let lock = lock(&data)?;
     let now = clock();
@@ -196,12 +211,15 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     store::save(&data, ENDPOINT_FILE, format!("{url}\n").as_bytes()).map_err(PkiError::Save)?;
 
     let registry = Registry::new(registry.as_deref());
-    let begin = fleet::Start { data, db, pki, registry, advertise, names, clock };
+    let first_link = access::first_link(&db, now).await?.map(|path| format!("{url}{path}"));
+    let oidc = settings.oidc.map(Oidc::new).transpose().map_err(AccessError::from)?;
+    let access = Access::new(&db, limits, cost, oidc);
+    let begin = fleet::Start { data, db, pki, registry, advertise, names, clock, access };
     let fleet = Arc::new(Fleet::start(begin).await?);
     let (stop, stopped) = watch::channel(false);
     let router = router(&fleet, stopped.clone());
     let serving = tokio::spawn(run(fleet, listener, tls, router, stopped, lock));
-    Ok(Running { address, url, first_token, stop, serving })
+    Ok(Running { address, url, first_token, first_link, stop, serving })
 }
 
 /// Replaces the administrator's token of a data folder whose controller may be running.
@@ -210,6 +228,24 @@ pub async fn new_token(data: &Path, clock: Clock) -> Result<String, ServeError> 
     let token = access::new_token(&db, data, clock()).await?;
     db.close().await;
     Ok(token)
+}
+
+/// A link by which a user of a data folder chooses a password, good once and for a quarter of an
+/// hour. The controller may be running.
+pub async fn new_link(
+    data: &Path,
+    database: Option<Location>,
+    user: &str,
+    clock: Clock,
+) -> Result<String, ServeError> {
+    let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
+    let db = Db::open(&database).await?;
+    let path = access::new_link(&db, user, clock()).await;
+    db.close().await;
+    let endpoint = data.join(ENDPOINT_FILE);
+    let url = fs::read_to_string(&endpoint)
+        .map_err(|source| ServeError::File { doing: "read", path: endpoint, source })?;
+    Ok(format!("{}{}", url.trim(), path?))
 }
 
 async fn run(
@@ -221,8 +257,9 @@ async fn run(
     lock: File,
 ) {
     tokio::select! {
-        () = server::run(listener, tls, router, stopped) => {}
+        () = server::run(listener, tls, router, fleet.access.limits, stopped) => {}
         () = fleet.keep() => {}
+        () = fleet.access.keep(fleet.clock()) => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));
@@ -237,7 +274,7 @@ fn router(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Router {
         .nest("/api/operator/v1", operator::routes(fleet))
         .route("/v2/", get(registry::ping))
         .route("/v2/{*path}", any(registry::serve))
-        .merge(web::routes(stopped))
+        .merge(web::routes(fleet, stopped))
         .layer(axum::middleware::map_response(hardened))
         .with_state(fleet.clone())
 }

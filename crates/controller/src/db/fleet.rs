@@ -87,41 +87,6 @@ impl Db {
             .map(drop)
     }
 
-    /// Makes a token with this hash known, and forgets others of its name.
-    pub(crate) async fn set_token(
-        &self,
-        name: &str,
-        hash: &[u8],
-        now: UnixMillis,
-    ) -> Result<(), DbError> {
-        let doing = "store a token";
-        let mut tx = self.begin().await?;
-        sqlx::query("DELETE FROM tokens WHERE name = $1")
-            .bind(name)
-            .execute(&mut *tx)
-            .await
-            .doing(doing)?;
-        sqlx::query("INSERT INTO tokens VALUES ($1, $2, $3)")
-            .bind(hash)
-            .bind(name)
-            .bind(signed(now.0))
-            .execute(&mut *tx)
-            .await
-            .doing(doing)?;
-        tx.commit().await.doing(doing)
-    }
-
-    /// Whose token this is.
-    pub(crate) async fn token_name(&self, hash: &[u8]) -> Result<Option<String>, DbError> {
-        let doing = "look up a token";
-        let row = sqlx::query("SELECT name FROM tokens WHERE hash = $1")
-            .bind(hash)
-            .fetch_optional(self.read())
-            .await
-            .doing(doing)?;
-        row.map(|r| r.try_get(0)).transpose().doing(doing)
-    }
-
     /// All objects.
     pub(crate) async fn objects(&self) -> Result<Vec<StoredObject>, DbError> {
         let rows = sqlx::query(

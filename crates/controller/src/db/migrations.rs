@@ -186,6 +186,37 @@ const STEPS: &[&str] = &["
         id INTEGER PRIMARY KEY AUTOINCREMENT, rule TEXT NOT NULL, body TEXT NOT NULL,
         attempts INTEGER NOT NULL, next_ms INTEGER NOT NULL, error TEXT NOT NULL
     ) STRICT;
+    ", "
+    -- Who may log in. password: a PHC string; issuer, subject: whom a provider says it is.
+    -- projects: one a line; empty: all.
+    CREATE TABLE users (
+        name TEXT PRIMARY KEY, role TEXT NOT NULL, projects TEXT NOT NULL, password TEXT,
+        issuer TEXT, subject TEXT, created_ms INTEGER NOT NULL, UNIQUE (issuer, subject)
+    ) STRICT;
+    INSERT INTO users (name, role, projects, created_ms) VALUES ('admin', 'admin', '', 0);
+    CREATE TABLE api_tokens (
+        hash BLOB PRIMARY KEY, owner TEXT NOT NULL, name TEXT NOT NULL, role TEXT NOT NULL,
+        projects TEXT NOT NULL, created_ms INTEGER NOT NULL, ends_ms INTEGER, used_ms INTEGER,
+        UNIQUE (owner, name)
+    ) STRICT;
+    INSERT INTO api_tokens (hash, owner, name, role, projects, created_ms)
+        SELECT hash, 'admin', 'admin.token', 'admin', '', created_ms FROM tokens;
+    DROP TABLE tokens;
+    CREATE TABLE sessions (
+        hash BLOB PRIMARY KEY, owner TEXT NOT NULL, role TEXT NOT NULL, projects TEXT NOT NULL,
+        made_ms INTEGER NOT NULL, used_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX sessions_owner ON sessions (owner);
+    CREATE TABLE login_links (hash BLOB PRIMARY KEY, owner TEXT NOT NULL, made_ms INTEGER NOT NULL) STRICT;
+    CREATE TABLE oidc_states (
+        hash BLOB PRIMARY KEY, nonce TEXT NOT NULL, verifier TEXT NOT NULL,
+        made_ms INTEGER NOT NULL
+    ) STRICT;
+    -- Log-ins since the last good one.
+    CREATE TABLE attempts (name TEXT PRIMARY KEY, failures INTEGER NOT NULL, last_ms INTEGER NOT NULL) STRICT;
+    ALTER TABLE audit ADD COLUMN address TEXT NOT NULL DEFAULT '';
+    ALTER TABLE audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'done';
+    CREATE INDEX audit_author ON audit (author, id);
     "];
 
 /// A step in PostgreSQL's words.

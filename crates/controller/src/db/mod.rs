@@ -7,6 +7,7 @@
 //! Statements are written once, in what both engines understand: numbered parameters (`$1`), integers
 //! of 64 bits, text, bytes; truth is 0 or 1. Tables are declared in SQLite's words, see [`migrations`].
 
+mod access;
 mod attest;
 mod fleet;
 mod history;
@@ -24,6 +25,10 @@ use model::{Diagnose, Diagnosis, Who};
 use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
 
+pub use access::{AuditFilter, AuditRow};
+pub(crate) use access::{
+    Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow,
+};
 pub(crate) use attest::Verdict;
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
 pub use history::Version;

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::known::serial_prefix;
 use super::{Fleet, FleetError, Known};
+use crate::access::{Projects, project_of};
 use crate::admission::{Admission, Applicant, admit};
 use crate::db::{Change, DeviceRow, StoredObject, Written};
 use crate::objects::{self, Document, Flaw, Key, Kind, Objects, Spec, bumps, check, content_of};
@@ -23,6 +24,8 @@ pub(crate) struct How {
     pub(crate) prune: Vec<Kind>,
     /// Objects that must still be of this generation: somebody has looked at it and decided.
     pub(crate) expected: Vec<(Key, u64)>,
+    /// Only objects of these projects may be made, changed, removed, and be given apps.
+    pub(crate) within: Projects,
 }
 
 /// What became of a registration.
@@ -159,7 +162,11 @@ impl Fleet {
         }
         let named: BTreeSet<&Key> = documents.iter().map(|d| &d.key).collect();
         let pruned = known.stored.keys().filter(|k| how.prune.contains(&k.kind));
-        let removed: Vec<Key> = pruned.filter(|k| !named.contains(k)).cloned().collect();
+        let removed: Vec<Key> = pruned
+            .filter(|k| !named.contains(k))
+            .filter(|k| known.stored.get(k).is_some_and(|s| within(&how.within, s)))
+            .cloned()
+            .collect();
         for key in &removed {
             next.remove(key);
             changes.push(view::Change { key: key.clone(), action: view::Action::Removed });
@@ -168,6 +175,9 @@ impl Fleet {
         for stored in &mut put {
             self.pin(&mut stored.object, &next)?;
             next.insert(stored.object.key.clone(), stored.object.clone());
+        }
+        if !how.within.all() {
+            keep_within(known, &next, &put, &how.within)?;
         }
         let flaws = check(&next);
         let new = new_flaws(&known.flaws, &flaws, &put);
@@ -395,6 +405,43 @@ impl Fleet {
         })
         .await
     }
+}
+
+fn within(projects: &Projects, stored: &StoredObject) -> bool {
+    projects.contain(project_of(&stored.object.key, &stored.written))
+}
+
+/// Refuses what somebody limited to projects may not do: to change objects of others, to take
+/// theirs, to put apps on their nodes.
+fn keep_within(
+    known: &Known,
+    next: &Objects,
+    put: &[StoredObject],
+    projects: &Projects,
+) -> Result<(), FleetError> {
+    let refused = |key: &Key, why: String| FleetError::OtherProject { key: key.clone(), why };
+    let ours = || projects.0.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    for stored in put {
+        let key = &stored.object.key;
+        if known.stored.get(key).is_some_and(|s| !within(projects, s)) {
+            return Err(refused(key, "it belongs to another project, or to none".into()));
+        }
+        if !within(projects, stored) {
+            let why = format!("spec.labels.project: it must be one of yours: {}", ours());
+            return Err(refused(key, why));
+        }
+        let Spec::App(app) = &stored.object.spec else { continue };
+        let devices = next.keys().filter(|k| k.kind == Kind::Device);
+        for device in devices.filter(|d| objects::targets(app, &d.name)) {
+            let new = put.iter().find(|s| s.object.key == *device);
+            let node = new.or_else(|| known.stored.get(device).map(|s| &**s));
+            if !node.is_some_and(|s| within(projects, s)) {
+                let why = format!("spec.device: {} is not of your projects", device.name);
+                return Err(refused(key, why));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A node that somebody expects.

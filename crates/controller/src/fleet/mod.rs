@@ -42,7 +42,7 @@ pub(crate) struct Fleet {
     pub(crate) data: PathBuf,
     pub(crate) db: Db,
     pub(crate) pki: Pki,
-    pub(crate) sessions: crate::access::Sessions,
+    pub(crate) access: crate::access::Access,
     pub(crate) ingest: Ingest,
     signing: api::SigningKey,
     onboard: api::Certificate,
@@ -109,6 +109,14 @@ pub(crate) enum FleetError {
         /// The one that was looked at.
         had: u64,
     },
+    /// Its author is limited to projects, and this is of others.
+    #[error("{key}: {why}")]
+    OtherProject {
+        /// Which object.
+        key: Key,
+        /// What is of others.
+        why: String,
+    },
     /// An image is not in the registry.
     #[error("{key}: spec.image: there is no {image} in the registry (it has {have})")]
     NoImage {
@@ -143,6 +151,7 @@ pub(crate) struct Start {
     pub(crate) advertise: Option<String>,
     pub(crate) names: Vec<String>,
     pub(crate) clock: Clock,
+    pub(crate) access: crate::access::Access,
 }
 
 /// Why a fleet could not be started.
@@ -161,7 +170,7 @@ pub enum StartError {
 
 impl Fleet {
     pub(crate) async fn start(start: Start) -> Result<Fleet, StartError> {
-        let Start { data, db, pki, registry, advertise, names, clock } = start;
+        let Start { data, db, pki, registry, advertise, names, clock, access } = start;
         let signing = api::SigningKey::from_pem(pki.signing.key_pem.as_bytes())?;
         let onboard = api::Certificate::from_pem(pki.onboard.cert_pem.as_bytes())?;
         let payload = pki.published();
@@ -184,7 +193,7 @@ impl Fleet {
             data,
             db,
             pki,
-            sessions: crate::access::Sessions::default(),
+            access,
             signing,
             onboard,
             certs_answer,
@@ -203,6 +212,10 @@ impl Fleet {
 
     pub(crate) fn now(&self) -> UnixMillis {
         (self.clock)()
+    }
+
+    pub(crate) fn clock(&self) -> Clock {
+        self.clock
     }
 
     pub(crate) fn registry(&self) -> &Registry {
@@ -330,7 +343,7 @@ impl Fleet {
     }
 
     /// A host and port of a request, if the host is one of the names in our certificate.
-    fn is_our_name(&self, host: &str) -> bool {
+    pub(crate) fn is_our_name(&self, host: &str) -> bool {
         let bare = match host.rsplit_once(':') {
             Some((bare, port)) if port.parse::<u16>().is_ok() => bare,
             _ => host,

@@ -14,15 +14,15 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{post, put};
-use axum::{Extension, Json, Router};
+use axum::{Json, Router};
 
 use super::{Failed, failed, unknown};
+use crate::access::Caller;
 use crate::db::DeviceRow;
 use crate::fleet::{Fleet, NewDevice};
 use crate::objects::{Key, Kind};
 use crate::view;
 
-const AUTHOR: &str = "admin";
 /// Serial numbers of hardware and soft ones are shorter (EVE API, register).
 const SERIAL_MAX: usize = 256;
 
@@ -40,6 +40,7 @@ type Done = Result<StatusCode, Failed>;
 
 pub(super) async fn add(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Json(new): Json<view::NewDevice>,
 ) -> Result<(StatusCode, Json<view::Added>), Failed> {
     let unusable = |text: String| failed(StatusCode::UNPROCESSABLE_ENTITY, text);
@@ -65,7 +66,7 @@ pub(super) async fn add(
     if !crate::objects::is_name(&name) {
         return Err(unusable(format!("name: {name:?} is no name of an object")));
     }
-    let id = fleet.add_device(&what, AUTHOR).await?;
+    let id = fleet.add_device(&what, &caller.name).await?;
     Ok((StatusCode::CREATED, Json(view::Added { name, id })))
 }
 
@@ -92,61 +93,62 @@ fn serial(field: &str, text: &str) -> Result<String, Failed> {
     Ok(text.to_owned())
 }
 
-async fn restart(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
-    fleet.restart_device(&name, AUTHOR).await?;
+async fn restart(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
+    fleet.restart_device(&name, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn shutdown(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+async fn shutdown(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
     let up = |row: &mut DeviceRow| row.shutdowns = row.shutdowns.saturating_add(1);
-    fleet.change_device(&name, "shutdown asked for", AUTHOR, up).await?;
+    fleet.change_device(&name, "shutdown asked for", &caller.name, up).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn resend(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+async fn resend(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
     let up = |row: &mut DeviceRow| row.epoch = row.epoch.wrapping_add(1);
-    fleet.change_device(&name, "asked to say everything again", AUTHOR, up).await?;
+    fleet.change_device(&name, "asked to say everything again", &caller.name, up).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn attest(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+async fn attest(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
     let id = fleet.known().device_object(&name).map(|o| o.object.uid);
     let id = id.ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
     fleet.set_integrity_token(id, None).await?;
     // The journal tells other processes.
     let log = |row: &mut DeviceRow| row.token = None;
-    fleet.change_device(&name, "asked to attest again", AUTHOR, log).await?;
+    fleet.change_device(&name, "asked to attest again", &caller.name, log).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn quarantine(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Path(name): Path<String>,
     Json(why): Json<view::Quarantine>,
 ) -> Done {
     let reason = why.reason.trim();
     let reason = if reason.is_empty() { "an operator wants it so" } else { reason };
     let set = |row: &mut DeviceRow| row.quarantine = Some(reason.to_owned());
-    fleet.change_device(&name, "put into quarantine", AUTHOR, set).await?;
+    fleet.change_device(&name, "put into quarantine", &caller.name, set).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn release(State(fleet): State<Arc<Fleet>>, Path(name): Path<String>) -> Done {
+async fn release(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
     let clear = |row: &mut DeviceRow| row.quarantine = None;
-    fleet.change_device(&name, "released from quarantine", AUTHOR, clear).await?;
+    fleet.change_device(&name, "released from quarantine", &caller.name, clear).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn allow(State(fleet): State<Arc<Fleet>>, Path(text): Path<String>) -> Done {
+async fn allow(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(text): Path<String>) -> Done {
     let text = serial("serial", &text)?;
     if text.is_empty() {
         return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, "this is no serial number"));
     }
-    fleet.allow_serial(&text, None, true, AUTHOR).await?;
+    fleet.allow_serial(&text, None, true, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn disallow(State(fleet): State<Arc<Fleet>>, Path(text): Path<String>) -> Done {
-    fleet.allow_serial(&text, None, false, AUTHOR).await?;
+async fn disallow(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(text): Path<String>) -> Done {
+    fleet.allow_serial(&text, None, false, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -1,5 +1,6 @@
-//! What operators call: `/api/operator/v1/…`, JSON, with the administrator's token in
-//! `Authorization: Bearer …`.
+//! What operators call: `/api/operator/v1/…`, JSON, with a token in
+//! `Authorization: Bearer …`. Which role a call needs stands in [`crate::access::permit`]; calls about
+//! users and tokens stand in [`access`].
 //!
 //! | Call | Does |
 //! |---|---|
@@ -16,13 +17,14 @@
 //!
 //! and what [`devices`] lists.
 
+mod access;
 mod devices;
 
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::StatusCode;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -30,10 +32,12 @@ use model::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::access::{Caller, project_of};
+use crate::access::guard::with_token;
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
 use crate::objects::{Key, Kind};
-use crate::{access, body, reports, view};
+use crate::{body, reports, view};
 
 /// Documents of at most this size; the reader has a bound of its own.
 const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
@@ -57,8 +61,10 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .route("/logs", get(logs))
         .route("/events", get(events))
         .merge(devices::routes())
+        .merge(access::routes())
         .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
+        .merge(access::open_routes())
 }
 
 /// Why a call failed, with the status it is answered with.
@@ -95,6 +101,7 @@ impl From<FleetError> for Failed {
                 StatusCode::UNPROCESSABLE_ENTITY
             }
             FleetError::NoObject(_) => StatusCode::NOT_FOUND,
+            FleetError::OtherProject { .. } => StatusCode::FORBIDDEN,
             FleetError::Used { .. } | FleetError::Exists(_) | FleetError::Overtaken { .. } => {
                 StatusCode::CONFLICT
             }
@@ -115,27 +122,6 @@ fn unknown(key: Key) -> Failed {
     FleetError::NoObject(key).into()
 }
 
-/// Lets through who shows the token.
-async fn with_token(State(fleet): State<Arc<Fleet>>, request: Request, next: Next) -> Response {
-    match is_admin(&fleet, request.headers()).await {
-        Ok(true) => next.run(request).await,
-        Ok(false) => {
-            let head = [(header::WWW_AUTHENTICATE, "Bearer")];
-            let why = failed(StatusCode::UNAUTHORIZED, "the token is missing or wrong");
-            (head, why).into_response()
-        }
-        Err(e) => Failed::from(e).into_response(),
-    }
-}
-
-async fn is_admin(fleet: &Fleet, headers: &HeaderMap) -> Result<bool, DbError> {
-    let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-    match given.and_then(|v| v.strip_prefix("Bearer ")) {
-        Some(token) => Ok(access::owner(&fleet.db, token).await?.is_some()),
-        None => Ok(false),
-    }
-}
-
 async fn controller(State(fleet): State<Arc<Fleet>>) -> Result<Json<view::Controller>, Failed> {
     let known = fleet.known();
     let devices = reports::devices(&fleet).await?;
@@ -150,8 +136,14 @@ async fn controller(State(fleet): State<Arc<Fleet>>) -> Result<Json<view::Contro
     }))
 }
 
-async fn all_devices(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::Device>>, Failed> {
-    Ok(Json(reports::devices(&fleet).await?))
+async fn all_devices(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+) -> Result<Json<Vec<view::Device>>, Failed> {
+    let mut devices = reports::devices(&fleet).await?;
+    let known = fleet.known();
+    devices.retain(|x| caller.covers_named(&known, Kind::Device, &x.name));
+    Ok(Json(devices))
 }
 
 async fn device(
@@ -162,8 +154,14 @@ async fn device(
     device.map(Json).ok_or_else(|| unknown(Key::new(Kind::Device, name)))
 }
 
-async fn apps(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::App>>, Failed> {
-    Ok(Json(reports::apps(&fleet).await?))
+async fn apps(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+) -> Result<Json<Vec<view::App>>, Failed> {
+    let mut apps = reports::apps(&fleet).await?;
+    let known = fleet.known();
+    apps.retain(|x| caller.covers_named(&known, Kind::App, &x.name));
+    Ok(Json(apps))
 }
 
 async fn app(
@@ -176,22 +174,30 @@ async fn app(
 
 async fn restart_app(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failed> {
-    fleet.restart_app(&name, false, "admin").await?;
+    fleet.restart_app(&name, false, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn purge_app(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Failed> {
-    fleet.restart_app(&name, true, "admin").await?;
+    fleet.restart_app(&name, true, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn networks(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::Network>>, Failed> {
-    Ok(Json(reports::networks(&fleet).await?))
+async fn networks(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+) -> Result<Json<Vec<view::Network>>, Failed> {
+    let mut networks = reports::networks(&fleet).await?;
+    let known = fleet.known();
+    networks.retain(|x| caller.covers_named(&known, Kind::Network, &x.name));
+    Ok(Json(networks))
 }
 
 async fn network(
@@ -202,16 +208,21 @@ async fn network(
     network.map(Json).ok_or_else(|| unknown(Key::new(Kind::Network, name)))
 }
 
-async fn objects(State(fleet): State<Arc<Fleet>>) -> Json<Vec<view::Object>> {
-    Json(reports::objects(&fleet))
+async fn objects(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Json<Vec<view::Object>> {
+    let mut objects = reports::objects(&fleet);
+    objects.retain(|o| caller.projects.contain(project_of(&o.key, &o.spec)));
+    Json(objects)
 }
 
 async fn object(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<Json<view::Object>, Failed> {
     let key = key(&kind, name)?;
-    let object = reports::objects(&fleet).into_iter().find(|o| o.key == key);
+    let object = reports::objects(&fleet)
+        .into_iter()
+        .find(|o| o.key == key && caller.projects.contain(project_of(&o.key, &o.spec)));
     object.map(Json).ok_or_else(|| unknown(key))
 }
 
@@ -228,6 +239,7 @@ struct HowToApply {
 
 async fn apply(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Query(how): Query<HowToApply>,
     request: Request,
 ) -> Result<Json<view::Applied>, Failed> {
@@ -237,8 +249,9 @@ async fn apply(
         .map_err(|status| failed(status, format!("more than {DOCUMENTS_MAX} of documents")))?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("no UTF-8: {e}")))?;
-    let how = How { allow_missing: how.allow_missing, ..How::default() };
-    Ok(Json(fleet.apply(text, &how, "admin").await?))
+    let within = caller.projects.clone();
+    let how = How { allow_missing: how.allow_missing, within, ..How::default() };
+    Ok(Json(fleet.apply(text, &how, &caller.name).await?))
 }
 
 #[derive(Debug, Deserialize)]
@@ -249,10 +262,15 @@ struct HowToDelete {
 
 async fn delete(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Path((kind, name)): Path<(String, String)>,
     Query(how): Query<HowToDelete>,
 ) -> Result<StatusCode, Failed> {
-    fleet.delete(&key(&kind, name)?, how.force, "admin").await?;
+    let key = key(&kind, name)?;
+    if !caller.covers_named(&fleet.known(), key.kind, &key.name) {
+        return Err(unknown(key));
+    }
+    fleet.delete(&key, how.force, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -267,12 +285,16 @@ struct WhichLogs {
 
 async fn logs(
     State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
     Query(which): Query<WhichLogs>,
 ) -> Result<Json<Vec<view::LogRow>>, Failed> {
     let known = fleet.known();
     let device = known
         .device_object(&which.device)
         .ok_or_else(|| unknown(Key::new(Kind::Device, &which.device)))?;
+    if !caller.covers(device) {
+        return Err(unknown(Key::new(Kind::Device, &which.device)));
+    }
     let id = device.object.uid;
     let app = match which.app.as_deref() {
         None | Some("") => String::new(),

@@ -57,25 +57,12 @@ pub(super) fn whole(title: &str, path: &str, part: &str) -> String {
     let body = format!(
         "<header><a class=\"brand\" href=\"/\">EVE <span>controller</span></a>\
          <span class=\"space\"></span><span id=\"connection\">connecting</span>\
+         <a href=\"/account\">Account</a>\
          <form method=\"post\" action=\"/logout\"><button>Log out</button></form></header>\
          <main id=\"live\" data-path=\"{}\">{part}</main><script src=\"/live.js\"></script>",
         E(path)
     );
     frame(title, &body)
-}
-
-/// The page to log in with.
-pub(super) fn login(problem: Option<&str>) -> String {
-    let problem = problem.map(|p| format!("<p class=\"problem\">{}</p>", E(p))).unwrap_or_default();
-    let body = format!(
-        "<div class=\"login\"><div class=\"card\"><h1>EVE controller</h1>\
-         <form method=\"post\" action=\"/login\"><label for=\"token\">Administrator's token</label>\
-         <input id=\"token\" name=\"token\" type=\"password\" autocomplete=\"current-password\" \
-         required autofocus>{problem}<button>Log in</button></form>\
-         <p class=\"soft\">It was printed at the first start, and is in the file \
-         <code>admin.token</code> of the controller's data folder.</p></div></div>"
-    );
-    frame("Log in", &body)
 }
 
 /// A page that says one thing.

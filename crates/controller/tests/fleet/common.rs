@@ -45,9 +45,7 @@ impl Home {
 
     /// One that keeps its data in this database.
     pub(crate) async fn on(database: Option<Location>) -> Home {
-        let dir = tempfile::tempdir().unwrap();
-        let images = dir.path().join("images");
-        let mut home = Home { dir, images, database, running: None };
+        let mut home = Home { database, ..Home::stopped() };
         home.again().await;
         home
     }
@@ -66,6 +64,13 @@ impl Home {
         }
         twin.again().await;
         twin
+    }
+
+    /// A folder for one.
+    pub(crate) fn stopped() -> Home {
+        let dir = tempfile::tempdir().unwrap();
+        let images = dir.path().join("images");
+        Home { dir, images, database: None, running: None }
     }
 
     pub(crate) fn data(&self) -> PathBuf {

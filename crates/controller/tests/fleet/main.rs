@@ -1,7 +1,10 @@
 //! The controller from outside: nodes, operators and browsers on real connections.
 
+mod access;
 mod common;
 mod device_api;
+mod oidc;
 mod operator_api;
 mod postgres;
 mod reports;
+mod routes;

@@ -1,0 +1,495 @@
+//! `eve login`, `logout`, `whoami`, `user`, `token`, `audit`: who may use a controller.
+
+use std::io::{BufRead, IsTerminal, Read};
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use controller::AuditFilter;
+use controller::access::client::look;
+use controller::access::shown::{Login, NewPassword, TokenSpec, UserSpec};
+use controller::access::{Projects, Role};
+use controller::client::Client;
+use controller::words;
+use host::clock;
+
+use crate::contexts::{Context, Contexts};
+use crate::controller::runtime;
+use crate::fleet::To;
+use crate::out::{self, OrAdvise, say};
+
+/// A password or a token of at most this size.
+const SECRET_MAX: u64 = 4096;
+
+/// `eve login|logout|whoami|user|token|audit …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Log in to a controller; later commands talk to it
+    Login(LoginArgs),
+    /// End the token of a login and forget it
+    Logout {
+        /// The context's name [default: the current one]
+        context: Option<String>,
+    },
+    /// Who one is, and where
+    Whoami {
+        #[command(flatten)]
+        to: To,
+    },
+    /// The controllers one is logged in to; with a name, that one is meant from now on
+    Context {
+        /// Its name
+        name: Option<String>,
+    },
+    /// Users: list, set, delete, password, link
+    User {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<UserCommand>,
+    },
+    /// Tokens for programs: list, create, delete
+    Token {
+        #[command(flatten)]
+        to: To,
+        /// Of this user [default: one's own]
+        #[arg(long, global = true, value_name = "NAME")]
+        user: Option<String>,
+        #[command(subcommand)]
+        command: Option<TokenCommand>,
+    },
+    /// Who did what
+    Audit(AuditArgs),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct LoginArgs {
+    /// The controller: https://HOST:PORT
+    url: String,
+    /// The user's name [default: asked for]
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Log in with a token, read from standard input, instead of a password
+    #[arg(long, conflicts_with = "user")]
+    with_token: bool,
+    /// The certificate that vouches for the controller [default: what it shows, after a look at its
+    /// fingerprint]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// What the fingerprint must be (SHA-256), instead of asking
+    #[arg(long, value_name = "HEX", conflicts_with = "ca")]
+    fingerprint: Option<String>,
+    /// What to call this login [default: the host's name]
+    #[arg(long, value_name = "NAME")]
+    as_context: Option<String>,
+    /// For how many hours the login is good
+    #[arg(long, value_name = "HOURS", default_value_t = 720)]
+    hours: u32,
+}
+
+/// `eve user …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum UserCommand {
+    /// All users
+    List,
+    /// Make a user, or give one another role and other projects
+    Set {
+        /// The name
+        name: String,
+        /// viewer, operator or admin
+        #[arg(long, default_value = "viewer")]
+        role: Role,
+        /// Limit to a project; give several times [default: all]
+        #[arg(long = "project", value_name = "NAME")]
+        projects: Vec<String>,
+    },
+    /// Forget a user with all tokens and sessions
+    Delete {
+        /// The name
+        name: String,
+    },
+    /// Set a password: one's own, or with a name another user's
+    Password {
+        /// The user's name
+        name: Option<String>,
+    },
+    /// Print a link by which a user chooses a password, good once and for 15 minutes
+    Link {
+        /// The user's name
+        name: String,
+    },
+}
+
+/// `eve token …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum TokenCommand {
+    /// All tokens
+    List,
+    /// Make one; it is printed now and never again
+    Create {
+        /// Its name
+        name: String,
+        /// viewer, operator or admin; at most one's own [default: one's own]
+        #[arg(long)]
+        role: Option<Role>,
+        /// Limit to a project; give several times [default: all of one's own]
+        #[arg(long = "project", value_name = "NAME")]
+        projects: Vec<String>,
+        /// For how many hours it is good [default: for ever]
+        #[arg(long, value_name = "HOURS")]
+        hours: Option<u32>,
+    },
+    /// End one
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AuditArgs {
+    #[command(flatten)]
+    to: To,
+    /// Only of this user
+    #[arg(long, value_name = "NAME")]
+    author: Option<String>,
+    /// Only this action: created, deleted, login, POST …
+    #[arg(long, value_name = "WORD")]
+    action: Option<String>,
+    /// Only of objects and paths that contain this
+    #[arg(long, value_name = "TEXT")]
+    object: Option<String>,
+    /// Only from this address
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<String>,
+    /// Only of the last so many hours
+    #[arg(long, value_name = "HOURS")]
+    hours: Option<u32>,
+    /// The newest so many
+    #[arg(long, short = 'n', default_value_t = 50, value_name = "LINES")]
+    lines: u32,
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    runtime()?.block_on(perform(command))
+}
+
+async fn perform(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Login(args) => login(&args).await,
+        Command::Logout { context } => logout(context.as_deref()).await,
+        Command::Whoami { to } => whoami(&to).await,
+        Command::Context { name } => context(name),
+        Command::User { to, command } => user(&to, command.unwrap_or(UserCommand::List)).await,
+        Command::Token { to, user, command } => {
+            token(&to, user.as_deref(), command.unwrap_or(TokenCommand::List)).await
+        }
+        Command::Audit(args) => audit(&args).await,
+    }
+}
+
+async fn login(args: &LoginArgs) -> anyhow::Result<()> {
+    let url = args.url.trim_end_matches('/').to_owned();
+    let (ca, fingerprint) = pinned(args, &url).await?;
+    let (user, token) = if args.with_token {
+        let token = ask("token: ")?;
+        let me = Client::new(&url, &token, ca.as_bytes()).or_advise()?.me().await.or_advise()?;
+        (me.name, token)
+    } else {
+        let name = match &args.user {
+            Some(name) => name.clone(),
+            None => ask_open("name: ")?,
+        };
+        let password = ask("password: ")?;
+        let machine = host_name();
+        let token = TokenSpec {
+            name: format!("login-{machine}"),
+            role: None,
+            projects: Projects::default(),
+            hours: Some(args.hours),
+        };
+        let client = Client::new(&url, "", ca.as_bytes()).or_advise()?;
+        let made = client.log_in(&Login { name, password, token }).await.or_advise()?;
+        (made.owner, made.secret)
+    };
+    let name = args.as_context.clone().unwrap_or_else(|| short(&url).to_owned());
+    let mut contexts = Contexts::load()?;
+    let context = Context { url: url.clone(), user: user.clone(), token, ca, fingerprint };
+    contexts.known.insert(name.clone(), context);
+    contexts.current.clone_from(&name);
+    let path = contexts.save()?;
+    out::line(format_args!("logged in to {url} as {user}; context {name} in {}", path.display()));
+    Ok(())
+}
+
+/// What to know the controller by from now on: a file, or what it shows after a person agreed.
+async fn pinned(args: &LoginArgs, url: &str) -> anyhow::Result<(String, String)> {
+    if let Some(file) = &args.ca {
+        let read = std::fs::read_to_string(file);
+        let ca = read.with_context(|| format!("cannot read {}", file.display()))?;
+        return Ok((ca, String::new()));
+    }
+    let shown = look(url).await.or_advise()?;
+    let bare = |text: &str| text.replace([':', ' '], "").to_ascii_uppercase();
+    match &args.fingerprint {
+        Some(expected) if bare(expected) == bare(&shown.fingerprint) => {}
+        Some(_) => {
+            return Err(out::advised(
+                format!("{url} has another fingerprint: {}", shown.fingerprint),
+                "check the address; somebody may be in between",
+            ));
+        }
+        None => {
+            say!("{url} is vouched for by a certificate with the SHA-256 fingerprint");
+            say!("  {}", shown.fingerprint);
+            let answer = ask_open("Is that right? (yes/no) ")?;
+            if !["yes", "y"].contains(&answer.to_lowercase().as_str()) {
+                return Err(out::advised(
+                    "not logged in",
+                    "compare it with what `openssl x509 -noout -fingerprint -sha256` says of the \
+                     controller's certificate, or give that with --ca",
+                ));
+            }
+        }
+    }
+    Ok((shown.root_pem, shown.fingerprint))
+}
+
+async fn logout(name: Option<&str>) -> anyhow::Result<()> {
+    let mut contexts = Contexts::load()?;
+    let name = name.map_or_else(|| contexts.current.clone(), str::to_owned);
+    let Some(context) = contexts.known.remove(&name) else {
+        return Err(out::advised("not logged in", "`eve context` lists where one is"));
+    };
+    if contexts.current == name {
+        contexts.current = contexts.known.keys().next().cloned().unwrap_or_default();
+    }
+    let client = Client::new(&context.url, &context.token, context.ca.as_bytes());
+    let ended = match client {
+        Ok(client) => client.log_out().await,
+        Err(e) => Err(e),
+    };
+    // Also if nobody answers: the secret is not to stay here.
+    contexts.save()?;
+    match ended {
+        Ok(()) => out::line(format_args!("logged out of {}", context.url)),
+        Err(e) => {
+            say!("forgotten here, but {} did not end the token: {e}", context.url);
+        }
+    }
+    Ok(())
+}
+
+fn context(name: Option<String>) -> anyhow::Result<()> {
+    let mut contexts = Contexts::load()?;
+    if let Some(name) = name {
+        contexts.pick(Some(&name))?;
+        contexts.current = name;
+        contexts.save()?;
+    }
+    let row = |(name, c): (&String, &Context)| {
+        let mark = if *name == contexts.current { "*" } else { "" };
+        vec![mark.to_owned(), name.clone(), c.url.clone(), c.user.clone(), c.fingerprint.clone()]
+    };
+    let rows: Vec<Vec<String>> = contexts.known.iter().map(row).collect();
+    out::table(&["", "context", "controller", "user", "fingerprint"], &rows);
+    Ok(())
+}
+
+async fn whoami(to: &To) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let me = client.me().await.or_advise()?;
+    if to.json() {
+        return out::json(&me);
+    }
+    let projects = listed(&me.projects);
+    out::line(format_args!("{} at {}: {}, projects: {projects}", me.name, client.url(), me.role));
+    Ok(())
+}
+
+fn listed(projects: &Projects) -> String {
+    if projects.all() {
+        return "all".to_owned();
+    }
+    projects.0.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
+    let client = to.client()?;
+    match command {
+        UserCommand::List => {
+            let users = client.users().await.or_advise()?;
+            if to.json() {
+                return out::json(&users);
+            }
+            let row = |u: &controller::access::shown::User| {
+                let by = match (&u.provider, u.password) {
+                    (Some(provider), _) => provider.clone(),
+                    (None, true) => "password".to_owned(),
+                    (None, false) => "tokens only".to_owned(),
+                };
+                vec![u.name.clone(), u.role.to_string(), listed(&u.projects), by]
+            };
+            let rows: Vec<Vec<String>> = users.iter().map(row).collect();
+            out::table(&["name", "role", "projects", "logs in by"], &rows);
+        }
+        UserCommand::Set { name, role, projects } => {
+            let spec = UserSpec { role, projects: Projects(projects.into_iter().collect()) };
+            client.put_user(&name, &spec).await.or_advise()?;
+            out::line(format_args!("{name} is {role}, projects: {}", listed(&spec.projects)));
+        }
+        UserCommand::Delete { name } => {
+            client.delete_user(&name).await.or_advise()?;
+            out::line(format_args!("user {name} deleted"));
+        }
+        UserCommand::Password { name: Some(name) } => {
+            let new = NewPassword { old: String::new(), new: ask("new password: ")? };
+            client.set_password(&name, &new).await.or_advise()?;
+            out::line(format_args!("{name} has a new password"));
+        }
+        UserCommand::Password { name: None } => {
+            let old = ask("password of today: ")?;
+            let new = NewPassword { old, new: ask("new password: ")? };
+            client.change_password(&new).await.or_advise()?;
+            out::line("password changed; browsers have to log in again");
+        }
+        UserCommand::Link { name } => {
+            let link = client.link(&name).await.or_advise()?;
+            say!("good once, for {} minutes:", link.minutes);
+            out::line(format_args!("{}{}", client.url(), link.path));
+        }
+    }
+    Ok(())
+}
+
+async fn token(to: &To, user: Option<&str>, command: TokenCommand) -> anyhow::Result<()> {
+    let client = to.client()?;
+    match command {
+        TokenCommand::List => {
+            let tokens = client.tokens(user).await.or_advise()?;
+            if to.json() {
+                return out::json(&tokens);
+            }
+            let now = clock::now();
+            let row = |t: &controller::access::shown::Token| {
+                vec![
+                    t.name.clone(),
+                    t.role.to_string(),
+                    listed(&t.projects),
+                    t.ends.map_or_else(|| "never".to_owned(), words::time),
+                    t.used.map_or_else(|| "never".to_owned(), |at| words::ago(now, at)),
+                ]
+            };
+            let rows: Vec<Vec<String>> = tokens.iter().map(row).collect();
+            out::table(&["token", "role", "projects", "ends", "last used"], &rows);
+        }
+        TokenCommand::Create { name, role, projects, hours } => {
+            let projects = Projects(projects.into_iter().collect());
+            let spec = TokenSpec { name, role, projects, hours };
+            let made = client.make_token(user, &spec).await.or_advise()?;
+            if to.json() {
+                return out::json(&made);
+            }
+            out::line(made.secret);
+        }
+        TokenCommand::Delete { name } => {
+            client.end_token(user, &name).await.or_advise()?;
+            out::line(format_args!("token {name} ended"));
+        }
+    }
+    Ok(())
+}
+
+async fn audit(args: &AuditArgs) -> anyhow::Result<()> {
+    let hours = args.hours.map(|h| u64::from(h) * 3_600_000);
+    let which = AuditFilter {
+        author: args.author.clone().unwrap_or_default(),
+        action: args.action.clone().unwrap_or_default(),
+        object: args.object.clone().unwrap_or_default(),
+        address: args.address.clone().unwrap_or_default(),
+        after: 0,
+        since: hours.map(|back| clock::now().0.saturating_sub(back)),
+        until: None,
+        limit: Some(args.lines),
+    };
+    let lines = args.to.client()?.audit(&which).await.or_advise()?;
+    if args.to.json() {
+        return out::json(&lines);
+    }
+    let row = |l: &controller::AuditRow| {
+        let fields = [&l.author, &l.address, &l.action, &l.object, &l.outcome];
+        let mut row = vec![words::time(l.at)];
+        row.extend(fields.map(String::clone));
+        row
+    };
+    let rows: Vec<Vec<String>> = lines.iter().map(row).collect();
+    out::table(&["time", "author", "address", "action", "object", "outcome"], &rows);
+    Ok(())
+}
+
+/// `edge.example` of `https://edge.example:8443`.
+fn short(url: &str) -> &str {
+    let rest = url.strip_prefix("https://").unwrap_or(url);
+    match rest.rsplit_once(':') {
+        Some((host, port)) if port.chars().all(|c| c.is_ascii_digit()) => host,
+        _ => rest,
+    }
+}
+
+fn host_name() -> String {
+    let mut text = String::new();
+    let file = std::fs::File::open("/proc/sys/kernel/hostname");
+    let read = file.and_then(|f| f.take(64).read_to_string(&mut text));
+    let name: String = text.trim().chars().filter(char::is_ascii_graphic).take(50).collect();
+    if read.is_err() || name.is_empty() { "here".to_owned() } else { name.replace('/', "-") }
+}
+
+fn ask_open(question: &str) -> anyhow::Result<String> {
+    if std::io::stdin().is_terminal() {
+        eprint_now(question);
+    }
+    read_line()
+}
+
+/// Asks without showing what is typed. What is no terminal is read as it is.
+fn ask(question: &str) -> anyhow::Result<String> {
+    use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+
+    let stdin = std::io::stdin();
+    if !stdin.is_terminal() {
+        return read_line();
+    }
+    eprint_now(question);
+    let before = tcgetattr(&stdin).context("cannot ask the terminal")?;
+    let mut silent = before.clone();
+    silent.local_modes.remove(LocalModes::ECHO);
+    tcsetattr(&stdin, OptionalActions::Flush, &silent).context("cannot silence the terminal")?;
+    let answer = read_line();
+    tcsetattr(&stdin, OptionalActions::Now, &before).context("cannot restore the terminal")?;
+    eprint_now("\n");
+    answer
+}
+
+fn eprint_now(text: &str) {
+    use std::io::Write as _;
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{text}").and_then(|()| stderr.flush());
+}
+
+fn read_line() -> anyhow::Result<String> {
+    let mut line = String::new();
+    let read = std::io::stdin().lock().take(SECRET_MAX).read_line(&mut line);
+    read.context("cannot read standard input")?;
+    Ok(line.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_called_by_their_host() {
+        assert_eq!(short("https://edge.example:8443"), "edge.example");
+        assert_eq!(short("https://edge.example"), "edge.example");
+        assert_eq!(short("https://[::1]:9"), "[::1]");
+    }
+}

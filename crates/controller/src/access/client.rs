@@ -1,0 +1,239 @@
+//! The operator API's calls about users and tokens, from the other end; and a first look at a
+//! controller whose certificate is not known yet.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use hyper::Method;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::shown::{Link, Login, MadeToken, Me, NewPassword, Token, TokenSpec, User, UserSpec};
+use crate::client::{Client, ClientError, escaped, split};
+use crate::db::{AuditFilter, AuditRow};
+
+impl Client {
+    /// Who the token is of.
+    pub async fn me(&self) -> Result<Me, ClientError> {
+        self.get("/me").await
+    }
+
+    /// Ends the token that asks.
+    pub async fn log_out(&self) -> Result<(), ClientError> {
+        self.call(Method::DELETE, "/me", Bytes::new()).await.map(drop)
+    }
+
+    /// A token for a name and a password; this client's own token is not needed.
+    pub async fn log_in(&self, login: &Login) -> Result<MadeToken, ClientError> {
+        self.send(Method::POST, "/login", login).await
+    }
+
+    /// Changes one's own password; all sessions end.
+    pub async fn change_password(&self, new: &NewPassword) -> Result<(), ClientError> {
+        self.tell(Method::POST, "/me/password", new).await
+    }
+
+    /// All users.
+    pub async fn users(&self) -> Result<Vec<User>, ClientError> {
+        self.get("/users").await
+    }
+
+    /// Makes a user, or gives one another role and other projects.
+    pub async fn put_user(&self, name: &str, spec: &UserSpec) -> Result<(), ClientError> {
+        self.tell(Method::PUT, &format!("/users/{}", escaped(name)), spec).await
+    }
+
+    /// Forgets a user.
+    pub async fn delete_user(&self, name: &str) -> Result<(), ClientError> {
+        let path = format!("/users/{}", escaped(name));
+        self.call(Method::DELETE, &path, Bytes::new()).await.map(drop)
+    }
+
+    /// Gives a user a new password.
+    pub async fn set_password(&self, name: &str, new: &NewPassword) -> Result<(), ClientError> {
+        self.tell(Method::POST, &format!("/users/{}/password", escaped(name)), new).await
+    }
+
+    /// A link by which a user chooses a password, once.
+    pub async fn link(&self, name: &str) -> Result<Link, ClientError> {
+        let path = format!("/users/{}/link", escaped(name));
+        let answer = self.call(Method::POST, &path, Bytes::new()).await?;
+        self.read(&answer)
+    }
+
+    /// The tokens of a user; `None`: one's own.
+    pub async fn tokens(&self, user: Option<&str>) -> Result<Vec<Token>, ClientError> {
+        self.get(&of(user, "/tokens")).await
+    }
+
+    /// Makes a token for a user; `None`: for oneself.
+    pub async fn make_token(
+        &self,
+        user: Option<&str>,
+        spec: &TokenSpec,
+    ) -> Result<MadeToken, ClientError> {
+        self.send(Method::POST, &of(user, "/tokens"), spec).await
+    }
+
+    /// Ends a token of a user; `None`: of oneself.
+    pub async fn end_token(&self, user: Option<&str>, name: &str) -> Result<(), ClientError> {
+        let path = of(user, &format!("/tokens/{}", escaped(name)));
+        self.call(Method::DELETE, &path, Bytes::new()).await.map(drop)
+    }
+
+    /// Lines of the audit log.
+    pub async fn audit(&self, which: &AuditFilter) -> Result<Vec<AuditRow>, ClientError> {
+        let number = |n: Option<u64>| n.map(|n| n.to_string()).unwrap_or_default();
+        let fields = [
+            ("author", which.author.clone()),
+            ("action", which.action.clone()),
+            ("object", which.object.clone()),
+            ("address", which.address.clone()),
+            ("after", which.after.to_string()),
+            ("since", number(which.since)),
+            ("until", number(which.until)),
+            ("limit", number(which.limit.map(u64::from))),
+        ];
+        let said = fields.iter().filter(|(_, value)| !value.is_empty());
+        let query: Vec<String> =
+            said.map(|(name, value)| format!("{name}={}", escaped(value))).collect();
+        self.get(&format!("/audit?{}", query.join("&"))).await
+    }
+
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        let answer = self.call(method, path, self.written(body)?).await?;
+        self.read(&answer)
+    }
+
+    async fn tell(
+        &self,
+        method: Method,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<(), ClientError> {
+        self.call(method, path, self.written(body)?).await.map(drop)
+    }
+
+    fn written(&self, body: &impl Serialize) -> Result<Bytes, ClientError> {
+        let written = serde_json::to_vec(body);
+        let url = self.url().to_owned();
+        Ok(written.map_err(|source| ClientError::Answer { url, source })?.into())
+    }
+}
+
+fn of(user: Option<&str>, rest: &str) -> String {
+    match user {
+        Some(user) => format!("/users/{}{rest}", escaped(user)),
+        None => format!("/me{rest}"),
+    }
+}
+
+/// What a controller shows of itself before anybody trusts it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The last certificate of its chain: what vouches for its own.
+    pub root_pem: String,
+    /// SHA-256 of that, as `openssl x509 -fingerprint -sha256` prints it.
+    pub fingerprint: String,
+}
+
+/// Asks a controller for its certificates and believes nothing. For a person to compare and pin.
+pub async fn look(url: &str) -> Result<Shown, ClientError> {
+    let (host, port) = split(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
+    let unusable = |e: rustls::Error| ClientError::Root(e.to_string());
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let seen = Arc::new(Seen { provider: provider.clone(), last: Mutex::default() });
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(seen.clone())
+        .with_no_client_auth();
+    let connect = |source| ClientError::Connect { url: url.to_owned(), source };
+    let name =
+        ServerName::try_from(host.clone()).map_err(|_| ClientError::Url(url.to_owned()))?;
+    let shake = async {
+        let stream = TcpStream::connect((host.as_str(), port)).await?;
+        TlsConnector::from(Arc::new(tls)).connect(name, stream).await
+    };
+    let shaken = tokio::time::timeout(std::time::Duration::from_secs(10), shake).await;
+    shaken.map_err(|_| ClientError::Slow { url: url.to_owned() })?.map_err(connect)?;
+    let der = seen.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let digest = Sha256::digest(&der);
+    let pairs: Vec<String> = digest.iter().map(|b| format!("{b:02X}")).collect();
+    Ok(Shown { root_pem: pem(&der), fingerprint: pairs.join(":") })
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+/// Takes any certificate, and remembers the last of the chain. The handshake's signature is checked
+/// all the same: who shows a certificate must have its key.
+#[derive(Debug)]
+struct Seen {
+    provider: Arc<CryptoProvider>,
+    last: Mutex<Vec<u8>>,
+}
+
+impl ServerCertVerifier for Seen {
+    fn verify_server_cert(
+        &self,
+        end: &CertificateDer<'_>,
+        between: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let last = between.last().unwrap_or(end);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last.to_vec();
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls12_signature(message, cert, signed, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, cert, signed, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
