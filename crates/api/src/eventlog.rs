@@ -244,21 +244,19 @@ impl Account {
     /// In one sentence.
     pub fn describe(&self) -> String {
         let about = words::register(self.register);
-        match (self.agrees(), self.events.len()) {
-            (true, 0) => format!("PCR {} ({about}) was never extended", self.register),
-            (true, n) => {
-                format!("PCR {} ({about}) holds what {n} logged events give", self.register)
-            }
-            (false, 0) => format!(
-                "PCR {} ({about}) was extended, but the log has no event of it",
-                self.register
+        let what = match self.events.len() {
+            1 => "one logged event gives".to_owned(),
+            n => format!("{n} logged events give"),
+        };
+        let said = match (self.agrees(), self.events.is_empty()) {
+            (true, true) => "was never extended".to_owned(),
+            (true, false) => format!("holds what {what}"),
+            (false, true) => "was extended, but the log has no event of it".to_owned(),
+            (false, false) => format!(
+                "does not hold what {what}: something else was measured, or the log was changed"
             ),
-            (false, n) => format!(
-                "PCR {} ({about}) does not hold what {n} logged events give: something else was \
-                 measured, or the log was changed",
-                self.register
-            ),
-        }
+        };
+        format!("PCR {} ({about}) {said}", self.register)
     }
 }
 
