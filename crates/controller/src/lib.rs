@@ -22,6 +22,7 @@ pub mod client;
 mod conf;
 mod db;
 mod device_api;
+pub mod drift;
 mod fleet;
 mod ingest;
 pub mod objects;

@@ -4,7 +4,6 @@
 //! know are shown as their number: devices newer than this controller are normal.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use api::convert::view::{
     AppView, ContentView, DeviceView, ErrorView, Metrics, NetworkInstanceView, Report, VolumeView,
@@ -17,6 +16,7 @@ use uuid::Uuid;
 use crate::db::{DbError, InfoRow, Message, NewLog, StoredObject, Subject};
 use crate::fleet::{Fleet, Known};
 use crate::objects::{Kind, Spec};
+use crate::drift::liveness::patience;
 use crate::view;
 
 /// An info message as it is to be kept, or that something is gone.
@@ -163,14 +163,6 @@ pub(crate) fn objects(fleet: &Fleet) -> Vec<view::Object> {
         flaws: known.flaws.iter().filter(|f| f.key == stored.object.key).cloned().collect(),
     };
     known.stored.values().map(|s| object(s)).collect()
-}
-
-/// A node is silent after three of its intervals.
-fn patience(spec: Option<&crate::objects::DeviceSpec>) -> Duration {
-    let asked = |key: &str| -> Option<u64> { spec?.settings.get(key)?.parse().ok() };
-    let config = asked("timer.config.interval").unwrap_or(60);
-    let metric = asked("timer.metric.interval").unwrap_or(60);
-    Duration::from_secs(config.min(metric).clamp(5, 86_400) * 3 + 5)
 }
 
 async fn of_device(

@@ -260,6 +260,7 @@ async fn run(
         () = server::run(listener, tls, router, fleet.access.limits, stopped) => {}
         () = fleet.keep() => {}
         () = fleet.access.keep(fleet.clock()) => {}
+        () = crate::rollout::drive::keep(&fleet) => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));

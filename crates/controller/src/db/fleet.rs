@@ -52,6 +52,8 @@ pub(crate) struct Standing {
     pub(crate) timestamp: UnixMillis,
     /// The newest revision it was compiled at.
     pub(crate) revision: u64,
+    /// Whether the node said that it has it.
+    pub(crate) taken: bool,
 }
 
 impl Db {
@@ -195,7 +197,8 @@ impl Db {
         let mut tx = self.begin().await?;
         sqlx::query(
             "INSERT INTO configs (device, digest, timestamp_ms, revision) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (device) DO UPDATE SET digest = $2, timestamp_ms = $3, revision = $4
+             ON CONFLICT (device) DO UPDATE SET digest = $2, timestamp_ms = $3, revision = $4,
+                 taken_ms = NULL
              WHERE configs.digest <> $2 AND configs.revision <= $4 AND configs.timestamp_ms < $3",
         )
         .bind(id.as_bytes().as_slice())
@@ -206,7 +209,7 @@ impl Db {
         .await
         .doing(doing)?;
         let row =
-            sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
+            sqlx::query("SELECT digest, timestamp_ms, revision, taken_ms FROM configs WHERE device = $1")
                 .bind(id.as_bytes().as_slice())
                 .fetch_one(&mut *tx)
                 .await
@@ -216,10 +219,30 @@ impl Db {
         Ok(settled)
     }
 
+    /// Notes that nodes have the config of this digest.
+    pub(crate) async fn set_taken(
+        &self,
+        taken: &[(Uuid, [u8; 32])],
+        now: UnixMillis,
+    ) -> Result<(), DbError> {
+        let doing = "note which config devices have";
+        let mut tx = self.begin().await?;
+        for (id, digest) in taken {
+            sqlx::query("UPDATE configs SET taken_ms = $3 WHERE device = $1 AND digest = $2")
+                .bind(id.as_bytes().as_slice())
+                .bind(digest.as_slice())
+                .bind(signed(now.0))
+                .execute(&mut *tx)
+                .await
+                .doing(doing)?;
+        }
+        tx.commit().await.doing(doing)
+    }
+
     /// The config a node was last told of.
     pub(crate) async fn standing(&self, id: Uuid) -> Result<Option<Standing>, DbError> {
         let row =
-            sqlx::query("SELECT digest, timestamp_ms, revision FROM configs WHERE device = $1")
+            sqlx::query("SELECT digest, timestamp_ms, revision, taken_ms FROM configs WHERE device = $1")
                 .bind(id.as_bytes().as_slice())
                 .fetch_optional(self.read())
                 .await
@@ -424,6 +447,7 @@ fn standing(row: &AnyRow) -> Result<Standing, DbError> {
         digest: row.try_get(0).doing(doing)?,
         timestamp: UnixMillis(unsigned(row.try_get(1).doing(doing)?)),
         revision: unsigned(row.try_get(2).doing(doing)?),
+        taken: row.try_get::<Option<i64>, _>(3).doing(doing)?.is_some(),
     })
 }
 

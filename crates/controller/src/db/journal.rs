@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::fleet::{put_device, put_object, remove_object};
 use super::overlay::{Overlaid, put_overlaid};
+use super::rollout::{Also, put_also};
 use super::{Db, DbError, DeviceRow, Doing, StoredObject, Tx, signed, text, unsigned};
 use crate::objects::Key;
 
@@ -32,6 +33,8 @@ pub(crate) struct Change {
     pub(crate) onboard_certs: Vec<(Vec<u8>, Vec<u8>)>,
     /// What single nodes are told otherwise from now on.
     pub(crate) overlays: Vec<Overlaid>,
+    /// What must be written with it, or the whole change is not; alone it makes no change.
+    pub(crate) also: Vec<Also>,
     /// What people will read of it.
     pub(crate) logged: Vec<Logged>,
 }
@@ -87,6 +90,8 @@ pub(crate) enum Written {
     As(u64),
     /// Somebody was faster: look again and decide again.
     Behind,
+    /// What was to be written with it has changed: read that again.
+    Overtaken,
 }
 
 impl Db {
@@ -136,6 +141,12 @@ impl Db {
         if now != revision + 1 {
             tx.rollback().await.doing(doing)?;
             return Ok(Written::Behind);
+        }
+        for also in &change.also {
+            if !put_also(&mut tx, also, change.at).await? {
+                tx.rollback().await.doing(doing)?;
+                return Ok(Written::Overtaken);
+            }
         }
         for stored in &change.put {
             put_object(&mut tx, stored).await?;
@@ -285,7 +296,7 @@ async fn set_serial(
     query.execute(&mut **tx).await.doing("store a serial number").map(drop)
 }
 
-async fn log(tx: &mut Tx, change: &Change, logged: &Logged) -> Result<(), DbError> {
+pub(super) async fn log(tx: &mut Tx, change: &Change, logged: &Logged) -> Result<(), DbError> {
     let doing = "store an event";
     sqlx::query("INSERT INTO events (at_ms, device, object, text) VALUES ($1, $2, $3, $4)")
         .bind(signed(change.at.0))

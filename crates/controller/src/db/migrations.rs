@@ -141,6 +141,9 @@ const STEPS: &[&str] = &["
     WHERE NOT EXISTS (SELECT 1 FROM object_history h
         WHERE h.kind = objects.kind AND h.name = objects.name);
 
+    -- When the node said that it has it.
+    ALTER TABLE configs ADD COLUMN taken_ms INTEGER;
+
     -- What only one process may do at a time.
     CREATE TABLE leases (
         name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_ms INTEGER NOT NULL

@@ -15,6 +15,7 @@ mod journal;
 mod leases;
 mod migrations;
 mod overlay;
+mod rollout;
 mod telemetry;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
 pub use history::Version;
 pub(crate) use journal::{Change, Entry, Logged, Written};
 pub(crate) use overlay::Overlaid;
+pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
 pub use telemetry::{Event, LogRow, Point};
 pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
 

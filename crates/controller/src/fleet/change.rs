@@ -11,6 +11,7 @@ use crate::access::{Projects, project_of};
 use crate::admission::{Admission, Applicant, admit};
 use crate::db::{Change, DeviceRow, StoredObject, Written};
 use crate::objects::{self, Document, Flaw, Key, Kind, Objects, Spec, bumps, check, content_of};
+use crate::rollout::calendar::Calendar;
 use crate::view;
 
 /// How documents are to be applied.
@@ -60,8 +61,10 @@ impl Fleet {
             }
             let written = self.db.store(revision, &change).await?;
             self.follow().await?;
-            if let Written::As(_) = written {
-                return Ok(outcome);
+            match written {
+                Written::As(_) => return Ok(outcome),
+                Written::Behind => {}
+                Written::Overtaken => return Err(FleetError::Faster),
             }
         }
     }
@@ -123,16 +126,18 @@ impl Fleet {
         author: &str,
     ) -> Result<view::Applied, FleetError> {
         let documents = objects::read(text)?;
+        let calendar = Calendar::read(&self.db).await?;
         let now = self.now();
         self.change(|known| {
-            let (change, applied) = self.applied(known, &documents, how, (author, now))?;
+            let (mut change, applied) = self.applied(known, &documents, how, (author, now))?;
+            calendar.hold_back(self, known, &mut change);
             let change = if how.dry_run { Change::default() } else { change };
             Ok((change, applied))
         })
         .await
     }
 
-    fn applied(
+    pub(crate) fn applied(
         &self,
         known: &Known,
         documents: &[Document],

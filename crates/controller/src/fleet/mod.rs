@@ -117,6 +117,9 @@ pub(crate) enum FleetError {
         /// What is of others.
         why: String,
     },
+    /// Somebody else did something to the same thing at the same moment.
+    #[error("somebody else was faster; look again")]
+    Faster,
     /// An image is not in the registry.
     #[error("{key}: spec.image: there is no {image} in the registry (it has {have})")]
     NoImage {
@@ -311,6 +314,7 @@ impl Fleet {
 
     /// Stores what [`Fleet::seen`] noted since the last call.
     pub(crate) async fn store_seen(&self) -> Result<(), DbError> {
+        self.store_taken().await?;
         let news: Vec<_> = {
             let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = all.iter_mut().filter(|(_, s)| !s.stored);

@@ -2,6 +2,7 @@
 //! otherwise. An idle poll costs a look into a table.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::convert::config;
@@ -11,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{Fleet, FleetError, Known};
-use crate::db::Standing;
+use crate::db::{DbError, Standing};
 use crate::objects::{Key, Kind, Object, Objects, Spec, Target, compile};
 
 /// The answer to a node that asks for its config.
@@ -29,7 +30,11 @@ pub(crate) enum ConfigAnswer {
 
 /// What nodes were told last, by id.
 #[derive(Debug, Default)]
-pub(super) struct Cache(Mutex<HashMap<Uuid, Arc<Told>>>);
+pub(super) struct Cache {
+    told: Mutex<HashMap<Uuid, Arc<Told>>>,
+    /// Which config nodes have, not yet stored.
+    taken: Mutex<HashMap<Uuid, [u8; 32]>>,
+}
 
 /// What a node is told, ready to be sent.
 #[derive(Debug, Clone)]
@@ -38,6 +43,8 @@ struct Told {
     digest: [u8; 32],
     hash: String,
     answer: Bytes,
+    /// Whether it is noted that the node has it.
+    taken: Arc<AtomicBool>,
 }
 
 /// What a config was compiled of.
@@ -73,6 +80,9 @@ impl Fleet {
         }
         let told = self.told(id).await?;
         if told.hash == have {
+            if !told.taken.swap(true, Ordering::Relaxed) {
+                self.told.note_taken(id, told.digest);
+            }
             return Ok(ConfigAnswer::Unchanged);
         }
         Ok(ConfigAnswer::Changed(told.answer.clone()))
@@ -98,37 +108,66 @@ impl Fleet {
             if let Some(told) = cached.filter(|t| t.digest == digest) {
                 return Ok(self.told.put(id, Told { basis, ..Told::clone(&told) }));
             }
-            let Some(timestamp) = self.timestamp(id, &digest, revision).await? else {
+            let Some(standing) = self.standing(id, &digest, revision).await? else {
                 // Another process knows more.
                 self.follow().await?;
                 continue;
             };
-            device.timestamp = Some(timestamp);
+            device.timestamp = Some(standing.timestamp);
+            let taken = Arc::new(AtomicBool::new(standing.taken));
             let (hash, payload) = config::write_answer(&device, "");
             let answer = self.sign(&payload)?.into();
-            return Ok(self.told.put(id, Told { basis, digest, hash, answer }));
+            return Ok(self.told.put(id, Told { basis, digest, hash, answer, taken }));
         }
     }
 
-    /// The time stamp of a config: strictly forward, also when our own clock went back. `None`: it
-    /// was compiled of what has changed since.
-    async fn timestamp(
+    /// What a config stands as; its time stamp goes strictly forward, also when our own clock went
+    /// back. `None`: it was compiled of what has changed since.
+    async fn standing(
         &self,
         id: Uuid,
         digest: &[u8],
         revision: u64,
-    ) -> Result<Option<UnixMillis>, FleetError> {
+    ) -> Result<Option<Standing>, FleetError> {
         let mut last = self.db.standing(id).await?;
         loop {
             let timestamp = match &last {
-                Some(last) if last.digest == digest => return Ok(Some(last.timestamp)),
+                Some(found) if found.digest == digest => return Ok(last),
                 Some(last) if last.revision > revision => return Ok(None),
                 Some(last) => self.now().max(UnixMillis(last.timestamp.0 + 1)),
                 None => self.now(),
             };
-            let wish = Standing { digest: digest.to_vec(), timestamp, revision };
+            let wish = Standing { digest: digest.to_vec(), timestamp, revision, taken: false };
             last = Some(self.db.settle(id, &wish).await?);
         }
+    }
+
+    /// Stores what [`Fleet::config`] learned of who has which config.
+    pub(crate) async fn store_taken(&self) -> Result<(), DbError> {
+        let taken: Vec<_> = {
+            let mut all = self.told.taken.lock().unwrap_or_else(PoisonError::into_inner);
+            all.drain().collect()
+        };
+        for piece in taken.chunks(500) {
+            if let Err(e) = self.db.set_taken(piece, self.now()).await {
+                // What is stored twice is as good as once.
+                taken.iter().for_each(|(id, digest)| self.told.note_taken(*id, *digest));
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a config is what the node was told last, since when that is ready for it, and whether
+    /// it said that it has it.
+    pub(crate) async fn is_taken(
+        &self,
+        device: &model::desired::Device,
+    ) -> Result<(Option<UnixMillis>, bool), DbError> {
+        let standing = self.db.standing(device.id.raw()).await?;
+        let digest: [u8; 32] = Sha256::digest(config::write_answer(device, "").1).into();
+        let same = standing.filter(|s| s.digest == digest);
+        Ok((same.as_ref().map(|s| s.timestamp), same.is_some_and(|s| s.taken)))
     }
 
     /// What a node is told, in our own words.
@@ -183,13 +222,17 @@ impl Fleet {
 }
 
 impl Cache {
+    fn note_taken(&self, id: Uuid, digest: [u8; 32]) {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(id, digest);
+    }
+
     fn get(&self, id: Uuid) -> Option<Arc<Told>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }
 
     fn put(&self, id: Uuid, told: Told) -> Arc<Told> {
         let told = Arc::new(told);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id, told.clone());
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(id, told.clone());
         told
     }
 }

@@ -102,7 +102,10 @@ impl From<FleetError> for Failed {
             }
             FleetError::NoObject(_) => StatusCode::NOT_FOUND,
             FleetError::OtherProject { .. } => StatusCode::FORBIDDEN,
-            FleetError::Used { .. } | FleetError::Exists(_) | FleetError::Overtaken { .. } => {
+            FleetError::Used { .. }
+            | FleetError::Exists(_)
+            | FleetError::Overtaken { .. }
+            | FleetError::Faster => {
                 StatusCode::CONFLICT
             }
             FleetError::Registry(_) | FleetError::Db(_) | FleetError::Sign(_) => {

@@ -1,13 +1,26 @@
-//! Changes that are taken to devices in waves, and when devices may be disturbed.
+//! Changes that are taken to devices in waves, when devices may be disturbed, and changes that wait
+//! for their time.
 //!
-//! [`machine`] decides, [`plan`] divides, [`window`] and [`select`] say when and whom; none of them
-//! asks a clock or a database.
+//! A rollout applies its change to the objects at once, and holds it back from every device that it
+//! touches ([`crate::fleet`]'s overlay): such a device is told of the objects as they were. When its
+//! wave comes, it is let go.
+//!
+//! [`machine`] decides, [`plan`] divides, [`judge`] says how a device is, [`window`] and [`select`]
+//! when and whom; none of them asks a clock or a database. [`drive`] has the hands.
 
+pub(crate) mod calendar;
+pub(crate) mod drive;
+mod judge;
 mod machine;
 mod plan;
-mod select;
+mod record;
+pub(crate) mod schedule;
+pub(crate) mod select;
 mod window;
 
+pub(crate) use machine::Event;
 pub use machine::{Limits, Member, Phase, Refused, State, Step};
 pub use plan::{Gate, Plan, Share, Wave};
+pub use record::{Rollout, RolloutDevice, WaveCount};
+pub use schedule::Scheduled;
 pub use window::{Day, WindowSpec};

@@ -1,0 +1,174 @@
+//! Groups and windows as the database has them, ready to be asked, and what a closed window holds.
+
+use std::collections::BTreeMap;
+
+use model::UnixMillis;
+
+use super::select::{Labels, NAME, Query, QueryError};
+use super::window::{Window, WindowError, WindowSpec};
+use crate::db::{Change, Db, DbError, Overlaid, StoredObject};
+use crate::drift::consequence::consequences;
+use crate::fleet::{Fleet, Known};
+use crate::objects::{Kind, Objects};
+use crate::words::time;
+
+/// Who holds what waits for a window.
+pub(crate) const HOLDER: &str = "window";
+
+/// When which devices may be disturbed.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Calendar(Vec<(String, Query, Window)>);
+
+/// Reads a group's or a window's query.
+pub(crate) async fn query(db: &Db, text: &str) -> Result<Result<Query, QueryError>, DbError> {
+    Ok(Query::parse(text, &queries(db).await?))
+}
+
+/// The queries of groups, by name.
+pub(crate) async fn queries(db: &Db) -> Result<BTreeMap<String, String>, DbError> {
+    Ok(db.groups().await?.into_iter().map(|(name, (query, _))| (name, query)).collect())
+}
+
+/// The labels of a device, with its name.
+pub(crate) fn labels(stored: &StoredObject) -> Labels {
+    let written = stored.written.get("labels").and_then(|l| l.as_object());
+    let mut labels: Labels = written
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            (key.clone(), value)
+        })
+        .collect();
+    labels.insert(NAME.to_owned(), stored.object.key.name.clone());
+    labels
+}
+
+/// Reads a window and its query.
+pub(crate) fn understood(
+    spec: &WindowSpec,
+    groups: &BTreeMap<String, String>,
+) -> Result<(Query, Window), WindowError> {
+    Ok((Query::parse(&spec.devices, groups)?, Window::of(spec)?))
+}
+
+impl Calendar {
+    /// Reads all windows. One that is damaged, or whose group is gone, holds nobody: changes must
+    /// not wait for a window that never opens.
+    pub(crate) async fn read(db: &Db) -> Result<Calendar, DbError> {
+        let windows = db.windows().await?;
+        if windows.is_empty() {
+            return Ok(Calendar::default());
+        }
+        let groups = queries(db).await?;
+        let mut all = Vec::new();
+        for (name, spec) in windows {
+            let spec = serde_json::from_str::<WindowSpec>(&spec).map_err(|e| e.to_string());
+            match spec.and_then(|s| understood(&s, &groups).map_err(|e| e.to_string())) {
+                Ok((query, window)) => all.push((name, query, window)),
+                Err(e) => tracing::warn!("the window {name} is left out: {e}"),
+            }
+        }
+        Ok(Calendar(all))
+    }
+
+    /// Whether there is no window at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// What a device waits for, in words, if it must not be disturbed now.
+    pub(crate) fn closed(&self, labels: &Labels, now: UnixMillis) -> Option<String> {
+        let mut next: Option<(UnixMillis, &str)> = None;
+        let mut named = false;
+        for (name, _, window) in self.0.iter().filter(|(_, query, _)| query.matches(labels)) {
+            named = true;
+            if window.open_until(now).is_some() {
+                return None;
+            }
+            if let Some(at) = window.opens_at(now)
+                && next.is_none_or(|(best, _)| at < best)
+            {
+                next = Some((at, name));
+            }
+        }
+        let (at, name) = next.filter(|_| named)?;
+        Some(format!("waits for its window {name}, which opens at {}", time(at)))
+    }
+
+    /// Holds a change back from the devices that it would disrupt and whose windows are closed.
+    pub(crate) fn hold_back(&self, fleet: &Fleet, known: &Known, change: &mut Change) {
+        if self.is_empty() || change.put.is_empty() {
+            return;
+        }
+        let mut next: Objects = known.objects.clone();
+        for stored in &change.put {
+            next.insert(stored.object.key.clone(), stored.object.clone());
+        }
+        for key in &change.removed {
+            next.remove(key);
+        }
+        for stored in known.of_kind(Kind::Device) {
+            let Some(closed) = self.closed(&labels(stored), change.at) else { continue };
+            let id = stored.object.uid;
+            let Some(device) = next.get(&stored.object.key) else { continue };
+            let (Some(before), Some(after)) =
+                (fleet.compiled(known, id), fleet.would_tell(known, device, &next))
+            else {
+                continue;
+            };
+            let all = consequences(&before, &after);
+            let Some(first) = all.iter().find(|c| c.disrupts) else { continue };
+            let held = known.overlay(id);
+            for put in &change.put {
+                let key = &put.object.key;
+                if key.kind == Kind::Device && *key != stored.object.key {
+                    continue;
+                }
+                let had = held.and_then(|o| o.get(key)).map(|h| &h.said);
+                // What is held already stays as old as it is.
+                if had.is_some_and(|h| h.as_of.is_some()) {
+                    continue;
+                }
+                change.overlays.push(Overlaid {
+                    device: id,
+                    key: key.clone(),
+                    as_of: Some(known.revision),
+                    restart: had.map_or(0, |h| h.restart),
+                    purge: had.map_or(0, |h| h.purge),
+                    holder: HOLDER.to_owned(),
+                    why: format!("{closed}: {first}"),
+                    since: change.at,
+                });
+            }
+        }
+    }
+}
+
+/// Lets go what waited for windows that are open now, or are no more.
+pub(crate) async fn let_go(fleet: &Fleet) -> Result<(), crate::fleet::FleetError> {
+    if fleet.look(|known| known.held_by(HOLDER).next().is_none()) {
+        return Ok(());
+    }
+    let calendar = Calendar::read(&fleet.db).await?;
+    let now = fleet.now();
+    fleet
+        .change(|known| {
+            let mut change = Change::by("controller", now);
+            for said in known.held_by(HOLDER) {
+                let stored = known.object_of(said.device);
+                let closed = stored.and_then(|s| calendar.closed(&labels(s), now));
+                if closed.is_none() {
+                    change.log(Some(said.device), &said.key, "told now that the window is open");
+                    change.overlays.push(released(said));
+                }
+            }
+            Ok((change, ()))
+        })
+        .await
+}
+
+/// What is left of it when nobody holds it: counters that were added stay.
+pub(crate) fn released(said: &Overlaid) -> Overlaid {
+    Overlaid { as_of: None, holder: String::new(), why: String::new(), ..said.clone() }
+}
