@@ -306,6 +306,31 @@ impl Client {
         self.call(Method::DELETE, &path, Bytes::new()).await.map(drop)
     }
 
+    /// Asks for something below the operator API that is JSON; `path` is escaped already.
+    pub async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.get(path).await
+    }
+
+    /// Sends something below the operator API and reads the answer; `path` is escaped already.
+    pub async fn send<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &str,
+    ) -> Result<T, ClientError> {
+        let answer = self.call(Method::POST, path, body.to_owned().into()).await?;
+        self.read(&answer)
+    }
+
+    /// Puts something below the operator API; `path` is escaped already.
+    pub async fn put(&self, path: &str, body: &str) -> Result<(), ClientError> {
+        self.call(Method::PUT, path, body.to_owned().into()).await.map(drop)
+    }
+
+    /// Removes something below the operator API; `path` is escaped already.
+    pub async fn remove(&self, path: &str) -> Result<(), ClientError> {
+        self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = self.call(Method::GET, path, Bytes::new()).await?;
         self.read(&answer)
@@ -396,7 +421,7 @@ fn json(value: &impl serde::Serialize) -> Bytes {
 }
 
 /// A text as part of a path or query (RFC 3986: what is not unreserved is escaped).
-pub(crate) fn escaped(text: &str) -> String {
+pub fn escaped(text: &str) -> String {
     let mut escaped = String::new();
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

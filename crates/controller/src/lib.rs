@@ -24,6 +24,7 @@ mod db;
 mod device_api;
 pub mod drift;
 mod fleet;
+mod history;
 mod ingest;
 pub mod objects;
 mod operator;

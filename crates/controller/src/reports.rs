@@ -236,8 +236,17 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
         apps: Vec::new(),
         networks: Vec::new(),
         pending: Vec::new(),
-        problems: flaws.map(|f| format!("{}: {}", f.field, f.text)).collect(),
+        problems: flaws
+            .map(|f| format!("{}: {}", f.field, f.text))
+            .chain(held_back(known, id))
+            .collect(),
     }
+}
+
+/// What a node is not told yet, and why.
+fn held_back(known: &Known, id: Uuid) -> impl Iterator<Item = String> {
+    let held = known.overlay(id).into_iter().flat_map(|o| o.values()).map(|h| &h.said);
+    held.filter(|h| h.as_of.is_some()).map(|h| format!("{}: {}", h.key, h.why))
 }
 
 /// What a node says, by id.

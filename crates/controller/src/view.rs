@@ -7,8 +7,10 @@ use std::net::Ipv4Addr;
 use model::{AppId, Bytes, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-pub use crate::db::{Event, LogRow};
+pub use crate::db::{Event, LogRow, Version};
 use crate::objects::{Flaw, Key};
+pub use crate::operator::{Compared, DeviceDiff, DeviceDrift, Group, NamedWindow};
+pub use crate::rollout::{Rollout, Scheduled};
 
 /// The controller itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

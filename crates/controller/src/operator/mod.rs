@@ -20,6 +20,9 @@
 mod access;
 mod devices;
 
+mod history;
+mod rollouts;
+
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
@@ -45,6 +48,9 @@ const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
 const ROWS_MAX: u32 = 10_000;
 const ROWS_DEFAULT: u32 = 200;
 
+pub use history::{Compared, DeviceDiff, DeviceDrift};
+pub use rollouts::{Group, NamedWindow};
+
 pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
     Router::new()
         .route("/", get(controller))
@@ -62,6 +68,8 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .route("/events", get(events))
         .merge(devices::routes())
         .merge(access::routes())
+        .merge(rollouts::routes())
+        .merge(history::routes())
         .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
         .merge(access::open_routes())

@@ -1,0 +1,233 @@
+//! What objects said before, what devices would get, and what they have not got yet.
+//!
+//! | Call | Does |
+//! |---|---|
+//! | GET `/objects/{kind}/{name}/history?before=…&limit=…` | its versions, newest first |
+//! | GET `/objects/{kind}/{name}/history/{revision}` | what it said then, and what that is beside now |
+//! | POST `/objects/{kind}/{name}/history/{revision}` | makes it say so again: a new version |
+//! | GET `/drift`, `/devices/{name}/drift` | what is not as it should be, by device |
+//! | POST `/diff`, `/devices/{name}/diff` | what documents would do to devices, before they are applied |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+use super::rollouts::{By, text};
+use super::{Failed, failed, key, unknown};
+use crate::db::{StoredObject, Version};
+use crate::drift::consequence::consequences;
+use crate::drift::said::Said;
+use crate::drift::{Consequence, Drift, Facts, HeldBack, drift};
+use crate::fleet::{Fleet, How, Known};
+use crate::history;
+use crate::objects::{self, Key, Kind, Objects};
+use crate::rollout::calendar::{Calendar, labels};
+use crate::rollout::drive::is_silent;
+use crate::view;
+
+/// Versions in one answer.
+const VERSIONS_DEFAULT: u32 = 50;
+const VERSIONS_MAX: u32 = 1000;
+
+pub(super) fn routes() -> Router<Arc<Fleet>> {
+    Router::new()
+        .route("/objects/{kind}/{name}/history", get(versions))
+        .route("/objects/{kind}/{name}/history/{revision}", get(version).post(restore))
+        .route("/drift", get(all_drift))
+        .route("/devices/{name}/drift", get(device_drift))
+        .route("/diff", post(all_diff))
+        .route("/devices/{name}/diff", post(device_diff))
+}
+
+#[derive(Debug, Deserialize)]
+struct WhichVersions {
+    before: Option<u64>,
+    limit: Option<u32>,
+}
+
+async fn versions(
+    State(fleet): State<Arc<Fleet>>,
+    Path((kind, name)): Path<(String, String)>,
+    Query(which): Query<WhichVersions>,
+) -> Result<Json<Vec<Version>>, Failed> {
+    let key = key(&kind, name)?;
+    let upto = which.before.map_or(u64::MAX, |b| b.saturating_sub(1));
+    let limit = which.limit.unwrap_or(VERSIONS_DEFAULT).min(VERSIONS_MAX);
+    let all = fleet.db.versions(&key, upto, limit).await?;
+    if all.is_empty() && which.before.is_none() {
+        return Err(unknown(key));
+    }
+    Ok(Json(all))
+}
+
+/// A version, and how it differs from what the object says now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Compared {
+    /// The version.
+    #[serde(flatten)]
+    pub version: Version,
+    /// Field by field, from that version to now: `memory: "64MiB", now "128MiB"`.
+    pub since: Vec<String>,
+}
+
+async fn version(
+    State(fleet): State<Arc<Fleet>>,
+    Path((kind, name, revision)): Path<(String, String, u64)>,
+) -> Result<Json<Compared>, Failed> {
+    let key = key(&kind, name)?;
+    let version = at(&fleet, &key, revision).await?;
+    let known = fleet.known();
+    let now = known.stored.get(&key).map(|s| &s.written);
+    let since = history::differences(version.spec.as_ref(), now);
+    Ok(Json(Compared { version, since }))
+}
+
+async fn at(fleet: &Fleet, key: &Key, revision: u64) -> Result<Version, Failed> {
+    let found = fleet.db.versions(key, revision, 1).await?.pop();
+    found.filter(|v| v.revision == revision).ok_or_else(|| {
+        let text = format!("{key} has no version {revision}; its history lists them");
+        failed(StatusCode::NOT_FOUND, text)
+    })
+}
+
+async fn restore(
+    State(fleet): State<Arc<Fleet>>,
+    Path((kind, name, revision)): Path<(String, String, u64)>,
+    By(by): By,
+) -> Result<Json<view::Applied>, Failed> {
+    let key = key(&kind, name)?;
+    let Some(spec) = at(&fleet, &key, revision).await?.spec else {
+        let text = format!("{key} was deleted in {revision}; delete it instead");
+        return Err(failed(StatusCode::CONFLICT, text));
+    };
+    let document = serde_json::json!({ "kind": key.kind.name(), "name": key.name, "spec": spec });
+    Ok(Json(fleet.apply(&document.to_string(), &How::default(), &by).await?))
+}
+
+/// What is not as it should be on a device.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DeviceDrift {
+    /// Its name.
+    pub device: String,
+    /// What is not as it should be.
+    pub drift: Vec<Drift>,
+}
+
+async fn of_device(
+    fleet: &Fleet,
+    known: &Known,
+    stored: &StoredObject,
+) -> Result<DeviceDrift, Failed> {
+    let id = stored.object.uid;
+    let device = stored.object.key.name.clone();
+    let Some(told) = fleet.compiled(known, id) else {
+        return Ok(DeviceDrift { device, drift: Vec::new() });
+    };
+    let (ready, taken) = fleet.is_taken(&told).await?;
+    let said = Said::read(&fleet.db.infos(id).await?);
+    let held = known.overlay(id).into_iter().flat_map(|o| o.values()).map(|h| &h.said);
+    let held: Vec<HeldBack> = held
+        .filter(|h| h.as_of.is_some())
+        .map(|h| HeldBack { subject: h.key.to_string(), why: h.why.clone(), since: h.since })
+        .collect();
+    let (seen, silent) = (fleet.last_seen(id), is_silent(fleet, known, id));
+    let facts = Facts { told: &told, ready, taken, said: &said, seen, silent, held: &held };
+    Ok(DeviceDrift { device, drift: drift(&facts) })
+}
+
+async fn all_drift(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<DeviceDrift>>, Failed> {
+    fleet.store_taken().await?;
+    let known = fleet.known();
+    let mut all = Vec::new();
+    for stored in known.of_kind(Kind::Device) {
+        let found = of_device(&fleet, &known, stored).await?;
+        if !found.drift.is_empty() {
+            all.push(found);
+        }
+    }
+    Ok(Json(all))
+}
+
+async fn device_drift(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<DeviceDrift>, Failed> {
+    fleet.store_taken().await?;
+    let known = fleet.known();
+    let stored =
+        known.device_object(&name).ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
+    of_device(&fleet, &known, stored).await.map(Json)
+}
+
+/// What documents would do to a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceDiff {
+    /// Its name.
+    pub device: String,
+    /// What happens there.
+    pub consequences: Vec<Consequence>,
+    /// What it would wait for, if anything interrupts what works now.
+    pub waits: Option<String>,
+}
+
+async fn diff(
+    fleet: &Fleet,
+    documents: &str,
+    only: Option<&str>,
+    by: &str,
+) -> Result<Vec<DeviceDiff>, Failed> {
+    let documents = objects::read(documents).map_err(crate::fleet::FleetError::from)?;
+    let calendar = Calendar::read(&fleet.db).await?;
+    let known = fleet.known();
+    let now = fleet.now();
+    let (change, _) = fleet.applied(&known, &documents, &How::default(), (by, now))?;
+    let mut next: Objects = known.objects.clone();
+    for stored in &change.put {
+        next.insert(stored.object.key.clone(), stored.object.clone());
+    }
+    let mut all = Vec::new();
+    let named = |s: &&StoredObject| only.is_none_or(|n| n == s.object.key.name);
+    for stored in known.of_kind(Kind::Device).filter(named) {
+        let before = fleet.compiled(&known, stored.object.uid);
+        let device = next.get(&stored.object.key);
+        let after = device.and_then(|d| fleet.would_tell(&known, d, &next));
+        let (Some(before), Some(after)) = (before, after) else { continue };
+        let consequences = consequences(&before, &after);
+        if consequences.is_empty() {
+            continue;
+        }
+        let disrupts = consequences.iter().any(|c| c.disrupts);
+        let waits = calendar.closed(&labels(stored), now).filter(|_| disrupts);
+        all.push(DeviceDiff { device: stored.object.key.name.clone(), consequences, waits });
+    }
+    Ok(all)
+}
+
+async fn all_diff(
+    State(fleet): State<Arc<Fleet>>,
+    By(by): By,
+    request: Request,
+) -> Result<Json<BTreeMap<String, DeviceDiff>>, Failed> {
+    let documents = text(request).await?;
+    let all = diff(&fleet, &documents, None, &by).await?;
+    Ok(Json(all.into_iter().map(|d| (d.device.clone(), d)).collect()))
+}
+
+async fn device_diff(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+    request: Request,
+) -> Result<Json<DeviceDiff>, Failed> {
+    let found = fleet.look(|known| known.device_object(&name).map(|s| s.object.key.name.clone()));
+    let device = found.ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
+    let documents = text(request).await?;
+    let found = diff(&fleet, &documents, Some(&device), &by).await?.pop();
+    let none = DeviceDiff { device, consequences: Vec::new(), waits: None };
+    Ok(Json(found.unwrap_or(none)))
+}

@@ -1,0 +1,369 @@
+//! Rollouts, groups, maintenance windows and scheduled changes.
+//!
+//! | Call | Does |
+//! |---|---|
+//! | GET `/rollouts`, `/rollouts/{name}` | rollouts; one with its devices |
+//! | POST `/rollouts/{name}?dry_run=true` | begins one: [`Plan`] |
+//! | POST `/rollouts/{name}/pause`, `resume`, `abort`, `promote?all=true`, `rollback` | says how it goes on |
+//! | DELETE `/rollouts/{name}` | forgets one that is over |
+//! | GET `/groups`, `/groups/{name}` | groups; one with its devices |
+//! | PUT, DELETE `/groups/{name}` | `{"query": "site=berlin", "note": "…"}` |
+//! | GET `/windows`; PUT, DELETE `/windows/{name}` | maintenance windows: [`WindowSpec`] |
+//! | GET `/scheduled`; PUT, DELETE `/scheduled/{name}` | `{"due": …, "documents": "…"}`; cancels |
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use model::UnixMillis;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{DOCUMENTS_MAX, Failed, failed};
+use crate::body;
+use crate::db::{Change, ScheduledRow};
+use crate::fleet::Fleet;
+use crate::objects::{self, Kind};
+use crate::rollout::calendar::{self, labels};
+use crate::rollout::drive::{self, RolloutError};
+use crate::rollout::{Event, Plan, Rollout, Scheduled, WindowSpec};
+
+pub(super) fn routes() -> Router<Arc<Fleet>> {
+    Router::new()
+        .route("/rollouts", get(rollouts))
+        .route("/rollouts/{name}", get(rollout).post(begin).delete(forget))
+        .route("/rollouts/{name}/{action}", post(tell))
+        .route("/groups", get(groups))
+        .route("/groups/{name}", get(group).put(set_group).delete(remove_group))
+        .route("/windows", get(windows))
+        .route("/windows/{name}", put(set_window).delete(remove_window))
+        .route("/scheduled", get(scheduled))
+        .route("/scheduled/{name}", put(schedule).delete(cancel))
+}
+
+/// Who calls.
+pub(super) struct By(pub(super) String);
+
+impl<S: Sync> FromRequestParts<S> for By {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<By, Infallible> {
+        Ok(By("admin".to_owned()))
+    }
+}
+
+/// The body of a call, as JSON; an error names the field.
+pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Failed> {
+    let text = text(request).await?;
+    let mut reader = serde_json::Deserializer::from_str(&text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        let path = e.path().to_string();
+        let text = if path == "." { e.inner().to_string() } else { format!("{path}: {}", e.inner()) };
+        failed(StatusCode::UNPROCESSABLE_ENTITY, text)
+    })
+}
+
+/// The body of a call.
+pub(super) async fn text(request: Request) -> Result<String, Failed> {
+    let (head, body) = request.into_parts();
+    let bytes = body::read(&head.headers, body, DOCUMENTS_MAX)
+        .await
+        .map_err(|status| failed(status, format!("more than {DOCUMENTS_MAX}")))?;
+    String::from_utf8(bytes.to_vec())
+        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("no UTF-8: {e}")))
+}
+
+impl From<RolloutError> for Failed {
+    fn from(e: RolloutError) -> Failed {
+        let status = match e {
+            RolloutError::Fleet(e) => return e.into(),
+            RolloutError::Unknown(_) => StatusCode::NOT_FOUND,
+            RolloutError::Refused(_) | RolloutError::Exists(_) | RolloutError::Held { .. } => {
+                StatusCode::CONFLICT
+            }
+            RolloutError::Query { .. }
+            | RolloutError::Name(_)
+            | RolloutError::Nothing
+            | RolloutError::Outside(_) => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        failed(status, e)
+    }
+}
+
+async fn rollouts(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<Rollout>>, Failed> {
+    let mut all = Vec::new();
+    for row in fleet.db.rollouts(false).await? {
+        all.push(drive::record(&fleet, &row.name).await?.shown(false));
+    }
+    Ok(Json(all))
+}
+
+async fn rollout(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<Rollout>, Failed> {
+    Ok(Json(drive::record(&fleet, &name).await?.shown(true)))
+}
+
+#[derive(Debug, Deserialize)]
+struct HowToBegin {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+async fn begin(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    Query(how): Query<HowToBegin>,
+    By(by): By,
+    request: Request,
+) -> Result<Json<Rollout>, Failed> {
+    let plan: Plan = json(request).await?;
+    Ok(Json(drive::begin(&fleet, &name, &plan, &by, how.dry_run).await?))
+}
+
+#[derive(Debug, Deserialize)]
+struct HowToTell {
+    #[serde(default)]
+    all: bool,
+}
+
+async fn tell(
+    State(fleet): State<Arc<Fleet>>,
+    Path((name, action)): Path<(String, String)>,
+    Query(how): Query<HowToTell>,
+    By(by): By,
+) -> Result<Json<Rollout>, Failed> {
+    let event = match action.as_str() {
+        "pause" => Event::Pause { by },
+        "resume" => Event::Resume { by },
+        "abort" => Event::Abort { by },
+        "promote" => Event::Promote { by, all: how.all },
+        "rollback" => Event::RollBack { by },
+        _ => return Err(failed(StatusCode::NOT_FOUND, "there is no such call")),
+    };
+    Ok(Json(drive::tell(&fleet, &name, event).await?))
+}
+
+async fn forget(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Failed> {
+    let record = drive::record(&fleet, &name).await?;
+    if !fleet.db.forget_rollout(&record.row.name).await? {
+        let text = format!("the rollout {name} is not over; roll it back or promote it first");
+        return Err(failed(StatusCode::CONFLICT, text));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A group of devices.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Group {
+    /// Its name.
+    pub name: String,
+    /// Which devices, as a query over labels.
+    pub query: String,
+    /// What it is for.
+    pub note: String,
+    /// Its devices now, by name.
+    pub devices: Vec<String>,
+}
+
+async fn all_groups(fleet: &Fleet) -> Result<Vec<Group>, Failed> {
+    let known = fleet.known();
+    let mut all = Vec::new();
+    for (name, (query, note)) in fleet.db.groups().await? {
+        let matcher = calendar::query(&fleet.db, &query).await?.ok();
+        let meant = |s: &&crate::db::StoredObject| {
+            matcher.as_ref().is_some_and(|m| m.matches(&labels(s)))
+        };
+        let devices = known.of_kind(Kind::Device).filter(meant);
+        let devices = devices.map(|s| s.object.key.name.clone()).collect();
+        all.push(Group { name, query, note, devices });
+    }
+    Ok(all)
+}
+
+async fn groups(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<Group>>, Failed> {
+    all_groups(&fleet).await.map(Json)
+}
+
+async fn group(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<Group>, Failed> {
+    let found = all_groups(&fleet).await?.into_iter().find(|g| g.name == name);
+    let none = || failed(StatusCode::NOT_FOUND, format!("there is no group {name}"));
+    found.map(Json).ok_or_else(none)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupSpec {
+    query: String,
+    #[serde(default)]
+    note: String,
+}
+
+fn named(name: &str) -> Result<(), Failed> {
+    if objects::is_name(name) {
+        return Ok(());
+    }
+    let text = format!("{name:?} is no name; use 1 to 63 small letters, digits and `-`");
+    Err(failed(StatusCode::UNPROCESSABLE_ENTITY, text))
+}
+
+fn said(fleet: &Fleet, by: &str, object: &str, action: &str) -> Change {
+    let mut said = Change::by(by, fleet.now());
+    said.log(None, object, action);
+    said
+}
+
+async fn set_group(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+    request: Request,
+) -> Result<StatusCode, Failed> {
+    named(&name)?;
+    let spec: GroupSpec = json(request).await?;
+    // A group cannot name another one: whoever reads it need not look for a ring.
+    crate::rollout::select::Query::parse(&spec.query, &BTreeMap::new())
+        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("query: {e}")))?;
+    let said = said(&fleet, &by, &format!("Group {name}"), "set");
+    fleet.db.set_group(&name, Some((&spec.query, &spec.note)), &said).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_group(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+) -> Result<StatusCode, Failed> {
+    let used = |spec: &str| {
+        serde_json::from_str::<WindowSpec>(spec).is_ok_and(|w| {
+            w.devices.split(',').any(|t| t.replace(' ', "") == format!("group={name}"))
+        })
+    };
+    if let Some((window, _)) = fleet.db.windows().await?.iter().find(|(_, spec)| used(spec)) {
+        let text = format!("the group {name} is still used by the window {window}");
+        return Err(failed(StatusCode::CONFLICT, text));
+    }
+    let said = said(&fleet, &by, &format!("Group {name}"), "deleted");
+    fleet.db.set_group(&name, None, &said).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A maintenance window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedWindow {
+    /// Its name.
+    pub name: String,
+    /// When it opens, and for whom.
+    #[serde(flatten)]
+    pub spec: WindowSpec,
+    /// When it closes, if it is open.
+    pub open_until: Option<UnixMillis>,
+    /// When it opens next.
+    pub opens_at: Option<UnixMillis>,
+}
+
+async fn windows(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<NamedWindow>>, Failed> {
+    let groups = calendar::queries(&fleet.db).await?;
+    let now = fleet.now();
+    let mut all = Vec::new();
+    for (name, text) in fleet.db.windows().await? {
+        let Ok(spec) = serde_json::from_str::<WindowSpec>(&text) else { continue };
+        let window = calendar::understood(&spec, &groups).ok().map(|(_, window)| window);
+        let open_until = window.as_ref().and_then(|w| w.open_until(now));
+        let opens_at = window.as_ref().and_then(|w| w.opens_at(now));
+        all.push(NamedWindow { name, spec, open_until, opens_at });
+    }
+    Ok(Json(all))
+}
+
+async fn set_window(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+    request: Request,
+) -> Result<StatusCode, Failed> {
+    named(&name)?;
+    let spec: WindowSpec = json(request).await?;
+    calendar::understood(&spec, &calendar::queries(&fleet.db).await?)
+        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
+    let text = serde_json::to_string(&spec)
+        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
+    let said = said(&fleet, &by, &format!("Window {name}"), "set");
+    fleet.db.set_window(&name, Some(&text), &said).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove_window(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+) -> Result<StatusCode, Failed> {
+    let said = said(&fleet, &by, &format!("Window {name}"), "deleted");
+    fleet.db.set_window(&name, None, &said).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn scheduled(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<Scheduled>>, Failed> {
+    let rows = fleet.db.scheduled(None).await?;
+    Ok(Json(rows.into_iter().map(Scheduled::from).collect()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ToSchedule {
+    due: UnixMillis,
+    documents: String,
+}
+
+async fn schedule(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+    request: Request,
+) -> Result<StatusCode, Failed> {
+    named(&name)?;
+    let ToSchedule { due, documents } = json(request).await?;
+    let how = crate::fleet::How { dry_run: true, ..Default::default() };
+    // What is wrong today is told today, not at night.
+    fleet.apply(&documents, &how, &by).await?;
+    let said = said(&fleet, &by, &format!("Schedule {name}"), "set");
+    let row = ScheduledRow {
+        name: name.clone(),
+        due,
+        author: by,
+        documents,
+        state: String::new(),
+        outcome: String::new(),
+        done: None,
+    };
+    if !fleet.db.schedule(&row, &said).await? {
+        let text = format!("there is a scheduled change {name} already");
+        return Err(failed(StatusCode::CONFLICT, text));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn cancel(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    By(by): By,
+) -> Result<StatusCode, Failed> {
+    let said = said(&fleet, &by, &format!("Schedule {name}"), "cancelled");
+    if !fleet.db.end_scheduled(&name, "cancelled", "", &said).await? {
+        let text = format!("there is no scheduled change {name} that waits");
+        return Err(failed(StatusCode::CONFLICT, text));
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
