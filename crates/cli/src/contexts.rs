@@ -38,7 +38,10 @@ pub(crate) struct Context {
 /// Without the token.
 impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Context").field("url", &self.url).field("user", &self.user).finish_non_exhaustive()
+        f.debug_struct("Context")
+            .field("url", &self.url)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
     }
 }
 

@@ -256,7 +256,13 @@ pub(crate) struct To {
     #[arg(long, global = true, value_name = "FILE", env = "EVE_CA")]
     ca: Option<PathBuf>,
     /// The controller of this login (`eve context` lists them)
-    #[arg(long, global = true, value_name = "NAME", env = "EVE_CONTEXT", conflicts_with = "controller")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "NAME",
+        env = "EVE_CONTEXT",
+        conflicts_with = "controller"
+    )]
     context: Option<String>,
     /// The data folder of a controller on this machine
     #[arg(long, global = true, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]

@@ -345,7 +345,12 @@ impl Client {
             .map_err(|source| ClientError::Answer { url: self.url.clone(), source })
     }
 
-    pub(crate) async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Bytes, ClientError> {
+    pub(crate) async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ClientError> {
         let called = tokio::time::timeout(CALL, self.call_once(method, path, body)).await;
         called.unwrap_or_else(|_| Err(ClientError::Slow { url: self.url.clone() }))
     }

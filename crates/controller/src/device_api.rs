@@ -175,7 +175,9 @@ async fn register(State(fleet): State<Arc<Fleet>>, request: Request) -> Answer {
     if let Err(wait) = fleet.access.may_register(address(&request)) {
         // Not 429: nodes know 503 (EVE API), and come again later.
         let soon = [(header::RETRY_AFTER, seconds(wait).to_string())];
-        return Ok((StatusCode::SERVICE_UNAVAILABLE, soon, "too many registrations").into_response());
+        return Ok(
+            (StatusCode::SERVICE_UNAVAILABLE, soon, "too many registrations").into_response()
+        );
     }
     let (head, body) = request.into_parts();
     let received = open(&head.headers, body, limits::ONBOARDING).await?;

@@ -23,7 +23,8 @@ fn differ(path: &str, then: &Value, now: &Value, all: &mut Vec<String>) {
     if then == now {
         return;
     }
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    let below =
+        |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     match (then, now) {
         (Value::Object(then), Value::Object(now)) => {
             let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
@@ -31,7 +32,9 @@ fn differ(path: &str, then: &Value, now: &Value, all: &mut Vec<String>) {
                 let path = below(name);
                 match (then.get(name), now.get(name)) {
                     (Some(then), Some(now)) => differ(&path, then, now, all),
-                    (Some(then), None) => all.push(format!("{path}: {}, now not said", short(then))),
+                    (Some(then), None) => {
+                        all.push(format!("{path}: {}, now not said", short(then)))
+                    }
                     (None, Some(now)) => all.push(format!("{path}: not said, now {}", short(now))),
                     (None, None) => {}
                 }
@@ -67,7 +70,8 @@ mod tests {
     #[test]
     fn each_field_that_differs_is_named() {
         let then = json!({"image": "a:1", "ports": ["80:80"], "env": {"A": "1", "B": "2"}, "x": 1});
-        let now = json!({"image": "a:2", "ports": ["80:81"], "env": {"A": "1"}, "x": [1], "y": true});
+        let now =
+            json!({"image": "a:2", "ports": ["80:81"], "env": {"A": "1"}, "x": [1], "y": true});
         assert_eq!(
             differences(Some(&then), Some(&now)),
             [

@@ -14,9 +14,9 @@ use model::{Bytes, DeviceId, UnixMillis};
 use uuid::Uuid;
 
 use crate::db::{DbError, InfoRow, Message, NewLog, StoredObject, Subject};
+use crate::drift::liveness::patience;
 use crate::fleet::{Fleet, Known};
 use crate::objects::{Kind, Spec};
-use crate::drift::liveness::patience;
 use crate::view;
 
 /// An info message as it is to be kept, or that something is gone.

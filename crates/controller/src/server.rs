@@ -58,7 +58,8 @@ pub(crate) async fn run(
         };
         while serving.try_join_next().is_some() {}
         let spared = limits.spare_loopback && peer.ip().to_canonical().is_loopback();
-        let hold = held.take(peer.ip(), if spared { usize::MAX } else { limits.connections_of_one });
+        let hold =
+            held.take(peer.ip(), if spared { usize::MAX } else { limits.connections_of_one });
         let Some(hold) = hold else {
             tracing::debug!(%peer, "has too many connections");
             continue;

@@ -243,8 +243,11 @@ pub async fn new_link(
     let path = access::new_link(&db, user, clock()).await;
     db.close().await;
     let endpoint = data.join(ENDPOINT_FILE);
-    let url = fs::read_to_string(&endpoint)
-        .map_err(|source| ServeError::File { doing: "read", path: endpoint, source })?;
+    let url = fs::read_to_string(&endpoint).map_err(|source| ServeError::File {
+        doing: "read",
+        path: endpoint,
+        source,
+    })?;
     Ok(format!("{}{}", url.trim(), path?))
 }
 

@@ -33,7 +33,7 @@ impl Client {
 
     /// A token for a name and a password; this client's own token is not needed.
     pub async fn log_in(&self, login: &Login) -> Result<MadeToken, ClientError> {
-        self.send(Method::POST, "/login", login).await
+        self.exchange(Method::POST, "/login", login).await
     }
 
     /// Changes one's own password; all sessions end.
@@ -80,7 +80,7 @@ impl Client {
         user: Option<&str>,
         spec: &TokenSpec,
     ) -> Result<MadeToken, ClientError> {
-        self.send(Method::POST, &of(user, "/tokens"), spec).await
+        self.exchange(Method::POST, &of(user, "/tokens"), spec).await
     }
 
     /// Ends a token of a user; `None`: of oneself.
@@ -108,7 +108,7 @@ impl Client {
         self.get(&format!("/audit?{}", query.join("&"))).await
     }
 
-    async fn send<T: serde::de::DeserializeOwned>(
+    async fn exchange<T: serde::de::DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
@@ -163,8 +163,7 @@ pub async fn look(url: &str) -> Result<Shown, ClientError> {
         .with_custom_certificate_verifier(seen.clone())
         .with_no_client_auth();
     let connect = |source| ClientError::Connect { url: url.to_owned(), source };
-    let name =
-        ServerName::try_from(host.clone()).map_err(|_| ClientError::Url(url.to_owned()))?;
+    let name = ServerName::try_from(host.clone()).map_err(|_| ClientError::Url(url.to_owned()))?;
     let shake = async {
         let stream = TcpStream::connect((host.as_str(), port)).await?;
         TlsConnector::from(Arc::new(tls)).connect(name, stream).await

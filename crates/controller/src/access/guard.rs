@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 
 use super::permit::{Need, need};
 use super::{Caller, limits};
@@ -58,7 +58,12 @@ pub(crate) fn route(request: &Request, base: &str) -> Option<String> {
 }
 
 /// Why a caller may not do this. `None`: they may.
-pub(crate) fn objection(fleet: &Fleet, caller: &Caller, need: Need, path: &str) -> Option<Response> {
+pub(crate) fn objection(
+    fleet: &Fleet,
+    caller: &Caller,
+    need: Need,
+    path: &str,
+) -> Option<Response> {
     if caller.role < need.role {
         let why = format!(
             "{} has the role {} here; this needs the role {}",

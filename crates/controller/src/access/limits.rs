@@ -194,7 +194,10 @@ mod tests {
         assert!(held.take("2001:db8:0:1::1".parse().unwrap(), 2).is_some());
         drop(first);
         assert!(held.take(a, 2).is_some());
-        assert_eq!(one("::ffff:192.0.2.1".parse().unwrap()), "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            one("::ffff:192.0.2.1".parse().unwrap()),
+            "192.0.2.1".parse::<IpAddr>().unwrap()
+        );
     }
 
     #[test]

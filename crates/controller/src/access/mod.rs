@@ -30,8 +30,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::db::{Audited, Db, DbError, SessionRow, TokenRow, UserChange, UserRow};
 use crate::pki::{PkiError, save_secret};
-use oidc::{Identity, Oidc, OidcError};
 use limits::{Buckets, OF_ADDRESS, OF_NAME, OF_PAIR};
+use oidc::{Identity, Oidc, OidcError};
 use password::{Cost, Guess, PasswordError, Passwords};
 
 pub(crate) use caller::{Caller, project_of};

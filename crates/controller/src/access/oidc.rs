@@ -260,7 +260,8 @@ impl Oidc {
         let bad = |why: &str| OidcError::Token(why.to_owned());
         let (signed, signature) = token.rsplit_once('.').ok_or_else(|| bad("it has no parts"))?;
         let (head, claims) = signed.split_once('.').ok_or_else(|| bad("it has too few parts"))?;
-        let bytes = |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| bad("it is no base64url"));
+        let bytes =
+            |text: &str| URL_SAFE_NO_PAD.decode(text).map_err(|_| bad("it is no base64url"));
         let json = |text: &str| -> Result<Value, OidcError> {
             serde_json::from_slice(&bytes(text)?).map_err(|_| bad("a part of it is no JSON"))
         };
@@ -328,9 +329,9 @@ impl Oidc {
         let claim = settings.role_claim.split('.').try_fold(claims, |at, part| at.get(part));
         // Claims with dots in their names are found by the whole name.
         let said = values(claims.get(&settings.role_claim).or(claim));
-        let roles = said.iter().filter_map(|value| {
-            settings.roles.get(*value).copied().or_else(|| value.parse().ok())
-        });
+        let roles = said
+            .iter()
+            .filter_map(|value| settings.roles.get(*value).copied().or_else(|| value.parse().ok()));
         let role = roles.max().ok_or_else(|| OidcError::NoRole {
             claim: settings.role_claim.clone(),
             who: name.clone(),
@@ -364,7 +365,8 @@ impl Oidc {
         form: Option<String>,
         authorization: Option<String>,
     ) -> Result<T, OidcError> {
-        let failed = |why: &dyn ToString| OidcError::Ask { url: url.to_owned(), why: why.to_string() };
+        let failed =
+            |why: &dyn ToString| OidcError::Ask { url: url.to_owned(), why: why.to_string() };
         let target = Target::of(url).ok_or_else(|| failed(&"this is no https:// URL"))?;
         let asked = tokio::time::timeout(PATIENCE, self.exchange(&target, form, authorization));
         let bytes = asked.await.map_err(|_| failed(&"it does not answer in time"))?;
@@ -505,7 +507,10 @@ mod tests {
     #[test]
     fn urls_are_https_or_of_this_machine() {
         let target = Target::of("https://id.example/realms/a").unwrap();
-        assert_eq!((target.host.as_str(), target.port, target.path.as_str()), ("id.example", 443, "/realms/a"));
+        assert_eq!(
+            (target.host.as_str(), target.port, target.path.as_str()),
+            ("id.example", 443, "/realms/a")
+        );
         assert_eq!(Target::of("http://localhost:81").unwrap().path, "/");
         for wrong in ["http://id.example", "ftp://x", "https://", "https://a@b/", "id.example"] {
             assert_eq!(Target::of(wrong), None, "{wrong}");
@@ -521,7 +526,10 @@ mod tests {
         });
         let read = |claims: &Value| oidc().identity(claims, "n", now);
         let found = read(&claims).unwrap();
-        assert_eq!((found.name.as_str(), found.role, found.subject.as_str()), ("ann", Role::Admin, "42"));
+        assert_eq!(
+            (found.name.as_str(), found.role, found.subject.as_str()),
+            ("ann", Role::Admin, "42")
+        );
         for (name, value, why) in [
             ("iss", serde_json::json!("http://evil"), "iss:"),
             ("aud", serde_json::json!("other"), "aud:"),

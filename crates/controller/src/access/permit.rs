@@ -18,8 +18,16 @@ pub(crate) struct Need {
 
 /// Calls and pages for administrators, with all below them.
 const ADMIN: &[&str] = &[
-    "/users", "/audit", "/backup", "/backups", "/restore", "/retention", "/certificates", "/blobs",
-    "/escrow", "/admin",
+    "/users",
+    "/audit",
+    "/backup",
+    "/backups",
+    "/restore",
+    "/retention",
+    "/certificates",
+    "/blobs",
+    "/escrow",
+    "/admin",
 ];
 
 /// What asks who is limited to projects for nothing but their own.

@@ -126,7 +126,6 @@ pub(crate) enum UserChange {
     LastAdmin,
 }
 
-
 fn damaged(what: &str, why: impl ToString) -> DbError {
     DbError::Damaged { what: what.to_owned(), why: why.to_string() }
 }
@@ -437,7 +436,11 @@ impl Db {
     }
 
     /// Forgets a token of a user.
-    pub(crate) async fn delete_token(&self, owner: &str, name: &str) -> Result<UserChange, DbError> {
+    pub(crate) async fn delete_token(
+        &self,
+        owner: &str,
+        name: &str,
+    ) -> Result<UserChange, DbError> {
         let done = sqlx::query("DELETE FROM api_tokens WHERE owner = $1 AND name = $2")
             .bind(text(owner))
             .bind(text(name))
@@ -597,15 +600,17 @@ impl Db {
         hash: &[u8],
         new: &OidcStateRow,
     ) -> Result<(), DbError> {
-        sqlx::query("INSERT INTO oidc_states (hash, nonce, verifier, made_ms) VALUES ($1, $2, $3, $4)")
-            .bind(hash)
-            .bind(&new.nonce)
-            .bind(&new.verifier)
-            .bind(signed(new.made.0))
-            .execute(self.write())
-            .await
-            .doing("remember a log-in")
-            .map(drop)
+        sqlx::query(
+            "INSERT INTO oidc_states (hash, nonce, verifier, made_ms) VALUES ($1, $2, $3, $4)",
+        )
+        .bind(hash)
+        .bind(&new.nonce)
+        .bind(&new.verifier)
+        .bind(signed(new.made.0))
+        .execute(self.write())
+        .await
+        .doing("remember a log-in")
+        .map(drop)
     }
 
     /// The same back; asking uses it up.

@@ -208,12 +208,13 @@ impl Db {
         .execute(&mut *tx)
         .await
         .doing(doing)?;
-        let row =
-            sqlx::query("SELECT digest, timestamp_ms, revision, taken_ms FROM configs WHERE device = $1")
-                .bind(id.as_bytes().as_slice())
-                .fetch_one(&mut *tx)
-                .await
-                .doing(doing)?;
+        let row = sqlx::query(
+            "SELECT digest, timestamp_ms, revision, taken_ms FROM configs WHERE device = $1",
+        )
+        .bind(id.as_bytes().as_slice())
+        .fetch_one(&mut *tx)
+        .await
+        .doing(doing)?;
         let settled = standing(&row)?;
         tx.commit().await.doing(doing)?;
         Ok(settled)
@@ -241,12 +242,13 @@ impl Db {
 
     /// The config a node was last told of.
     pub(crate) async fn standing(&self, id: Uuid) -> Result<Option<Standing>, DbError> {
-        let row =
-            sqlx::query("SELECT digest, timestamp_ms, revision, taken_ms FROM configs WHERE device = $1")
-                .bind(id.as_bytes().as_slice())
-                .fetch_optional(self.read())
-                .await
-                .doing("read a config")?;
+        let row = sqlx::query(
+            "SELECT digest, timestamp_ms, revision, taken_ms FROM configs WHERE device = $1",
+        )
+        .bind(id.as_bytes().as_slice())
+        .fetch_optional(self.read())
+        .await
+        .doing("read a config")?;
         row.as_ref().map(standing).transpose()
     }
 

@@ -263,21 +263,21 @@ async fn remember(
              (kind, name, revision, spec, generation, author, at_ms, uid, restart, purge, pinned)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
-        .bind(key.kind.name())
-        .bind(&key.name)
-        .bind(signed(revision))
-        .bind(stored.map(|s| s.written.to_string()))
-        .bind(signed(stored.map_or(0, |s| s.object.generation)))
-        .bind(text(&change.author))
-        .bind(signed(change.at.0))
-        .bind(stored.map(|s| s.object.uid.as_bytes().to_vec()))
-        .bind(stored.map_or(0, |s| i64::from(s.object.restart)))
-        .bind(stored.map_or(0, |s| i64::from(s.object.purge)))
-        .bind(stored.and_then(|s| s.object.pinned).map(|d| d.to_string()))
-        .execute(&mut **tx)
-        .await
-        .doing("keep the history of an object")
-        .map(drop)
+    .bind(key.kind.name())
+    .bind(&key.name)
+    .bind(signed(revision))
+    .bind(stored.map(|s| s.written.to_string()))
+    .bind(signed(stored.map_or(0, |s| s.object.generation)))
+    .bind(text(&change.author))
+    .bind(signed(change.at.0))
+    .bind(stored.map(|s| s.object.uid.as_bytes().to_vec()))
+    .bind(stored.map_or(0, |s| i64::from(s.object.restart)))
+    .bind(stored.map_or(0, |s| i64::from(s.object.purge)))
+    .bind(stored.and_then(|s| s.object.pinned).map(|d| d.to_string()))
+    .execute(&mut **tx)
+    .await
+    .doing("keep the history of an object")
+    .map(drop)
 }
 
 async fn set_serial(

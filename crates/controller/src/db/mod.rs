@@ -27,9 +27,7 @@ use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
 
 pub use access::{AuditFilter, AuditRow};
-pub(crate) use access::{
-    Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow,
-};
+pub(crate) use access::{Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
 pub(crate) use attest::Verdict;
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
 pub use history::Version;

@@ -86,17 +86,15 @@ impl Db {
     }
 
     /// The devices of a rollout and where they are.
-    pub(crate) async fn rollout_members(
-        &self,
-        name: &str,
-    ) -> Result<Vec<(Uuid, String)>, DbError> {
+    pub(crate) async fn rollout_members(&self, name: &str) -> Result<Vec<(Uuid, String)>, DbError> {
         let doing = "read the devices of a rollout";
         let rows = sqlx::query("SELECT device, state FROM rollout_members WHERE rollout = $1")
             .bind(name)
             .fetch_all(self.read())
             .await
             .doing(doing)?;
-        let member = |r: &AnyRow| Ok((uid(r, 0, "member of a rollout")?, r.try_get(1).doing(doing)?));
+        let member =
+            |r: &AnyRow| Ok((uid(r, 0, "member of a rollout")?, r.try_get(1).doing(doing)?));
         rows.iter().map(member).collect()
     }
 
@@ -199,9 +197,12 @@ impl Db {
         due: Option<UnixMillis>,
     ) -> Result<Vec<ScheduledRow>, DbError> {
         let doing = "read scheduled changes";
-        let columns = "SELECT name, due_ms, author, documents, state, outcome, done_ms FROM scheduled";
+        let columns =
+            "SELECT name, due_ms, author, documents, state, outcome, done_ms FROM scheduled";
         let sql = match due {
-            Some(_) => format!("{columns} WHERE state = 'waiting' AND due_ms <= $1 ORDER BY due_ms"),
+            Some(_) => {
+                format!("{columns} WHERE state = 'waiting' AND due_ms <= $1 ORDER BY due_ms")
+            }
             None => format!("{columns} WHERE due_ms <= $1 ORDER BY due_ms DESC LIMIT 1000"),
         };
         let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
@@ -365,4 +366,3 @@ fn rollout(row: &AnyRow) -> Result<RolloutRow, DbError> {
     };
     row().doing(doing)
 }
-

@@ -70,17 +70,22 @@ impl Said {
     /// Everything that is wrong.
     pub(crate) fn troubles(&self) -> Vec<Trouble> {
         let mut all = Vec::new();
-        let mut add = |subject: String, at: UnixMillis, errors: &mut dyn Iterator<Item = &ErrorView>| {
-            for error in errors {
-                let since = error.since.unwrap_or(at);
-                all.push(Trouble { subject: subject.clone(), text: words(error), since });
-            }
-        };
+        let mut add =
+            |subject: String, at: UnixMillis, errors: &mut dyn Iterator<Item = &ErrorView>| {
+                for error in errors {
+                    let since = error.since.unwrap_or(at);
+                    all.push(Trouble { subject: subject.clone(), text: words(error), since });
+                }
+            };
         for heard in self.apps.values() {
             add(format!("App {}", heard.what.name), heard.at, &mut heard.what.errors.iter());
         }
         for heard in self.networks.values() {
-            add(format!("network instance {}", heard.what.id), heard.at, &mut heard.what.errors.iter());
+            add(
+                format!("network instance {}", heard.what.id),
+                heard.at,
+                &mut heard.what.errors.iter(),
+            );
         }
         for heard in self.volumes.values() {
             add(format!("Volume {}", heard.what.name), heard.at, &mut heard.what.error.iter());

@@ -127,10 +127,8 @@ async fn log_in(State(fleet): State<Arc<Fleet>>, request: Request) -> Result<Res
     };
     let spec = &login.token;
     let role = spec.role.unwrap_or(user.role).min(user.role);
-    let made = fleet
-        .access
-        .make_token(&user.name, spec, (role, spec.projects.clone()), true, now)
-        .await?;
+    let made =
+        fleet.access.make_token(&user.name, spec, (role, spec.projects.clone()), true, now).await?;
     let made = made.ok_or_else(|| failed(StatusCode::CONFLICT, "log in again"))?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }

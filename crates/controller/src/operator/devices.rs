@@ -93,12 +93,20 @@ fn serial(field: &str, text: &str) -> Result<String, Failed> {
     Ok(text.to_owned())
 }
 
-async fn restart(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
+async fn restart(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Done {
     fleet.restart_device(&name, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn shutdown(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
+async fn shutdown(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Done {
     let up = |row: &mut DeviceRow| row.shutdowns = row.shutdowns.saturating_add(1);
     fleet.change_device(&name, "shutdown asked for", &caller.name, up).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -133,7 +141,11 @@ async fn quarantine(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn release(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
+async fn release(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Done {
     let clear = |row: &mut DeviceRow| row.quarantine = None;
     fleet.change_device(&name, "released from quarantine", &caller.name, clear).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -148,7 +160,11 @@ async fn allow(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(text): Path
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn disallow(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(text): Path<String>) -> Done {
+async fn disallow(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(text): Path<String>,
+) -> Done {
     fleet.allow_serial(&text, None, false, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }

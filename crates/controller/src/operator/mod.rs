@@ -35,8 +35,8 @@ use model::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::access::{Caller, project_of};
 use crate::access::guard::with_token;
+use crate::access::{Caller, project_of};
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
 use crate::objects::{Key, Kind};
@@ -113,9 +113,7 @@ impl From<FleetError> for Failed {
             FleetError::Used { .. }
             | FleetError::Exists(_)
             | FleetError::Overtaken { .. }
-            | FleetError::Faster => {
-                StatusCode::CONFLICT
-            }
+            | FleetError::Faster => StatusCode::CONFLICT,
             FleetError::Registry(_) | FleetError::Db(_) | FleetError::Sign(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

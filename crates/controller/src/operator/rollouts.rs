@@ -63,7 +63,8 @@ pub(super) async fn json<T: DeserializeOwned>(request: Request) -> Result<T, Fai
     let mut reader = serde_json::Deserializer::from_str(&text);
     serde_path_to_error::deserialize(&mut reader).map_err(|e| {
         let path = e.path().to_string();
-        let text = if path == "." { e.inner().to_string() } else { format!("{path}: {}", e.inner()) };
+        let text =
+            if path == "." { e.inner().to_string() } else { format!("{path}: {}", e.inner()) };
         failed(StatusCode::UNPROCESSABLE_ENTITY, text)
     })
 }
@@ -180,9 +181,8 @@ async fn all_groups(fleet: &Fleet) -> Result<Vec<Group>, Failed> {
     let mut all = Vec::new();
     for (name, (query, note)) in fleet.db.groups().await? {
         let matcher = calendar::query(&fleet.db, &query).await?.ok();
-        let meant = |s: &&crate::db::StoredObject| {
-            matcher.as_ref().is_some_and(|m| m.matches(&labels(s)))
-        };
+        let meant =
+            |s: &&crate::db::StoredObject| matcher.as_ref().is_some_and(|m| m.matches(&labels(s)));
         let devices = known.of_kind(Kind::Device).filter(meant);
         let devices = devices.map(|s| s.object.key.name.clone()).collect();
         all.push(Group { name, query, note, devices });
@@ -298,8 +298,8 @@ async fn set_window(
     let spec: WindowSpec = json(request).await?;
     calendar::understood(&spec, &calendar::queries(&fleet.db).await?)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
-    let text = serde_json::to_string(&spec)
-        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
+    let text =
+        serde_json::to_string(&spec).map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
     let said = said(&fleet, &by, &format!("Window {name}"), "set");
     fleet.db.set_window(&name, Some(&text), &said).await?;
     Ok(StatusCode::NO_CONTENT)

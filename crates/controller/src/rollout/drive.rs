@@ -230,7 +230,9 @@ async fn go_on(fleet: &Fleet, record: &Record, event: Event) -> Result<bool, Rol
                 for effect in &effects {
                     match effect {
                         Effect::Release(ids) => release(known, &record.row.name, ids, &mut change),
-                        Effect::RollBack(ids) => roll_back(known, record, &before, ids, &mut change),
+                        Effect::RollBack(ids) => {
+                            roll_back(known, record, &before, ids, &mut change)
+                        }
                         Effect::Say(..) => {}
                     }
                 }
@@ -391,7 +393,8 @@ pub(crate) async fn begin(
     let now = fleet.now();
     let decided = fleet
         .change(|known| {
-            let (mut change, _) = fleet.applied(known, &documents, &How::default(), (author, now))?;
+            let (mut change, _) =
+                fleet.applied(known, &documents, &How::default(), (author, now))?;
             let outcome = begun(fleet, known, (name, plan), (&within, &waves), &mut change);
             let dry = dry_run || outcome.is_err();
             Ok((if dry { Change::default() } else { change }, outcome))
@@ -452,10 +455,10 @@ fn begun(
     for stored in &touched {
         hold(known, name, stored, change)?;
     }
-    let taken = change.put.iter().map(|s| Taken {
-        key: s.object.key.clone(),
-        generation: s.object.generation,
-    });
+    let taken = change
+        .put
+        .iter()
+        .map(|s| Taken { key: s.object.key.clone(), generation: s.object.generation });
     let about = About { plan: plan.clone(), base: known.revision, objects: taken.collect() };
     let row = RolloutRow {
         name: name.to_owned(),

@@ -34,8 +34,7 @@ pub(crate) fn health(facts: &Facts<'_>, about: &About, gate: &Gate) -> Health {
         for drift in apps.filter_map(|app| drift::of_app(app, facts)) {
             let failed = drift.reported == "error" || has_errors(facts, &drift.subject);
             let since = drift.since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
-            let words =
-                format!("{}: {}: {}{since}", drift.subject, drift.reported, drift.reason);
+            let words = format!("{}: {}: {}{since}", drift.subject, drift.reported, drift.reason);
             return if failed { Health::Bad(words) } else { Health::NotYet(words) };
         }
     }

@@ -68,11 +68,8 @@ async fn make(fleet: &Fleet, row: &ScheduledRow) -> Result<bool, FleetError> {
         let by = (row.author.as_str(), now);
         let (mut change, applied) = fleet.applied(known, &documents, &How::default(), by)?;
         calendar.hold_back(fleet, known, &mut change);
-        let made: Vec<String> = applied
-            .changes
-            .iter()
-            .map(|c| format!("{} {}", c.key, c.action.name()))
-            .collect();
+        let made: Vec<String> =
+            applied.changes.iter().map(|c| format!("{} {}", c.key, c.action.name())).collect();
         let (name, outcome) = (row.name.clone(), made.join(", "));
         change.also.push(Also::Scheduled { name, outcome });
         change.log(None, format!("Schedule {}", row.name), "made");

@@ -253,8 +253,7 @@ async fn oidc_login(
     fleet.db.add_oidc_state(&hash(&state), &row).await?;
     // Lax: the provider's page sends the browser back. It holds nothing but this one try.
     let life = LINK_LIFE.as_secs();
-    let cookie =
-        format!("{TRY}={state}; Max-Age={life}; Path=/; HttpOnly; Secure; SameSite=Lax");
+    let cookie = format!("{TRY}={state}; Max-Age={life}; Path=/; HttpOnly; Secure; SameSite=Lax");
     Ok(([(header::SET_COOKIE, cookie)], Redirect::to(&url)).into_response())
 }
 
@@ -294,13 +293,15 @@ async fn oidc_callback(
         Ok(identity) => fleet.access.welcome(identity, now).await?,
         Err(e) => {
             let outcome = format!("refused: {e}");
-            fleet.access.note("(unknown)", "login", "by a provider", &outcome, address, now).await?;
+            fleet
+                .access
+                .note("(unknown)", "login", "by a provider", &outcome, address, now)
+                .await?;
             return Ok(provider_failed(&e));
         }
     };
     fleet.access.note(&user.name, "login", "by a provider", "done", address, now).await?;
-    let session =
-        fleet.access.begin_session(&user.name, (user.role, user.projects), now).await?;
+    let session = fleet.access.begin_session(&user.name, (user.role, user.projects), now).await?;
     // A page of ours in between: of a redirect from elsewhere, browsers send no strict cookie.
     let text = "<meta http-equiv=\"refresh\" content=\"0; url=/\"><p><a href=\"/\">Go on</a></p>";
     let mut response = html(StatusCode::OK, page("Logged in", text));
@@ -455,7 +456,9 @@ fn problem(text: Option<&str>) -> String {
 
 fn login_form(fleet: &Fleet, wrong: Option<&str>) -> String {
     let provider = match fleet.access.oidc {
-        Some(_) => "<p><a class=\"button\" href=\"/oidc/login\">Log in with your organisation</a></p>",
+        Some(_) => {
+            "<p><a class=\"button\" href=\"/oidc/login\">Log in with your organisation</a></p>"
+        }
         None => "",
     };
     let body = format!(
@@ -504,11 +507,8 @@ async fn account_page(
     caller: &Caller,
     wrong: Option<&str>,
 ) -> Result<String, Trouble> {
-    let mut body = format!(
-        "<p>You are <b>{}</b>, with the role {}.</p>",
-        E(&caller.name),
-        caller.role.name()
-    );
+    let mut body =
+        format!("<p>You are <b>{}</b>, with the role {}.</p>", E(&caller.name), caller.role.name());
     let put = |body: &mut String, text: fmt::Arguments<'_>| {
         // Writing to a String does not fail.
         let _ = body.write_fmt(text);
@@ -540,10 +540,8 @@ async fn account_page(
     body.push_str("<h2>Tokens</h2><table><tr><th>Name<th>Role<th>Ends<th>Last used<th></tr>");
     for token in fleet.db.tokens(&caller.name).await? {
         let ends = token.ends.map_or_else(|| "never".to_owned(), crate::words::time);
-        let used = token.used.map_or_else(
-            || "never".to_owned(),
-            |at| crate::words::ago(fleet.now(), at),
-        );
+        let used =
+            token.used.map_or_else(|| "never".to_owned(), |at| crate::words::ago(fleet.now(), at));
         put(
             &mut body,
             format_args!(

@@ -36,7 +36,13 @@ impl Site {
     }
 
     /// A call of the operator API with a token; JSON in and out.
-    pub(crate) async fn call(&self, token: &str, method: Method, path: &str, body: Value) -> (u16, Value) {
+    pub(crate) async fn call(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (u16, Value) {
         let bearer = format!("Bearer {token}");
         let path = format!("/api/operator/v1{path}");
         let body = match &body {
@@ -160,7 +166,10 @@ async fn wrong_documents_are_refused_by_field() {
     let (status, why) = site.post(root, "/users/ann/password", json!({"new": "short"})).await;
     assert_eq!(status, 422);
     assert!(why["error"].as_str().unwrap().contains("10 are the least"), "{why}");
-    assert_eq!(site.post(root, "/users/bob/password", json!({"new": "long enough it is"})).await.0, 404);
+    assert_eq!(
+        site.post(root, "/users/bob/password", json!({"new": "long enough it is"})).await.0,
+        404
+    );
     for spec in [json!({"name": ""}), json!({"name": "a b"}), json!({"name": "x", "hours": 0})] {
         assert_eq!(site.post(root, "/me/tokens", spec.clone()).await.0, 422, "{spec}");
     }
@@ -175,7 +184,8 @@ async fn tokens_do_no_more_than_their_maker_and_end_when_they_say() {
     assert_eq!(make(&ann, json!({"name": "more", "role": "admin"})).await.0, 403);
     assert_eq!(make(&ann, json!({"name": "more", "projects": ["c"]})).await.0, 403);
     let (status, less) =
-        make(&ann, json!({"name": "less", "role": "viewer", "projects": ["b", "c"], "hours": 1})).await;
+        make(&ann, json!({"name": "less", "role": "viewer", "projects": ["b", "c"], "hours": 1}))
+            .await;
     assert_eq!(status, 201);
     assert_eq!(less["token"]["projects"], json!(["b"]));
     assert_eq!(make(&ann, json!({"name": "less"})).await.0, 409, "names are taken once");
@@ -224,10 +234,7 @@ async fn who_is_limited_to_projects_sees_and_changes_nothing_else() {
     let new = "kind: Volume\nname: new\nspec: {size: 2GiB}\n";
     let (status, why) = site.post(&ann, "/objects", json!(new)).await;
     assert_eq!(status, 403);
-    assert_eq!(
-        why["error"],
-        "Volume new: spec.labels.project: it must be one of yours: a"
-    );
+    assert_eq!(why["error"], "Volume new: spec.labels.project: it must be one of yours: a");
 }
 
 #[tokio::test]
@@ -241,7 +248,10 @@ async fn the_first_link_sets_a_password_once() {
     let short = site.browse(Method::POST, path, "", "password=short&again=short").await;
     assert_eq!(short.0, StatusCode::UNPROCESSABLE_ENTITY);
     let differ = "password=a+horse+of+course&again=a+cow+of+course";
-    assert_eq!(site.browse(Method::POST, path, "", differ).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(
+        site.browse(Method::POST, path, "", differ).await.0,
+        StatusCode::UNPROCESSABLE_ENTITY
+    );
     let form = "password=a+horse+of+course%21&again=a+horse+of+course%21";
     let (status, headers, _) = site.browse(Method::POST, path, "", form).await;
     assert_eq!(status, StatusCode::SEE_OTHER);
@@ -285,8 +295,7 @@ async fn sessions_outlive_the_process_and_end_with_the_password() {
         "old={}&password=quite+another+one&again=quite+another+one",
         password("ann").replace(' ', "+")
     );
-    let (status, headers, page) =
-        site.browse(Method::POST, "/account/password", &ann, &form).await;
+    let (status, headers, page) = site.browse(Method::POST, "/account/password", &ann, &form).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
     for old in [&ann, &other] {
         assert_eq!(site.browse(Method::GET, "/", old, "").await.0, StatusCode::SEE_OTHER);
@@ -347,7 +356,11 @@ async fn what_is_done_is_in_the_audit_log_with_its_author() {
     );
     let (_, some) = site.get(&site.root, "/audit?object=Device%20edge&limit=1").await;
     assert_eq!(some[0]["action"], "reboot asked for");
-    assert_eq!(site.get(&site.root, "/audit?object=%25").await.1, json!([]), "no pattern of its own");
+    assert_eq!(
+        site.get(&site.root, "/audit?object=%25").await.1,
+        json!([]),
+        "no pattern of its own"
+    );
     for method in [Method::DELETE, Method::PUT, Method::POST] {
         let status = site.call(&site.root, method, "/audit", Value::Null).await.0;
         assert_eq!(status, 405);
@@ -362,7 +375,10 @@ async fn what_is_done_is_in_the_audit_log_with_its_author() {
             Bytes::new(),
         )
         .await;
-    assert_eq!((status, &headers["content-type"]), (StatusCode::OK, &"application/jsonl".parse().unwrap()));
+    assert_eq!(
+        (status, &headers["content-type"]),
+        (StatusCode::OK, &"application/jsonl".parse().unwrap())
+    );
     let text = String::from_utf8(text.to_vec()).unwrap();
     assert_eq!(text.lines().count(), 6);
     for line in text.lines() {

@@ -11,7 +11,8 @@ use crate::access::{Site, cookie, password};
 fn routes(source: &str, base: &str) -> Vec<(String, Vec<Method>)> {
     let mut found = Vec::new();
     for part in source.split(".route(").skip(1) {
-        let Some((path, rest)) = part.trim_start().strip_prefix('"').and_then(|p| p.split_once('"'))
+        let Some((path, rest)) =
+            part.trim_start().strip_prefix('"').and_then(|p| p.split_once('"'))
         else {
             continue;
         };
@@ -25,9 +26,9 @@ fn routes(source: &str, base: &str) -> Vec<(String, Vec<Method>)> {
             ("delete(", Method::DELETE),
         ];
         let is = |word: &str| {
-            handlers.match_indices(word).any(|(at, _)| {
-                !handlers[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
-            })
+            handlers
+                .match_indices(word)
+                .any(|(at, _)| !handlers[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
         };
         let methods: Vec<Method> =
             named.into_iter().filter(|(word, _)| is(word)).map(|(_, m)| m).collect();
