@@ -13,6 +13,10 @@ use serde::{Deserialize, Serialize};
 use super::device::{Device, Polled};
 use super::line::{Conf, Line, Way, is_good};
 
+/// How often a new device tries to onboard, and how long it waits in between (EVE: from a second on).
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// What a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -231,10 +235,18 @@ impl Act {
         line: &mut Line,
         clock: fn() -> UnixMillis,
     ) -> Result<(), String> {
-        match device.round(line, clock()).await {
-            Ok(Polled::Applied | Polled::Unchanged) => {}
-            Ok(other) => return Err(format!("the poll: {other:?}")),
-            Err(e) => return Err(format!("{e:#}")),
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match device.round(line, clock()).await {
+                Ok(Polled::Applied | Polled::Unchanged) => break,
+                // A process that has not heard of the approval yet: devices try again.
+                Ok(Polled::Refused(401)) if device.id().is_none() && tries < TRIES => {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Ok(other) => return Err(format!("the poll: {other:?}")),
+                Err(e) => return Err(format!("{e:#}")),
+            }
         }
         match self {
             Act::Round => Ok(()),

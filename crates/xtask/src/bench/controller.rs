@@ -30,7 +30,7 @@ pub(crate) struct Options {
     /// Devices to enrol
     #[arg(long, default_value_t = 100_000)]
     devices: u32,
-    /// Where the controller keeps its data: postgres://… [default: SQLite in its folder]
+    /// An empty database in which the controller keeps its data: postgres://… [default: SQLite in its folder]
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Processes of the controller, side by side; more than one takes --database
@@ -90,12 +90,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
     }
-    let servers = (0..options.processes)
-        .map(|n| {
-            let data = folder.join(format!("data-{n}"));
-            Server::start(&programs.join("eve"), &data, options.database.as_deref())
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut servers: Vec<Server> = Vec::new();
+    for n in 0..options.processes {
+        let data = folder.join(format!("data-{n}"));
+        if let Some(first) = servers.first() {
+            // Processes of one controller have the same certificates.
+            fs::create_dir_all(&data)?;
+            let copied =
+                command("cp").arg("-a").arg(first.data().join("pki")).arg(&data).status()?;
+            ensure!(copied.success(), "cannot copy the controller's certificates");
+        }
+        let server = Server::start(&programs.join("eve"), &data, options.database.as_deref())?;
+        servers.push(server);
+    }
     let fleet = Fleet::start(&programs.join("fleet"), &servers)?;
     let scale = options.scale();
     let database = options.database.is_some();
