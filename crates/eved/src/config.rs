@@ -8,6 +8,7 @@
 mod announce;
 mod checkpoint;
 mod desired;
+mod health;
 mod info;
 mod metrics;
 mod secrets;
@@ -248,6 +249,7 @@ impl<'a> Session<'a> {
                 self.link.clone(),
                 self.in_force.subscribe(),
             )),
+            tokio::spawn(health::tell(self.id, self.link.clone(), self.in_force.subscribe())),
             tokio::spawn(announce::tell(
                 ctx.paths.persist.join("certs"),
                 self.id,
@@ -484,7 +486,7 @@ impl<'a> Session<'a> {
     }
 }
 
-struct AbortOnDrop([tokio::task::JoinHandle<()>; 3]);
+struct AbortOnDrop([tokio::task::JoinHandle<()>; 4]);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -511,6 +513,14 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
             },
         },
     }
+}
+
+/// A setting in seconds, if the config has a good one.
+fn setting(config: &InForce, key: &str, default: Duration) -> Duration {
+    let given = config.device.as_ref().and_then(|d| d.items.get(key));
+    let given = given.filter(|value| api::convert::items::check_item(key, value).is_ok());
+    let seconds = given.and_then(|value| value.trim().parse::<u32>().ok());
+    seconds.map_or(default, |n| Duration::from_secs(n.into()))
 }
 
 fn in_maintenance(device: &Device) -> bool {

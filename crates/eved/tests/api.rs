@@ -332,3 +332,58 @@ async fn in_maintenance_only_settings_and_counters_count() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_is_told_and_told_again_when_the_controller_asks() {
+    use api::pb::info::{AttestationState, ZInfoMsg, z_info_msg::InfoContent};
+    if golden().is_none() {
+        return;
+    }
+    let epoch = Arc::new(AtomicUsize::new(1));
+    let asked = epoch.clone();
+    let scripted = Scripted::start(move |request| {
+        let epoch = i64::try_from(asked.load(Ordering::SeqCst)).unwrap();
+        let mut told = empty(1000 + epoch, &[FAST, &[("no.such.key", "1")]].concat());
+        told.controller_epoch = epoch;
+        let answer = Answer::Signed(config(&format!("h{epoch}"), told), SIGNING);
+        (request.path == "{id}/config").then_some(answer)
+    })
+    .await;
+    let node = scripted.node();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let infos = || -> Vec<ZInfoMsg> {
+        let all = scripted.asked("{id}/info");
+        let read = |payload: &[u8]| api::wire::decode(payload, model::Bytes::mib(4)).unwrap();
+        all.iter().map(|asked| read(&asked.payload)).collect()
+    };
+    let count = |kind: i32| infos().iter().filter(|info| info.ztype == kind).count();
+    // 1 the device, 9 its blobs, 11 its hardware.
+    for kind in [1, 9, 11] {
+        eventually("each kind of info", || (count(kind) > 0).then_some(())).await;
+    }
+    let device = eventually("the settings", || {
+        infos().into_iter().rev().find_map(|info| match info.info_content {
+            Some(InfoContent::Dinfo(device)) if device.config_item_status.is_some() => {
+                let items = &device.config_item_status.as_ref()?.config_items;
+                items.contains_key("no.such.key").then_some(device)
+            }
+            _ => None,
+        })
+    })
+    .await;
+    let items = device.config_item_status.unwrap().config_items;
+    assert_eq!(items["no.such.key"].error, "unknown key");
+    assert_eq!(items["timer.config.interval"].error, "");
+    assert!(!device.maintenance_mode && device.api_capability > 0);
+    assert_eq!(device.attestation_info.unwrap().state, i32::from(AttestationState::Unspecified));
+    eventually("the hardware's health", || {
+        (!scripted.asked("{id}/hardwarehealth").is_empty()).then_some(())
+    })
+    .await;
+
+    let before = [count(9), count(11)];
+    epoch.store(2, Ordering::SeqCst);
+    eventually("all of it again", || (count(9) > before[0] && count(11) > before[1]).then_some(()))
+        .await;
+    assert_eq!(scripted.asked("{id}/hardwarehealth").len(), 1, "that is no info");
+}

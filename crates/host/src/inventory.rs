@@ -79,12 +79,12 @@ pub fn health(root: &Path) -> HardwareHealth {
     });
     let disks = disks::under(root).into_iter().map(|disk| {
         let at = root.join("sys/block").join(&disk.name);
-        let wwn = [word(&at.join("device/wwid")), word(&at.join("wwid"))].into_iter();
+        let mut wwn = [word(&at.join("device/wwid")), word(&at.join("wwid"))].into_iter();
         DiskHealth {
             name: disk.path().display().to_string(),
             model: disk.model,
             serial: disk.serial,
-            wwn: wwn.filter(|w| !w.is_empty()).next().unwrap_or_default(),
+            wwn: wwn.find(|w| !w.is_empty()).unwrap_or_default(),
             temperature: temperature(&at),
             trouble: "only what sysfs tells: SMART is not read".to_owned(),
         }

@@ -12,8 +12,9 @@ use model::desired::{
     Volume,
 };
 use model::reported::{
-    AppNetworkStatus, AppState, AppStatus, Boot, BootReason as Reason, ContentState, ContentStatus,
-    ControllerStatus, NetworkInstanceStatus, PortStatus, VolumeState, VolumeStatus,
+    AppNetworkStatus, AppState, AppStatus, Attestation, Boot, BootReason as Reason, ContentState,
+    ContentStatus, ControllerStatus, Maintenance, NetworkInstanceStatus, PortStatus, VolumeState,
+    VolumeStatus,
 };
 use model::{
     AppId, Bytes, ContentId, DeviceId, NetworkInstanceId, Problem, UnixMillis, VolumeId, Who,
@@ -24,12 +25,13 @@ use crate::pb::common::DhcpType;
 use crate::pb::config::ZNetworkInstType;
 use crate::pb::info::z_info_msg::InfoContent;
 use crate::pb::info::{
-    BaseOsStatus, BootReason, ContentResources, DataSecAtRest, DataSecAtRestStatus, DeviceEntity,
-    DevicePort, DevicePortStatus, Entity, ErrorInfo, HwSecurityModuleStatus, Severity,
-    SystemAdapterInfo, VolumeResources, ZDeviceState, ZInfoApp, ZInfoConfigItem,
-    ZInfoConfigItemStatus, ZInfoContentTree, ZInfoDevSw, ZInfoDevice, ZInfoDns, ZInfoManufacturer,
-    ZInfoMsg, ZInfoNetwork, ZInfoNetworkInstance, ZInfoTypes, ZInfoVolume, ZNetworkInstanceState,
-    ZSwState, ZmetIpAssignmentEntry, ZmetVifInfo,
+    ApiCapability, AttestationInfo, AttestationState, BaseOsStatus, BootReason, Capabilities,
+    ContentResources, DataSecAtRest, DataSecAtRestStatus, DeviceEntity, DevicePort,
+    DevicePortStatus, Entity, ErrorInfo, HwSecurityModuleStatus, MaintenanceModeReason,
+    OptionalCapabilities, Severity, SystemAdapterInfo, VolumeResources, ZDeviceState, ZInfoApp,
+    ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoContentTree, ZInfoDevSw, ZInfoDevice, ZInfoDns,
+    ZInfoManufacturer, ZInfoMsg, ZInfoNetwork, ZInfoNetworkInstance, ZInfoTypes, ZInfoVolume,
+    ZNetworkInstanceState, ZSwState, ZmetIpAssignmentEntry, ZmetVifInfo,
 };
 use crate::wire;
 
@@ -50,7 +52,17 @@ pub struct Machine {
     pub product: String,
     /// Its serial number (SMBIOS).
     pub serial: String,
+    /// There is a hardware watchdog.
+    pub watchdog: bool,
+    /// The processor can run virtual machines.
+    pub virtualization: bool,
+    /// Hardware can be given to virtual machines.
+    pub io_virtualization: bool,
 }
+
+/// The newest feature of the API that this node has, in the order of [`ApiCapability`]: apps that
+/// wait before they start. Of those before it, trying an update again has no meaning here yet.
+const API_CAPABILITY: ApiCapability = ApiCapability::StartDelayInSeconds;
 
 /// What a device info is made of.
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +126,27 @@ pub fn device(own: DeviceId, at: UnixMillis, facts: &DeviceFacts<'_>) -> Vec<u8>
         state: ZDeviceState::ZdeviceStateOnline.into(),
         shutdown_config_counter: facts.power.shutdown.unwrap_or_default(),
         device_name: controller.node_name.clone(),
+        maintenance_mode: !controller.standing.maintenance.is_empty(),
+        maintenance_mode_reasons: controller
+            .standing
+            .maintenance
+            .iter()
+            .map(|reason| maintenance(*reason).into())
+            .collect(),
+        attestation_info: Some(AttestationInfo {
+            state: attestation(controller.standing.attestation).into(),
+            error: controller.standing.attestation_problem.as_ref().map(|p| error(at, p, &[])),
+        }),
+        api_capability: API_CAPABILITY.into(),
+        capabilities: Some(Capabilities {
+            hw_assisted_virtualization: machine.virtualization,
+            io_virtualization: machine.io_virtualization,
+        }),
+        optional_capabilities: Some(OptionalCapabilities {
+            hw_inventory_support: true,
+            ..OptionalCapabilities::default()
+        }),
+        hardware_watchdog_present: machine.watchdog,
         ..ZInfoDevice::default()
     };
     message(own, at, ZInfoTypes::ZiDevice, InfoContent::Dinfo(info))
@@ -628,6 +661,22 @@ fn config_items(facts: &DeviceFacts<'_>) -> ZInfoConfigItemStatus {
     });
     // EVE reports unknown keys among the others too, with an error.
     ZInfoConfigItemStatus { config_items: items.collect(), ..ZInfoConfigItemStatus::default() }
+}
+
+fn maintenance(reason: Maintenance) -> MaintenanceModeReason {
+    match reason {
+        Maintenance::Requested => MaintenanceModeReason::UserRequested,
+    }
+}
+
+fn attestation(state: Attestation) -> AttestationState {
+    match state {
+        Attestation::NotAsked => AttestationState::Unspecified,
+        Attestation::NonceWait => AttestationState::NonceWait,
+        Attestation::VerdictWait => AttestationState::AttestWait,
+        Attestation::RestartWait => AttestationState::RestartWait,
+        Attestation::Complete => AttestationState::Complete,
+    }
 }
 
 fn boot_reason(reason: Reason) -> BootReason {

@@ -49,7 +49,6 @@ pub fn hardware(own: DeviceId, at: UnixMillis, machine: &Inventory, boot: &Boot)
                     r#type: card_kind(card.kind)?.into(),
                     mac_address: card.mac.clone(),
                     speed_mbps: card.speed.unwrap_or_default(),
-                    ..NetworkDevice::default()
                 })
             })
             .collect(),
@@ -132,7 +131,6 @@ pub fn health(own: DeviceId, at: UnixMillis, health: &HardwareHealth) -> Vec<u8>
             })
             .into_iter()
             .collect(),
-        ..StorageDiskInfo::default()
     });
     wire::encode(&ZHardwareHealth {
         dev_id: own.to_string(),
@@ -183,7 +181,6 @@ fn pci(device: &model::reported::PciDevice) -> PciDevice {
         class_id: device.class >> 16,
         subclass_id: (device.class >> 8 & 0xff).into(),
         iommu_group: device.iommu_group.clone(),
-        ..PciDevice::default()
     }
 }
 

@@ -10,7 +10,7 @@
 //!
 //! Memory and disk sizes in EVE's older fields are MiB, rounded up.
 
-use model::reported::{AppStatus, Boot, LogStatus, Resources};
+use model::reported::{AppStatus, Boot, LogStatus, Resources, SecretFailure, SecretsOpened};
 use model::services::Service;
 use model::{Bytes, DeviceId, UnixMillis};
 
@@ -18,9 +18,9 @@ use super::to_timestamp;
 use crate::pb::metrics::metric_item::MetricItemValue;
 use crate::pb::metrics::z_metric_msg::MetricContent;
 use crate::pb::metrics::{
-    AppCpuMetric, AppMemoryMetric, AppMetric, DeviceMemoryMetric, DeviceMetric, DiskMetric,
-    LogfileMetrics, MemoryMetric, MetricItem, MetricItemType, NewlogMetric, ZMetricMsg,
-    ZMetricProcess,
+    AppCpuMetric, AppMemoryMetric, AppMetric, CipherError, CipherMetric, DeviceMemoryMetric,
+    DeviceMetric, DiskMetric, LogfileMetrics, MemoryMetric, MetricItem, MetricItemType,
+    NewlogMetric, TypeCounter, ZMetricMsg, ZMetricProcess,
 };
 use crate::wire;
 
@@ -41,6 +41,19 @@ pub struct Facts<'a> {
     pub apps: &'a [AppStatus],
     /// Logs on their way.
     pub logs: &'a LogStatus,
+    /// What became of configs.
+    pub config: &'a Taken,
+}
+
+/// What became of configs in this boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// When the last one came.
+    pub received: Option<UnixMillis>,
+    /// When one was last put in force.
+    pub applied: Option<UnixMillis>,
+    /// What became of the secrets in them.
+    pub secrets: SecretsOpened,
 }
 
 /// The payload of a metrics message, as of `at`.
@@ -76,6 +89,9 @@ pub fn message(own: DeviceId, at: UnixMillis, facts: &Facts<'_>) -> Vec<u8> {
             used_eve_mb: mib(services),
             ..DeviceMemoryMetric::default()
         }),
+        last_received_config: facts.config.received.map(to_timestamp),
+        last_processed_config: facts.config.applied.map(to_timestamp),
+        cipher: cipher(&facts.config.secrets).into_iter().collect(),
         ..DeviceMetric::default()
     };
     wire::encode(&ZMetricMsg {
@@ -95,6 +111,32 @@ pub fn message(own: DeviceId, at: UnixMillis, facts: &Facts<'_>) -> Vec<u8> {
             .collect(),
         metric_content: Some(MetricContent::Dm(device)),
         ..ZMetricMsg::default()
+    })
+}
+
+/// `None`: nothing was sealed.
+fn cipher(secrets: &SecretsOpened) -> Option<CipherMetric> {
+    let failed: u64 = secrets.failed.values().fold(0, |all, n| all.saturating_add(*n));
+    if secrets.opened == 0 && failed == 0 {
+        return None;
+    }
+    let counter = |(kind, count): (&SecretFailure, &u64)| TypeCounter {
+        error_code: match kind {
+            SecretFailure::NotReady => CipherError::NotReady,
+            SecretFailure::Decrypt => CipherError::DecryptFailed,
+            SecretFailure::Unreadable => CipherError::UnmarshalFailed,
+            SecretFailure::NoData => CipherError::NoData,
+        }
+        .into(),
+        count: *count,
+    };
+    Some(CipherMetric {
+        agent_name: Service::Config.name().to_owned(),
+        failure_count: failed,
+        success_count: secrets.opened,
+        last_failure: secrets.last_failed.map(to_timestamp),
+        last_success: secrets.last_opened.map(to_timestamp),
+        tc: secrets.failed.iter().map(counter).collect(),
     })
 }
 
@@ -159,4 +201,33 @@ fn cpu(since: Option<UnixMillis>, ns: u64) -> AppCpuMetric {
 /// Rounded up: what uses little does not use nothing.
 fn mib(bytes: Bytes) -> u32 {
     u32::try_from(bytes.0.div_ceil(1 << 20)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_counted_by_what_went_wrong() {
+        assert_eq!(cipher(&SecretsOpened::default()), None);
+        let secrets = SecretsOpened {
+            opened: 3,
+            last_opened: Some(UnixMillis(5_000)),
+            failed: BTreeMap::from([(SecretFailure::NotReady, 2), (SecretFailure::Decrypt, 1)]),
+            last_failed: Some(UnixMillis(6_000)),
+        };
+        let told = cipher(&secrets).unwrap();
+        assert_eq!((told.success_count, told.failure_count), (3, 3));
+        assert_eq!(
+            (told.last_success.unwrap().seconds, told.last_failure.unwrap().seconds),
+            (5, 6)
+        );
+        let kinds: Vec<(i32, u64)> = told.tc.iter().map(|t| (t.error_code, t.count)).collect();
+        assert_eq!(
+            kinds,
+            [(CipherError::NotReady.into(), 2), (CipherError::DecryptFailed.into(), 1)]
+        );
+    }
 }

@@ -329,6 +329,7 @@ fn a_node_is_shown_as_it_is() {
         manufacturer: "QEMU".to_owned(),
         product: "Q35".to_owned(),
         serial: "SN".to_owned(),
+        ..Machine::default()
     };
     let port = PortStatus {
         port: Port {
@@ -418,7 +419,13 @@ fn metrics_arrive_with_services_apps_and_timeline() {
     };
     let logs = LogStatus { queued: 1, sent: 2, dropped_lines: 3, problem: None };
     let apps = [app_status(AppState::Running)];
-    let facts = metrics::Facts { resources: &resources, boot: &boot(), apps: &apps, logs: &logs };
+    let facts = metrics::Facts {
+        resources: &resources,
+        boot: &boot(),
+        apps: &apps,
+        logs: &logs,
+        config: &Default::default(),
+    };
     let got = view::metrics(&metrics::message(own(), T0, &facts)).unwrap();
     assert_eq!((got.device, got.at), (own(), Some(T0)));
     assert_eq!((got.memory_used, got.memory_available), (Bytes::mib(424), Bytes::mib(600)));

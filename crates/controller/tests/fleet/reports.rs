@@ -165,6 +165,7 @@ impl Story {
             boot: &boot(),
             apps: &[app_status(self.app(), AppState::Running, None)],
             logs: &LogStatus::default(),
+            config: &Default::default(),
         };
         let payload = metrics::message(self.id, now(), &facts);
         let path = format!("id/{}/metrics", self.id);

@@ -15,6 +15,7 @@
 
 pub mod exchange;
 pub mod floor;
+pub mod pace;
 pub mod queue;
 
 use std::time::Duration;

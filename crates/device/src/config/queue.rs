@@ -251,6 +251,35 @@ mod tests {
         assert_eq!(queue.next(UnixMillis(0)), None);
     }
 
+    /// A controller that is overloaded for an hour, then restarts: each object waits by itself, longer
+    /// and longer, the latest state wins, and all is delivered in the end.
+    #[test]
+    fn an_hour_of_503_loses_nothing_and_floods_nobody() {
+        let mut queue = Words::default();
+        let (hour, mut now, mut sent) = (3_600_000, 0, 0);
+        queue.want(table(&[(1, "old"), (2, "b")]));
+        while now < hour {
+            if queue.next(UnixMillis(now)).is_none() {
+                now = queue.wake().unwrap().0;
+                continue;
+            }
+            send(&mut queue, Outcome::of_status(503), now);
+            sent += 1;
+            if sent == 3 {
+                queue.want(table(&[(1, "new"), (2, "b")]));
+            }
+        }
+        // After 0, 1, 3, 7, 15, 30 and 45 minutes, each of the two.
+        assert_eq!(sent, 2 * 7, "in an hour");
+        for _ in 0..2 {
+            now = now.max(queue.wake().unwrap().0);
+            let (key, message) = send(&mut queue, Outcome::Delivered, now).unwrap();
+            let want = if key == 1 { "new" } else { "b" };
+            assert_eq!(message, Message::Is(want));
+        }
+        assert_eq!(queue.wake(), None);
+    }
+
     #[test]
     fn statuses_mean_what_the_api_says() {
         for (status, want) in [

@@ -5,14 +5,16 @@
 //! out that only counts up; `device::config::queue` compares it with what was delivered.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::convert::info::{self, AppFacts, DeviceFacts, Gone, Machine};
+use api::convert::inventory;
 use device::config::queue::{Message, Outcome, Queue};
 use host::topics::{Reader, Roots, Table, Watch, WatchError};
 use model::desired::{Device, ObjectKind, Refused};
-use model::reported::{AppUse, Boot, BootReason, ControllerStatus, PortStatus};
+use model::reported::{AppUse, Boot, BootReason, ControllerStatus, Inventory, PortStatus};
 use model::topic::{
     AppNetworks, Apps, Boots, Contents, Controller, NetworkInstances, OnboardingState, Only, Ports,
     ResourceUse, Volumes,
@@ -30,14 +32,16 @@ const SETTLE: Duration = Duration::from_millis(300);
 /// Read again even if nothing woke us.
 const RESYNC: Duration = Duration::from_secs(60);
 
-/// What can be told of; the order is that of telling (EVE API: apps first).
+/// What can be told of; the order is that of telling (EVE API: apps first, then hardware).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     App(AppId),
+    Hardware,
     Device,
     Network(NetworkInstanceId),
     Volume(VolumeId),
     Content(ContentId),
+    Blobs,
 }
 
 /// Tells until it is aborted.
@@ -55,6 +59,7 @@ pub(super) async fn tell(
     let mut queue: Queue<Key, Vec<u8>> = Queue::default();
     let mut epoch = None;
     let mut device_due = Instant::now();
+    let mut inventory = Arc::new(host::inventory::look(Path::new("/")));
     let mut reached = false;
     loop {
         let config = in_force.borrow_and_update().clone();
@@ -70,11 +75,13 @@ pub(super) async fn tell(
         epoch = told.or(epoch);
         if Instant::now() >= device_due {
             queue.tell_again(&Key::Device);
+            // What is plugged in and out is seen by and by.
+            inventory = Arc::new(host::inventory::look(Path::new("/")));
             let interval = config.properties.device_info_interval;
             let wait = jitter().between(interval.mul_f64(0.8), interval.mul_f64(1.2));
             device_due = Instant::now() + wait;
         }
-        let facts = topics.read(own, config);
+        let facts = topics.read(own, config, inventory.clone());
         queue.want(
             facts
                 .keys()
@@ -172,7 +179,7 @@ impl Topics {
         ])
     }
 
-    fn read(&self, own: DeviceId, config: InForce) -> Facts {
+    fn read(&self, own: DeviceId, config: InForce, inventory: Arc<Inventory>) -> Facts {
         let resources = self.resources.get(&Only);
         let serial = self.onboarding.get(&Only).map(|o| o.serial).unwrap_or_default();
         Facts {
@@ -185,7 +192,8 @@ impl Topics {
             ports: self.ports.read().into_values().map(still_port).collect(),
             controller: self.controller.get(&Only).map(still_controller),
             boot: self.boots.get(&Only).unwrap_or_else(unknown_boot),
-            machine: machine(serial, resources),
+            machine: machine(serial, resources, &inventory),
+            inventory,
             config,
         }
     }
@@ -203,6 +211,7 @@ struct Facts {
     controller: Option<ControllerStatus>,
     boot: Boot,
     machine: Machine,
+    inventory: Arc<Inventory>,
     config: InForce,
 }
 
@@ -214,7 +223,7 @@ impl Facts {
     fn keys(&self) -> Vec<Key> {
         let refused = self.device().map(|d| d.refused.as_slice()).unwrap_or_default();
         let mut keys: Vec<Key> = refused.iter().filter_map(key_of).collect();
-        keys.push(Key::Device);
+        keys.extend([Key::Hardware, Key::Device, Key::Blobs]);
         keys.extend(self.apps.keys().copied().map(Key::App));
         keys.extend(self.instances.keys().copied().map(Key::Network));
         keys.extend(self.volumes.keys().copied().map(Key::Volume));
@@ -230,6 +239,8 @@ impl Facts {
         };
         let found = match key {
             Key::Device => Some(self.render_device(at)?),
+            Key::Hardware => Some(inventory::hardware(self.own, at, &self.inventory, &self.boot)),
+            Key::Blobs => Some(inventory::blobs(self.own, at, self.contents.values())),
             Key::App(id) => self.apps.get(&id).map(|status| {
                 let mut status = status.clone();
                 status.used = AppUse::default();
@@ -282,7 +293,7 @@ impl Facts {
             Key::Network(id) => Gone::NetworkInstance(id),
             Key::Volume(id) => Gone::Volume(id),
             Key::Content(id) => Gone::Content(id),
-            Key::Device => return None,
+            Key::Device | Key::Hardware | Key::Blobs => return None,
         };
         Some(info::gone(self.own, at, object))
     }
@@ -310,6 +321,10 @@ fn still_port(mut port: PortStatus) -> PortStatus {
 
 fn still_controller(mut controller: ControllerStatus) -> ControllerStatus {
     controller.last_contact = None;
+    // How long until the next try is no news.
+    if let Some(problem) = &mut controller.standing.attestation_problem {
+        problem.diagnosis.retry_in = None;
+    }
     controller
 }
 
@@ -326,7 +341,11 @@ fn unknown_boot() -> Boot {
     }
 }
 
-fn machine(serial: String, resources: Option<model::reported::Resources>) -> Machine {
+fn machine(
+    serial: String,
+    resources: Option<model::reported::Resources>,
+    inventory: &Inventory,
+) -> Machine {
     let dmi = |name: &str| {
         let text = std::fs::read_to_string(format!("/sys/class/dmi/id/{name}"));
         text.unwrap_or_default().trim().chars().take(256).collect::<String>()
@@ -340,5 +359,8 @@ fn machine(serial: String, resources: Option<model::reported::Resources>) -> Mac
         manufacturer: dmi("sys_vendor"),
         product: dmi("product_name"),
         serial,
+        watchdog: inventory.watchdog,
+        virtualization: inventory.virtualization,
+        io_virtualization: inventory.io_virtualization,
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use api::convert::metrics;
+use device::config::pace::Pace;
 use host::topics::{Reader, Roots};
 use model::topic::{Apps, Boots, LogState, Only, ResourceUse};
 use model::{Bytes, DeviceId, chain};
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::InForce;
-use crate::link::Link;
+use crate::link::{Link, well};
 
 /// Sends until it is aborted.
 pub(super) async fn tell(
@@ -21,21 +22,34 @@ pub(super) async fn tell(
 ) {
     let (apps, boots) = (Reader::<Apps>::open(&roots), Reader::<Boots>::open(&roots));
     let (resources, logs) = (Reader::<ResourceUse>::open(&roots), Reader::<LogState>::open(&roots));
-    let mut last: Option<Instant> = None;
+    let start = Instant::now();
+    let mut pace = Pace::new(in_force.borrow().properties.metric_interval);
     loop {
         let config = in_force.borrow_and_update().clone();
-        let due = last.map_or_else(Instant::now, |at| at + config.properties.metric_interval);
+        let wanted = config.properties.metric_interval;
+        let due = start + pace.due(wanted);
         if config.reached && Instant::now() >= due {
-            last = Some(Instant::now());
             // Who has nothing measured yet has nothing to tell.
-            if let (Some(resources), Some(boot)) = (resources.get(&Only), boots.get(&Only)) {
-                let apps: Vec<_> = apps.read().into_values().collect();
-                let logs = logs.get(&Only).unwrap_or_default();
-                let facts =
-                    metrics::Facts { resources: &resources, boot: &boot, apps: &apps, logs: &logs };
-                let payload = metrics::message(own, host::clock::now(), &facts);
-                send(&link, own, &payload).await;
-            }
+            let delivered = match (resources.get(&Only), boots.get(&Only)) {
+                (Some(resources), Some(boot)) => {
+                    let apps: Vec<_> = apps.read().into_values().collect();
+                    let facts = metrics::Facts {
+                        resources: &resources,
+                        boot: &boot,
+                        apps: &apps,
+                        logs: &logs.get(&Only).unwrap_or_default(),
+                        config: &metrics::Taken {
+                            received: config.received,
+                            applied: config.applied,
+                            secrets: config.secrets.clone(),
+                        },
+                    };
+                    let payload = metrics::message(own, host::clock::now(), &facts);
+                    send(&link, own, &payload).await
+                }
+                _ => false,
+            };
+            pace = pace.sent(start.elapsed(), wanted, delivered);
             continue;
         }
         tokio::select! {
@@ -45,10 +59,14 @@ pub(super) async fn tell(
     }
 }
 
-async fn send(link: &Link, own: DeviceId, payload: &[u8]) {
-    match link.post(own, "metrics", payload, Bytes::kib(64)).await {
-        Ok(answer) if (200..300).contains(&answer.status) => {}
-        Ok(answer) => tracing::warn!(status = answer.status, "metrics are not taken"),
-        Err(e) => tracing::warn!("metrics are not delivered: {}", chain(&e)),
+/// Whether they were taken. They are not sent again either way.
+async fn send(link: &Link, own: DeviceId, payload: &[u8]) -> bool {
+    let sent = link.post(own, "metrics", payload, Bytes::kib(64)).await;
+    match sent.and_then(|answer| well("metrics", answer)) {
+        Ok(_) => true,
+        Err(e) => {
+            tracing::warn!("metrics are not delivered: {}", chain(&e));
+            false
+        }
     }
 }

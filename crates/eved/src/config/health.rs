@@ -1,0 +1,47 @@
+//! Tells how memory and disks are: at first, then each `timer.hardwarehealth.interval`, without a
+//! second try (EVE API, hardware health).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::convert::inventory;
+use device::config::pace::Pace;
+use model::{Bytes, DeviceId, chain};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::{InForce, setting};
+use crate::link::{Link, well};
+
+/// The default of `timer.hardwarehealth.interval`.
+const INTERVAL: Duration = Duration::from_secs(43_200);
+
+/// Tells until it is aborted.
+pub(super) async fn tell(own: DeviceId, link: Arc<Link>, mut in_force: watch::Receiver<InForce>) {
+    let start = Instant::now();
+    let mut pace = Pace::new(INTERVAL);
+    loop {
+        let config = in_force.borrow_and_update().clone();
+        let wanted = setting(&config, "timer.hardwarehealth.interval", INTERVAL);
+        let due = start + pace.due(wanted);
+        if config.reached && Instant::now() >= due {
+            let found = host::inventory::health(Path::new("/"));
+            let payload = inventory::health(own, host::clock::now(), &found);
+            let sent = link.post(own, "hardwarehealth", &payload, Bytes::kib(64)).await;
+            let delivered = match sent.and_then(|answer| well("hardwarehealth", answer)) {
+                Ok(_) => true,
+                Err(e) => {
+                    tracing::warn!("the hardware's health is not delivered: {}", chain(&e));
+                    false
+                }
+            };
+            pace = pace.sent(start.elapsed(), wanted, delivered);
+            continue;
+        }
+        tokio::select! {
+            changed = in_force.changed() => if changed.is_err() { return },
+            () = sleep_until(due), if config.reached => {}
+        }
+    }
+}
