@@ -27,13 +27,12 @@ pub fn limit(told: &mut Device) {
     });
     told.datastores.retain(|id, store| {
         let why = match store.kind {
-            DatastoreKind::Http | DatastoreKind::Https | DatastoreKind::Registry => {
-                // A download without them would fail far from here, with a word about permissions.
-                store
-                    .credentials
-                    .as_ref()
-                    .map(|_| "apiKey: datastores with passwords are not supported yet")
-            }
+            DatastoreKind::Https | DatastoreKind::Registry => None,
+            // Whoever listens would have them.
+            DatastoreKind::Http => store
+                .credentials
+                .as_ref()
+                .map(|_| "apiKey: passwords are not sent over plain http; use https"),
             _ => Some("dType: only http (1), https (2) and registry (5) are supported yet"),
         };
         refused.extend(why.map(|w| no(ObjectKind::Datastore, id, &store.host, w.into())));

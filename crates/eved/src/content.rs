@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use device::content::{self, Effect, Event, GARBAGE_AFTER, State};
 use host::http::{Client, Resolver, Trust};
-use host::registry::{Demands, FetchError, Name, Registry, fetch_file};
+use host::registry::{Demands, FetchError, Name, Registry, WebFile, fetch_file};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Content, Datastore, DatastoreKind, ImageFormat};
 use model::topic::{Contents, DesiredContents, DesiredDatastores};
@@ -277,7 +277,8 @@ impl Fetch {
         let path = join(&self.datastore.prefix, &self.content.url);
         let (mut target, size) = match self.datastore.kind {
             DatastoreKind::Registry => {
-                let registry = Registry::new(client, &self.datastore.host);
+                let login = self.datastore.credentials.clone();
+                let registry = Registry::new(client, &self.datastore.host).known_as(login);
                 let demands = Demands {
                     platform: Platform::linux(architecture()),
                     digest: self.content.sha256,
@@ -291,8 +292,9 @@ impl Fetch {
                 let url = format!("{scheme}://{}/{path}", self.datastore.host);
                 let told = |done: Bytes| progress(done, Bytes(0));
                 let expected = self.content.sha256;
+                let file = WebFile { url: &url, login: self.datastore.credentials.as_ref() };
                 let (digest, size) =
-                    fetch_file(&client, &self.layout, &url, expected, max, &told).await?;
+                    fetch_file(&client, &self.layout, file, expected, max, &told).await?;
                 (Descriptor::new(FILE, digest, size), size)
             }
         };

@@ -248,7 +248,7 @@ async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
     let refusals = Arc::new(AtomicUsize::new(0));
     let times = refusals.clone();
     let scripted = Scripted::start(move |asked| match asked.path.as_str() {
-        "{id}/attest" if times.fetch_add(1, Ordering::SeqCst) < 1 => Some(Answer::Status(404)),
+        "{id}/attest" if times.fetch_add(1, Ordering::SeqCst) < 2 => Some(Answer::Status(404)),
         "{id}/config" => Some(Answer::Signed(config("h1", empty(1000, FAST)), SIGNING)),
         _ => None,
     })
@@ -266,9 +266,10 @@ async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
         node.get::<Controller>(&Only).filter(|c| c.standing.attestation_problem.is_none())
     })
     .await;
+    // At the start, when the controller came to be reached, and 15 to 20 s after that failed.
     let told = scripted.asked("{id}/attest");
-    assert_eq!(told.len(), 2);
-    let Ok(Request::Certificates(certificates)) = Request::from_payload(&told[1].payload) else {
+    assert_eq!(told.len(), 3);
+    let Ok(Request::Certificates(certificates)) = Request::from_payload(&told[2].payload) else {
         panic!("{told:?}")
     };
     let [certificate] = certificates.as_slice() else { panic!("{certificates:?}") };
@@ -284,7 +285,7 @@ async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
     node.reboot();
     let _services = node.start(&[Service::Onboard, Service::Config]);
     eventually("the certificate told again", || {
-        (scripted.asked("{id}/attest").len() == 3).then_some(())
+        (scripted.asked("{id}/attest").len() == 4).then_some(())
     })
     .await;
     assert_eq!(std::fs::read(node.persist().join("certs/ecdh.cert.pem")).unwrap(), pem);
@@ -386,4 +387,78 @@ async fn everything_is_told_and_told_again_when_the_controller_asks() {
     eventually("all of it again", || (count(9) > before[0] && count(11) > before[1]).then_some(()))
         .await;
     assert_eq!(scripted.asked("{id}/hardwarehealth").len(), 1, "that is no info");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sealed_to_the_node_reaches_its_app_also_over_a_change_of_keys() {
+    use api::cipher::{ExchangeKey, Sealer, Secrets};
+    use api::convert::attest::Request;
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    if golden().is_none() {
+        return;
+    }
+    let told_certificate = Arc::new(std::sync::Mutex::new(None::<Vec<u8>>));
+    let word = Arc::new(std::sync::Mutex::new("A=first"));
+    let (heard, say) = (told_certificate.clone(), word.clone());
+    let answer = move |asked: &common::scripted::Asked| {
+        if asked.path == "{id}/attest"
+            && let Ok(Request::Certificates(all)) = Request::from_payload(&asked.payload)
+        {
+            *heard.lock().unwrap() = all.first().map(|c| c.pem.clone());
+        }
+        if asked.path != "{id}/config" {
+            return None;
+        }
+        let word = *say.lock().unwrap();
+        let Some(pem) = heard.lock().unwrap().clone() else {
+            return Some(Answer::Signed(config("h0", empty(1000, FAST)), SIGNING));
+        };
+        let device = api::Certificate::from_pem(&pem).unwrap();
+        let key = ExchangeKey::from_pem(&vector("pki/controller-ecdh.key.pem")).unwrap();
+        // As ZCert.cert carries it.
+        let zcert = vector("pki/controller-ecdh.cert.pem");
+        let zcert = zcert.strip_suffix(b"\n").unwrap_or(&zcert);
+        let controller = api::Certificate::from_pem(zcert).unwrap();
+        let sealer = Sealer::new(&key, &controller, &device, "context-1").unwrap();
+        let secrets = Secrets { user_data: STANDARD.encode(word).into(), ..Secrets::default() };
+        let mut told = told("container-app");
+        told.config_items = empty(0, FAST).config_items;
+        told.cipher_contexts = vec![sealer.context().to_wire()];
+        let app = told.apps.first_mut().unwrap();
+        app.user_data = STANDARD.encode("A=in the clear");
+        app.fixedresources.as_mut().unwrap().virtualization_mode = 4;
+        let mut block = sealer.seal(&secrets, [7; 16]).unwrap();
+        if word == "A=broken" {
+            block.cipher_data[0] ^= 1;
+        }
+        app.cipher_data = Some(block);
+        Some(Answer::Signed(config(word, told), SIGNING))
+    };
+    let scripted = Scripted::start(answer).await;
+    let node = scripted.node();
+    let services = node.start(&[Service::Onboard, Service::Config]);
+    let environment = || {
+        let app = node.table::<DesiredApps>().into_values().next()?;
+        app.environment.first().cloned()
+    };
+    eventually("the secret", || environment().filter(|e| e == "A=first")).await;
+
+    // A broken block: the app is refused, and what stands in the clear beside it is not taken.
+    *word.lock().unwrap() = "A=broken";
+    eventually("the refusal", || {
+        let refused = node.get::<Controller>(&Only)?.refused;
+        refused.into_iter().find(|r| r.text.contains("cipherData"))
+    })
+    .await;
+    eventually("the app gone", || environment().is_none().then_some(())).await;
+    *word.lock().unwrap() = "A=second";
+    eventually("the next secret", || environment().filter(|e| e == "A=second")).await;
+
+    // Without a controller, what is saved opens with what is saved.
+    drop(services);
+    node.reboot();
+    scripted.rule(|_| Some(Answer::Status(503)));
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the saved secret", || environment().filter(|e| e == "A=second")).await;
 }

@@ -1,13 +1,16 @@
 //! Fetching content into a store: OCI images from a registry (OCI distribution spec, pull), files
 //! from a web server.
 //!
-//! Anonymous, with bearer tokens where a registry wants them. A connection that breaks is taken up
+//! Anonymous or as a user, with bearer tokens where a registry wants them. A connection that breaks is taken up
 //! where it broke. Bytes go straight into a [`BlobWriter`], which shows a blob only when its digest
 //! is right; what was announced bounds what is read.
 
 use std::io::Write;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use model::desired::Credentials;
 use model::{Bytes, Diagnose, Diagnosis, Digest, Who};
 use serde::Deserialize;
 use store::{
@@ -29,7 +32,9 @@ const TOKEN_MAX: usize = 64 << 10;
 pub struct Registry {
     client: Client,
     host: String,
-    token: Mutex<Option<String>>,
+    login: Option<Credentials>,
+    /// What proves us, as the header has it.
+    proof: Mutex<Option<String>>,
 }
 
 /// What to pull.
@@ -174,7 +179,14 @@ impl Name {
 impl Registry {
     /// The registry at `host`, which may name a port.
     pub fn new(client: Client, host: impl Into<String>) -> Registry {
-        Registry { client, host: host.into(), token: Mutex::new(None) }
+        Registry { client, host: host.into(), login: None, proof: Mutex::new(None) }
+    }
+
+    /// The same for someone whom the registry knows. What proves us is sent over TLS only, and when
+    /// the registry asks for it: to itself, or to the token service that it names.
+    #[must_use]
+    pub fn known_as(self, login: Option<Credentials>) -> Registry {
+        Registry { login, ..self }
     }
 
     /// Fetches an image, all blobs, and returns its manifest's descriptor and its size as stored.
@@ -281,8 +293,8 @@ impl Registry {
         loop {
             let mut request = Request::get(url.as_str(), 0);
             request.headers.extend(headers.iter().cloned());
-            if let Some(token) = self.token.lock().await.as_ref() {
-                request = request.header("authorization", format!("Bearer {token}"));
+            if let Some(proof) = self.proof.lock().await.as_ref() {
+                request = request.header("authorization", proof.clone());
             }
             let answer = self.client.open(request).await?;
             match answer.status {
@@ -291,8 +303,11 @@ impl Registry {
                     asked_for_token = true;
                     let challenge = answer.headers.get("www-authenticate");
                     let challenge = challenge.and_then(|v| v.to_str().ok()).unwrap_or_default();
-                    let token = self.ask_token(challenge).await?;
-                    *self.token.lock().await = Some(token);
+                    let proof = match (&self.login, is_basic(challenge)) {
+                        (Some(login), true) => basic(login),
+                        _ => format!("Bearer {}", self.ask_token(challenge).await?),
+                    };
+                    *self.proof.lock().await = Some(proof);
                 }
                 status => return Err(refused(&self.host, path, status)),
             }
@@ -309,7 +324,11 @@ impl Registry {
         let none = |why: String| FetchError::Token { host: self.host.clone(), why };
         let url = token_url(challenge)
             .ok_or_else(|| none(format!("its challenge is {:?}", first(challenge))))?;
-        let answer: Response = self.client.send(Request::get(url, TOKEN_MAX)).await?;
+        let mut request = Request::get(url, TOKEN_MAX);
+        if let Some(login) = &self.login {
+            request = request.header("authorization", basic(login));
+        }
+        let answer: Response = self.client.send(request).await?;
         if answer.status != 200 {
             return Err(none(format!("the token service answers {}", answer.reason())));
         }
@@ -318,16 +337,36 @@ impl Registry {
     }
 }
 
+/// Whether a challenge asks for user and password themselves (RFC 7617).
+fn is_basic(challenge: &str) -> bool {
+    challenge.split_whitespace().next().is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
+}
+
+fn basic(login: &Credentials) -> String {
+    let pair = format!("{}:{}", login.user.reveal(), login.password.reveal());
+    format!("Basic {}", STANDARD.encode(pair))
+}
+
+/// A file on a web server, and who we are to it.
+#[derive(Debug, Clone, Copy)]
+pub struct WebFile<'a> {
+    /// Where.
+    pub url: &'a str,
+    /// Sent as the value of `Authorization`: user, a space, password (so EVE does, where the user of
+    /// such a datastore is the name of a scheme). Only over TLS.
+    pub login: Option<&'a Credentials>,
+}
+
 /// Fetches one file into the store. `expected` and `max` as for a blob.
 pub async fn fetch_file(
     client: &Client,
     layout: &Layout,
-    url: &str,
+    file: WebFile<'_>,
     expected: Option<Digest>,
     max: Bytes,
     progress: &(dyn Fn(Bytes) + Sync),
 ) -> Result<(Digest, Bytes), FetchError> {
-    let (source, what) = (Source::Web { client, url }, shown(url));
+    let (source, what) = (Source::Web { client, file }, shown(file.url));
     let writer = transfer(layout, &what, max, &source, progress).await?;
     let stored = commit(writer, expected, max).await;
     stored.map_err(|source| FetchError::Store { what, source })
@@ -338,7 +377,7 @@ enum Source<'a> {
     /// A path of a registry.
     Registry { registry: &'a Registry, path: &'a str },
     /// An address of a web server.
-    Web { client: &'a Client, url: &'a str },
+    Web { client: &'a Client, file: WebFile<'a> },
 }
 
 impl Source<'_> {
@@ -347,9 +386,13 @@ impl Source<'_> {
         let range = (from > 0).then(|| ("range", format!("bytes={from}-")));
         match self {
             Source::Registry { registry, path } => registry.get(path, range.as_slice()).await,
-            Source::Web { client, url } => {
+            Source::Web { client, file: WebFile { url, login } } => {
                 let mut request = Request::get(*url, 0);
                 request.headers.extend(range);
+                if let Some(login) = login.filter(|_| url.starts_with("https://")) {
+                    let proof = format!("{} {}", login.user.reveal(), login.password.reveal());
+                    request = request.header("authorization", proof.trim());
+                }
                 let answer = client.open(request).await?;
                 match answer.status {
                     200 | 206 => Ok(answer),
@@ -480,6 +523,8 @@ mod tests {
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+    use model::Secret;
+
     use super::*;
     use crate::http::{Resolver, Trust};
 
@@ -554,6 +599,23 @@ mod tests {
         (dir, layout, client)
     }
 
+    fn web(url: &str) -> WebFile<'_> {
+        WebFile { url, login: None }
+    }
+
+    #[test]
+    fn who_we_are_is_written_as_servers_want_it() {
+        let login =
+            Credentials { user: Secret::new("Aladdin"), password: Secret::new("open sesame") };
+        // The example of RFC 7617.
+        assert_eq!(basic(&login), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
+        assert!(is_basic("Basic realm=\"x\"") && is_basic("basic"));
+        assert!(!is_basic("Bearer realm=\"https://a\"") && !is_basic(""));
+        let client = Client::new(&Trust::default(), Resolver::of("/nonexistent")).unwrap();
+        let registry = Registry::new(client, "r").known_as(Some(login));
+        assert!(!format!("{registry:?}").contains("sesame"));
+    }
+
     const BODY: &[u8] = b"0123456789abcdef";
 
     fn digest() -> Digest {
@@ -565,7 +627,7 @@ mod tests {
     async fn a_broken_transfer_goes_on_where_it_broke() {
         let (_dir, layout, client) = parts();
         let (url, seen) = breaking(BODY, 6, true).await;
-        let got = fetch_file(&client, &layout, &url, Some(digest()), Bytes(16), &|_| ()).await;
+        let got = fetch_file(&client, &layout, web(&url), Some(digest()), Bytes(16), &|_| ()).await;
         assert_eq!(got.unwrap(), (digest(), Bytes(16)));
         assert_eq!(*seen.lock().unwrap(), ["all", "6-", "12-"]);
         assert!(layout.has(&digest(), Some(Bytes(16))));
@@ -576,7 +638,7 @@ mod tests {
         let (_dir, layout, client) = parts();
         let (url, _) = breaking(BODY, 99, true).await;
         let want = Digest([7; 32]);
-        let wrong = fetch_file(&client, &layout, &url, Some(want), Bytes(16), &|_| ()).await;
+        let wrong = fetch_file(&client, &layout, web(&url), Some(want), Bytes(16), &|_| ()).await;
         let told = model::chain(&wrong.unwrap_err());
         assert!(told.contains(&want.to_string()) && told.contains(&digest().to_string()), "{told}");
         assert!(!layout.has(&want, None) && !layout.has(&digest(), None));
@@ -586,7 +648,7 @@ mod tests {
     async fn more_than_allowed_is_refused() {
         let (_dir, layout, client) = parts();
         let (url, _) = breaking(BODY, 99, true).await;
-        let refused = fetch_file(&client, &layout, &url, None, Bytes(15), &|_| ()).await;
+        let refused = fetch_file(&client, &layout, web(&url), None, Bytes(15), &|_| ()).await;
         assert!(matches!(refused, Err(FetchError::TooLarge { .. })));
     }
 
@@ -594,7 +656,7 @@ mod tests {
     async fn a_server_without_ranges_is_given_up_after_some_tries() {
         let (_dir, layout, client) = parts();
         let (url, seen) = breaking(BODY, 6, false).await;
-        let broken = fetch_file(&client, &layout, &url, None, Bytes(16), &|_| ()).await;
+        let broken = fetch_file(&client, &layout, web(&url), None, Bytes(16), &|_| ()).await;
         assert!(matches!(broken, Err(FetchError::Http(_))));
         assert_eq!(seen.lock().unwrap().len(), usize::try_from(TRIES).unwrap());
     }
