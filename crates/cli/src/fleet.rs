@@ -159,6 +159,16 @@ pub(crate) enum DeviceCommand {
         /// Name or id
         name: String,
     },
+    /// What the last proof of a node's TPM said, register by register
+    Verdict {
+        /// Name or id
+        name: String,
+    },
+    /// Trust the state that a node proved last, and no other from now on
+    Accept {
+        /// Name or id
+        name: String,
+    },
     /// Ask a node to say everything again
     Resend {
         /// Name or id
@@ -417,6 +427,17 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
             client.ask_device(&name, "attest").await.or_advise()?;
             out::line(format_args!("{name} has to attest again before it gets its config"));
         }
+        DeviceCommand::Verdict { name } => {
+            let verdict = client.verdict(&name).await.or_advise()?;
+            if to.json {
+                return out::json(&verdict);
+            }
+            show_verdict(&name, &verdict);
+        }
+        DeviceCommand::Accept { name } => {
+            client.ask_device(&name, "accept").await.or_advise()?;
+            out::line(format_args!("{name} has to prove this state from now on"));
+        }
         DeviceCommand::Resend { name } => {
             client.ask_device(&name, "resend").await.or_advise()?;
             out::line(format_args!(
@@ -441,6 +462,28 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+fn show_verdict(name: &str, verdict: &view::Verdict) {
+    let Some(at) = verdict.at else {
+        out::line(format_args!("{name} has proven nothing yet"));
+        return;
+    };
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let believed = if verdict.good { "believed" } else { "refused" };
+    let summary = text(&verdict.details["summary"]);
+    out::line(format_args!("{believed} {}: {summary}", ago(Some(at))));
+    let pcrs = verdict.details["findings"]["pcrs"].as_array().cloned().unwrap_or_default();
+    let rows: Vec<Vec<String>> = pcrs
+        .iter()
+        .map(|p| {
+            let value: String = text(&p["value"]).chars().take(16).collect();
+            vec![p["register"].to_string(), text(&p["standing"]), value, text(&p["text"])]
+        })
+        .collect();
+    if !rows.is_empty() {
+        out::table(&["pcr", "standing", "value", "explained"], &rows);
+    }
 }
 
 fn show_device(d: &view::Device) {

@@ -99,13 +99,6 @@ pub(crate) fn examine(quote: &Quote, known: &Known<'_>) -> Judgement {
     }
 }
 
-/// Whether to believe a quote of a node of which no certificate is at hand.
-pub(crate) fn judge(quote: &Quote, nonce: Option<&[u8]>) -> Result<(), Refusal> {
-    let policy = Policy::default();
-    let known = Known { nonce, attest: None, device: None, policy: &policy };
-    examine(quote, &known).refusal.map_or(Ok(()), Err)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -117,6 +110,13 @@ mod tests {
 
     use super::policy::{Logged, Standing};
     use super::*;
+
+    /// Judges a quote of a node of which no certificate is at hand.
+    fn judge(quote: &Quote, nonce: Option<&[u8]>) -> Result<(), Refusal> {
+        let policy = Policy::default();
+        let known = Known { nonce, attest: None, device: None, policy: &policy };
+        examine(quote, &known).refusal.map_or(Ok(()), Err)
+    }
 
     /// A quote of a real TPM: `crates/api/tests/data/tpm/README.md` says how it was made.
     struct Boot {

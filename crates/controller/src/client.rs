@@ -199,9 +199,14 @@ impl Client {
         self.read(&answer)
     }
 
-    /// Asks something of a node: `shutdown`, `attest` or `resend`.
+    /// Asks something of a node: `shutdown`, `attest` or `resend`; or trusts what it proved: `accept`.
     pub async fn ask_device(&self, name: &str, what: &str) -> Result<(), ClientError> {
         self.post(&format!("/devices/{}/{what}", escaped(name))).await
+    }
+
+    /// What the last proof of a node said.
+    pub async fn verdict(&self, name: &str) -> Result<view::Verdict, ClientError> {
+        self.get(&format!("/devices/{}/verdict", escaped(name))).await
     }
 
     /// Keeps a node from its config for a reason, or no longer (`None`).

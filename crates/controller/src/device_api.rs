@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use api::convert::attest::{Answer as AttestAnswer, Request as AttestRequest};
+use api::convert::attest::{Admission, Answer as AttestAnswer, Request as AttestRequest};
 use api::convert::config::Request as ConfigRequest;
 use api::convert::view::Report;
 use api::limits;
@@ -26,7 +26,7 @@ use uuid::Uuid;
 use crate::access::guard::address;
 use crate::access::limits::seconds;
 use crate::access::{NoRandomness, random, random_hex};
-use crate::attest::{NONCE_BYTES, NONCE_LIFE, judge};
+use crate::attest::NONCE_BYTES;
 use crate::body;
 use crate::db::{DbError, Incoming, LogFile, Message as Kept};
 use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
@@ -269,14 +269,19 @@ async fn attest(
             AttestAnswer::Nonce(nonce.to_vec())
         }
         AttestRequest::Quote(quote) => {
-            let nonce = fleet.db.take_nonce(id, fleet.now(), NONCE_LIFE).await?;
-            AttestAnswer::Quote(match judge(&quote, nonce.as_deref()) {
-                Ok(()) => {
+            let judged = fleet.judge(id, &quote).await?;
+            AttestAnswer::Quote(match judged.refusal {
+                None => {
                     let token = random_hex()?.into_bytes();
                     fleet.set_integrity_token(id, Some(&token)).await?;
-                    Ok(token.into())
+                    // Keys go back only to a machine that a TPM vouched for.
+                    let keys = if judged.proven { fleet.db.escrow(id).await? } else { Vec::new() };
+                    Ok(Admission { token, keys })
                 }
-                Err(refusal) => Err(refusal),
+                Some(refusal) => {
+                    tracing::info!(device = %id, "refused a quote: {}", judged.summary);
+                    Err(refusal)
+                }
             })
         }
         AttestRequest::StoreKeys(stored) => {

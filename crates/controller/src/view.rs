@@ -54,6 +54,17 @@ pub struct Added {
     pub id: DeviceId,
 }
 
+/// What the last proof of a node said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// When it came. `None`: there was none.
+    pub at: Option<UnixMillis>,
+    /// Whether it was believed.
+    pub good: bool,
+    /// A summary, and every register with what was measured into it.
+    pub details: serde_json::Value,
+}
+
 /// Why a node is kept from its config.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

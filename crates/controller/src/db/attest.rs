@@ -8,16 +8,15 @@ use sqlx::Row;
 use uuid::Uuid;
 
 use super::{Db, DbError, Doing, signed, text, unsigned};
+use crate::attest::Policy;
 
 /// The outcome of a node's last quote.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdict {
     pub(crate) at: UnixMillis,
     pub(crate) good: bool,
-    /// JSON, as it is shown.
+    /// JSON of a [`crate::attest::Judgement`].
     pub(crate) verdict: String,
-    /// The quote as it came.
-    pub(crate) quote: Option<Vec<u8>>,
 }
 
 impl Db {
@@ -120,14 +119,13 @@ impl Db {
     /// Keeps the outcome of a quote.
     pub(crate) async fn put_verdict(&self, id: Uuid, verdict: &Verdict) -> Result<(), DbError> {
         sqlx::query(
-            "INSERT INTO verdicts VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (device) DO UPDATE SET at_ms = $2, good = $3, verdict = $4, quote = $5",
+            "INSERT INTO verdicts (device, at_ms, good, verdict) VALUES ($1, $2, $3, $4)
+             ON CONFLICT (device) DO UPDATE SET at_ms = $2, good = $3, verdict = $4",
         )
         .bind(id.as_bytes().as_slice())
         .bind(signed(verdict.at.0))
         .bind(i64::from(verdict.good))
         .bind(text(&verdict.verdict))
-        .bind(verdict.quote.as_deref())
         .execute(self.write())
         .await
         .doing("store a verdict")
@@ -137,7 +135,7 @@ impl Db {
     /// The outcome of a node's last quote.
     pub(crate) async fn verdict(&self, id: Uuid) -> Result<Option<Verdict>, DbError> {
         let doing = "read a verdict";
-        let row = sqlx::query("SELECT at_ms, good, verdict, quote FROM verdicts WHERE device = $1")
+        let row = sqlx::query("SELECT at_ms, good, verdict FROM verdicts WHERE device = $1")
             .bind(id.as_bytes().as_slice())
             .fetch_optional(self.read())
             .await
@@ -147,8 +145,47 @@ impl Db {
             at: UnixMillis(unsigned(row.try_get(0).doing(doing)?)),
             good: row.try_get::<i64, _>(1).doing(doing)? != 0,
             verdict: row.try_get(2).doing(doing)?,
-            quote: row.try_get(3).doing(doing)?,
         }))
+    }
+
+    /// What a node must prove, if somebody has said so.
+    pub(crate) async fn baseline(&self, id: Uuid) -> Result<Option<Policy>, DbError> {
+        let doing = "read what a device must prove";
+        let row = sqlx::query("SELECT policy FROM baselines WHERE device = $1")
+            .bind(id.as_bytes().as_slice())
+            .fetch_optional(self.read())
+            .await
+            .doing(doing)?;
+        let Some(row) = row else { return Ok(None) };
+        let policy: String = row.try_get(0).doing(doing)?;
+        let damaged = |e: serde_json::Error| DbError::Damaged {
+            what: format!("baseline of device {id}"),
+            why: e.to_string(),
+        };
+        serde_json::from_str(&policy).map(Some).map_err(damaged)
+    }
+
+    /// Says what a node must prove from now on.
+    pub(crate) async fn set_baseline(
+        &self,
+        id: Uuid,
+        policy: &Policy,
+        author: &str,
+        now: UnixMillis,
+    ) -> Result<(), DbError> {
+        sqlx::query(
+            "INSERT INTO baselines VALUES ($1, $2, $3, $4)
+             ON CONFLICT (device) DO UPDATE SET policy = $2, author = $3, at_ms = $4",
+        )
+        .bind(id.as_bytes().as_slice())
+        // Digests and numbers: there is nothing in it that JSON could refuse.
+        .bind(serde_json::to_string(policy).unwrap_or_default())
+        .bind(text(author))
+        .bind(signed(now.0))
+        .execute(self.write())
+        .await
+        .doing("store what a device must prove")
+        .map(drop)
     }
 
     /// Keeps sealed keys for a node, as the wire has them.

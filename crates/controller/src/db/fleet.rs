@@ -340,6 +340,7 @@ pub(super) async fn remove_object(
         "DELETE FROM nonces WHERE device = $1",
         "DELETE FROM verdicts WHERE device = $1",
         "DELETE FROM escrow WHERE device = $1",
+        "DELETE FROM baselines WHERE device = $1",
         "DELETE FROM overlays WHERE device = $1",
         // A node that never came leaves no memory.
         "DELETE FROM devices WHERE id = $1 AND cert_hash IS NULL",

@@ -220,6 +220,11 @@ const STEPS: &[&str] = &["
     ALTER TABLE audit ADD COLUMN address TEXT NOT NULL DEFAULT '';
     ALTER TABLE audit ADD COLUMN outcome TEXT NOT NULL DEFAULT 'done';
     CREATE INDEX audit_author ON audit (author, id);
+    ", "
+    -- What a node must prove: the state of its machine that somebody accepted.
+    CREATE TABLE baselines (
+        device BLOB PRIMARY KEY, policy TEXT NOT NULL, author TEXT NOT NULL, at_ms INTEGER NOT NULL
+    ) STRICT;
     "];
 
 /// A step in PostgreSQL's words.

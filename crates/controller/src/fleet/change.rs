@@ -315,6 +315,26 @@ impl Fleet {
         .await
     }
 
+    /// Says what was done to a node beside its row, so that others look again.
+    pub(crate) async fn note_device(
+        &self,
+        name: &str,
+        action: &str,
+        author: &str,
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        let none = || FleetError::NoObject(Key::new(Kind::Device, name));
+        self.change(|known| {
+            let object = &known.device_object(name).ok_or_else(none)?.object;
+            let row = known.device(object.uid).ok_or_else(none)?;
+            let mut change = Change::by(author, now);
+            change.devices.push(row.clone());
+            change.log(Some(object.uid), &object.key, action);
+            Ok((change, ()))
+        })
+        .await
+    }
+
     /// Reboots a node.
     pub(crate) async fn restart_device(&self, name: &str, author: &str) -> Result<(), FleetError> {
         let up = |row: &mut DeviceRow| row.reboots = row.reboots.saturating_add(1);

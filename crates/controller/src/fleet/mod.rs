@@ -8,6 +8,7 @@ mod change;
 mod known;
 mod overlay;
 mod told;
+mod trust;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -99,6 +100,9 @@ pub(crate) enum FleetError {
     /// There is one already.
     #[error("{0} exists already")]
     Exists(Key),
+    /// No TPM has proven anything of the node yet.
+    #[error("{0} has proven nothing yet: there is no state of it to accept")]
+    NothingProven(Key),
     /// Somebody else changed the object meanwhile.
     #[error("{key} was changed by somebody else: it is at generation {found}, not {had}")]
     Overtaken {

@@ -6,6 +6,8 @@
 //! | POST `/devices/{name or id}/restart`, `/shutdown` | reboots one, powers one off |
 //! | POST `/devices/{name or id}/attest` | takes its integrity token: it has to attest again |
 //! | POST `/devices/{name or id}/resend` | asks it to say everything again |
+//! | GET `/devices/{name or id}/verdict` | what its last proof said, register by register |
+//! | POST `/devices/{name or id}/accept` | trusts the state that it proved last, and no other |
 //! | PUT, DELETE `/devices/{name or id}/quarantine` | keeps it from its config, or no longer |
 //! | PUT, DELETE `/serials/{serial}` | lets a serial number register (`*`: any), or no longer |
 
@@ -13,7 +15,7 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{post, put};
+use axum::routing::{get, post, put};
 use axum::{Json, Router};
 
 use super::{Failed, failed, unknown};
@@ -32,6 +34,8 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
         .route("/devices/{name}/shutdown", post(shutdown))
         .route("/devices/{name}/attest", post(attest))
         .route("/devices/{name}/resend", post(resend))
+        .route("/devices/{name}/verdict", get(verdict))
+        .route("/devices/{name}/accept", post(accept))
         .route("/devices/{name}/quarantine", put(quarantine).delete(release))
         .route("/serials/{serial}", put(allow).delete(disallow))
 }
@@ -125,6 +129,26 @@ async fn attest(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Pat
     // The journal tells other processes.
     let log = |row: &mut DeviceRow| row.token = None;
     fleet.change_device(&name, "asked to attest again", &caller.name, log).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn verdict(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<view::Verdict>, Failed> {
+    let none = || unknown(Key::new(Kind::Device, &name));
+    let id = fleet.known().device_object(&name).map(|o| o.object.uid).ok_or_else(none)?;
+    let verdict = fleet.db.verdict(id).await?;
+    let told = verdict.map(|v| view::Verdict {
+        at: Some(v.at),
+        good: v.good,
+        details: serde_json::from_str(&v.verdict).unwrap_or_default(),
+    });
+    Ok(Json(told.unwrap_or_default()))
+}
+
+async fn accept(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
+    fleet.accept(&name, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -113,6 +113,7 @@ impl From<FleetError> for Failed {
             FleetError::Used { .. }
             | FleetError::Exists(_)
             | FleetError::Overtaken { .. }
+            | FleetError::NothingProven(_)
             | FleetError::Faster => StatusCode::CONFLICT,
             FleetError::Registry(_) | FleetError::Db(_) | FleetError::Sign(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
