@@ -50,6 +50,7 @@ fn subject(report: &Report) -> Subject {
         Report::Volume(volume) => ("volume", volume.id.as_str()),
         Report::Content(content) => ("content", content.id.as_str()),
         Report::Gone { kind, id } => (kind.as_str(), id.as_str()),
+        Report::More(more) => more.subject(),
         Report::Other { kind } => (kind.as_str(), ""),
     };
     Subject { kind: bounded(kind), id: bounded(id) }
@@ -269,7 +270,7 @@ impl Reports {
             }
             Report::Volume(volume) => self.volumes.push(volume),
             Report::Content(content) => self.contents.push(content),
-            Report::Device(_) | Report::Gone { .. } | Report::Other { .. } => {}
+            Report::Device(_) | Report::Gone { .. } | Report::More(_) | Report::Other { .. } => {}
         }
     }
 }

@@ -2,18 +2,32 @@
 //!
 //! The wire's enums are open; a value that we do not know is shown by its number.
 
+mod health;
+mod more;
+mod traffic;
+
 use std::collections::BTreeMap;
 
 use model::{Bytes, DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
 use prost_types::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::health::{DiskHealth, Health, MemoryHealth, hardware_health};
+pub use self::more::{
+    BlobView, ClusterUpdateView, ClusterView, EdgeViewView, HardwareView, LocationView,
+    MetadataView, More, NtpSourceView, PatchView,
+};
+pub use self::traffic::{DnsView, FlowView, Flows, flowlog};
+
 use super::{from_timestamp, metrics};
 use crate::limits;
 use crate::pb::info::z_info_msg::InfoContent;
 use crate::pb::info::{
-    BootReason, DevicePort, Entity, ErrorInfo, Severity, ZDeviceState, ZInfoApp, ZInfoContentTree,
-    ZInfoDevice, ZInfoMsg, ZInfoNetwork, ZInfoNetworkInstance, ZInfoTypes, ZInfoVolume, ZSwState,
+    AttestationState, BaseOsStatus, BaseOsSubStatus, BootReason, DataSecAtRestStatus, DevicePort,
+    DevicePortStatus, Entity, ErrorInfo, HwSecurityModuleStatus, MaintenanceModeReason, Severity,
+    SnapshotType, StorageInfo, StorageStatus, StorageTypeInfo, ZDeviceState, ZInfoApp,
+    ZInfoContentTree, ZInfoDevSw, ZInfoDevice, ZInfoMsg, ZInfoNetwork, ZInfoNetworkInstance,
+    ZInfoSnapshot, ZInfoTypes, ZInfoVolume, ZNetworkInstanceState, ZSwState, ZioBundle,
 };
 use crate::pb::metrics::metric_item::MetricItemValue;
 use crate::pb::metrics::z_metric_msg::MetricContent;
@@ -47,11 +61,13 @@ pub enum Report {
     Content(ContentView),
     /// An object is gone.
     Gone {
-        /// `app`, `network_instance`, `volume` or `content`.
+        /// `app`, `network_instance`, `volume`, `content` or `patch_envelope`.
         kind: String,
         /// Its id.
         id: String,
     },
+    /// One of the rarer kinds.
+    More(Box<More>),
     /// Something we do not look into.
     Other {
         /// The name of its type, or its number.
@@ -117,6 +133,104 @@ pub struct DeviceView {
     pub port_error: String,
     /// Settings: the value, and the error or nothing.
     pub items: BTreeMap<String, (String, String)>,
+    /// The two slots and what is in them, with the stages of an update.
+    pub software: Vec<SoftwareView>,
+    /// The last counter of asking to try an update again that it saw.
+    pub update_counter: u32,
+    /// Why it takes no new config, in words. Empty: it does, or it does not say.
+    pub maintenance: Vec<String>,
+    /// How far its attestation is: `complete`, `nonce wait`, …; empty if it is not said.
+    pub attestation: String,
+    /// What is wrong with its attestation.
+    pub attestation_error: Option<ErrorView>,
+    /// Whether what is at rest is encrypted: `enabled`, `disabled`, `error`, …
+    pub encryption: String,
+    /// Vaults whose state is not what it should be.
+    pub vault_errors: Vec<ErrorView>,
+    /// The TPM: `enabled`, `notfound`, …
+    pub tpm: String,
+    /// The profile in force that a local profile server set.
+    pub local_profile: String,
+    /// The highest number of the API's features that it knows.
+    pub api_capability: i32,
+    /// All port configs that it has tried, the newest first.
+    pub port_configs: Vec<PortConfigView>,
+    /// Which of them is in use.
+    pub port_config: usize,
+    /// Adapters that apps may have, and who has them.
+    pub adapters: Vec<AdapterView>,
+    /// Pools and disks.
+    pub pools: Vec<PoolView>,
+}
+
+/// A slot of the base system.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SoftwareView {
+    /// `IMGA` or `IMGB`.
+    pub slot: String,
+    /// Whether it runs, or will after the next boot.
+    pub active: bool,
+    /// `active`, `inprogress`, `unused`, `updating`.
+    pub state: String,
+    /// What is in it.
+    pub version: String,
+    /// The stage of an update: `downloading`, `updated`, `failed`, …; empty if there is none.
+    pub stage: String,
+    /// The step within it: `update testing`, …; empty if there is none.
+    pub step: String,
+    /// More about the step, as the node says.
+    pub detail: String,
+    /// How far it is, in percent.
+    pub progress: u32,
+    /// What is wrong.
+    pub error: Option<ErrorView>,
+}
+
+/// A config of the ports that was tried.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortConfigView {
+    /// Where it is from: `zedagent`, `lps`, `override`, …
+    pub key: String,
+    /// When it was made.
+    pub made: Option<UnixMillis>,
+    /// When it last worked.
+    pub succeeded: Option<UnixMillis>,
+    /// When it last failed.
+    pub failed: Option<UnixMillis>,
+    /// Why.
+    pub error: String,
+}
+
+/// An adapter that an app may have for itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdapterView {
+    /// Its group.
+    pub name: String,
+    /// What goes with it.
+    pub members: Vec<String>,
+    /// The app that has it; empty if none has.
+    pub used_by: String,
+    /// Whether the node itself uses it.
+    pub used_by_node: bool,
+    /// What is wrong.
+    pub error: Option<ErrorView>,
+}
+
+/// A storage pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Its name.
+    pub name: String,
+    /// `ext4`, `zfs`.
+    pub kind: String,
+    /// `online`, `degraded`, …
+    pub state: String,
+    /// Its size.
+    pub size: Bytes,
+    /// What is wrong, as the node says.
+    pub message: String,
+    /// Its disks: name and state.
+    pub disks: Vec<(String, String)>,
 }
 
 /// A port.
@@ -157,6 +271,23 @@ pub struct AppView {
     pub volumes: Vec<String>,
     /// What is wrong.
     pub errors: Vec<ErrorView>,
+    /// Snapshots of its volumes.
+    pub snapshots: Vec<SnapshotView>,
+    /// Adapters that it has for itself.
+    pub adapters: Vec<String>,
+}
+
+/// A snapshot of an app's volumes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotView {
+    /// Its id.
+    pub id: String,
+    /// When it was made.
+    pub made: Option<UnixMillis>,
+    /// Why: `app update`, `immediate`.
+    pub kind: String,
+    /// What is wrong.
+    pub error: Option<ErrorView>,
 }
 
 /// An interface of an app.
@@ -189,6 +320,12 @@ pub struct NetworkInstanceView {
     pub ports: Vec<String>,
     /// Hardware address and addresses given out.
     pub leases: Vec<(String, Vec<String>)>,
+    /// `online`, `init`, `error`; empty if it is not said.
+    pub state: String,
+    /// Routes: destination, gateway, port.
+    pub routes: Vec<(String, String, String)>,
+    /// The largest packet; zero if it is not said.
+    pub mtu: u32,
     /// What is wrong.
     pub errors: Vec<ErrorView>,
 }
@@ -208,6 +345,12 @@ pub struct VolumeView {
     pub progress: u32,
     /// What is wrong.
     pub error: Option<ErrorView>,
+    /// How large it may become.
+    pub max_size: Bytes,
+    /// What it takes.
+    pub size: Bytes,
+    /// How many apps use it.
+    pub users: u32,
 }
 
 /// A content tree.
@@ -250,6 +393,54 @@ pub struct Metrics {
     pub timeline: Vec<(String, u64)>,
     /// Log lines lost in this boot.
     pub dropped_lines: u64,
+    /// File systems and disks.
+    pub disks: Vec<DiskUse>,
+    /// Ports.
+    pub networks: Vec<Traffic>,
+    /// Volumes.
+    pub volumes: Vec<DiskUse>,
+    /// Network instances.
+    pub instances: Vec<Traffic>,
+    /// When it last got a config.
+    pub config_received: Option<UnixMillis>,
+    /// When it last took a config over.
+    pub config_processed: Option<UnixMillis>,
+    /// Secrets that could not be opened since boot.
+    pub cipher_failures: u64,
+}
+
+/// What a disk, a file system or a volume holds and has moved since boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUse {
+    /// The id of a volume; otherwise empty.
+    pub id: String,
+    /// A device, a path, or a volume's name.
+    pub name: String,
+    /// What fits.
+    pub total: Bytes,
+    /// What is in it.
+    pub used: Bytes,
+    /// What was read.
+    pub read: Bytes,
+    /// What was written.
+    pub written: Bytes,
+}
+
+/// What went through a port or a network since boot.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// The id of a network instance; otherwise empty.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What came in.
+    pub received: Bytes,
+    /// What went out.
+    pub sent: Bytes,
+    /// Packets that did not get through, both ways.
+    pub dropped: u64,
+    /// Packets that were broken, both ways.
+    pub errors: u64,
 }
 
 /// What a service uses.
@@ -278,6 +469,10 @@ pub struct AppUseView {
     pub memory: Bytes,
     /// Processor time since it started, in nanoseconds.
     pub cpu_ns: u64,
+    /// Its interfaces.
+    pub networks: Vec<Traffic>,
+    /// Its disks.
+    pub disks: Vec<DiskUse>,
 }
 
 /// A message that cannot be used.
@@ -310,7 +505,8 @@ pub fn info(payload: &[u8]) -> Result<Info, ViewError> {
         Some(InfoContent::Niinfo(info)) => network_instance(info),
         Some(InfoContent::Vinfo(info)) => volume(info),
         Some(InfoContent::Cinfo(info)) => content(info),
-        _ => Report::Other {
+        Some(rarer) => more::read(rarer),
+        None => Report::Other {
             kind: ZInfoTypes::try_from(kind)
                 .map_or_else(|_| kind.to_string(), |k| k.as_str_name().to_owned()),
         },
@@ -363,8 +559,37 @@ pub fn metrics(payload: &[u8]) -> Result<Metrics, ViewError> {
                 name: app.app_name.clone(),
                 memory: Bytes::mib(app.memory.as_ref().map_or(0, |m| m.used_mem).into()),
                 cpu_ns: app.cpu.as_ref().map_or(0, cpu_ns),
+                networks: app.network.iter().map(traffic).collect(),
+                disks: app
+                    .disk
+                    .iter()
+                    .map(|d| DiskUse {
+                        name: d.disk.clone(),
+                        total: Bytes(d.provisioned.saturating_mul(1 << 20)),
+                        used: Bytes(d.used.saturating_mul(1 << 20)),
+                        ..DiskUse::default()
+                    })
+                    .collect(),
             })
             .collect(),
+        disks: device.disk.iter().map(disk).collect(),
+        networks: device.network.iter().map(traffic).collect(),
+        volumes: message
+            .vm
+            .iter()
+            .map(|v| DiskUse {
+                id: v.uuid.clone(),
+                name: v.display_name.clone(),
+                total: Bytes(v.total_bytes),
+                used: Bytes(v.used_bytes),
+                read: Bytes(v.read_bytes),
+                written: Bytes(v.write_bytes),
+            })
+            .collect(),
+        instances: message.nm.iter().map(instance).collect(),
+        config_received: at(device.last_received_config),
+        config_processed: at(device.last_processed_config),
+        cipher_failures: device.cipher.iter().map(|c| c.failure_count).sum(),
         timeline: items
             .iter()
             .filter_map(|(key, at)| Some((key.strip_prefix(metrics::BOOT)?.to_owned(), *at)))
@@ -373,16 +598,59 @@ pub fn metrics(payload: &[u8]) -> Result<Metrics, ViewError> {
     })
 }
 
+fn disk(disk: &crate::pb::metrics::DiskMetric) -> DiskUse {
+    let name = if disk.mount_path.is_empty() { &disk.disk } else { &disk.mount_path };
+    // Of disks and file systems the API counts in MiB, unlike of volumes.
+    let mib = |n: u64| Bytes(n.saturating_mul(1 << 20));
+    DiskUse {
+        id: String::new(),
+        name: name.clone(),
+        total: mib(disk.total),
+        used: mib(disk.used),
+        read: mib(disk.read_bytes),
+        written: mib(disk.write_bytes),
+    }
+}
+
+fn traffic(network: &crate::pb::metrics::NetworkMetric) -> Traffic {
+    Traffic {
+        id: String::new(),
+        name: network.i_name.clone(),
+        received: Bytes(network.rx_bytes),
+        sent: Bytes(network.tx_bytes),
+        dropped: network.rx_drops.saturating_add(network.tx_drops),
+        errors: network.rx_errors.saturating_add(network.tx_errors),
+    }
+}
+
+fn instance(metric: &crate::pb::metrics::ZMetricNetworkInstance) -> Traffic {
+    let stats = metric.network_stats.unwrap_or_default();
+    let (rx, tx) = (stats.rx.unwrap_or_default(), stats.tx.unwrap_or_default());
+    Traffic {
+        id: metric.network_id.clone(),
+        name: metric.displayname.clone(),
+        received: Bytes(rx.total_bytes),
+        sent: Bytes(tx.total_bytes),
+        dropped: rx.drops.saturating_add(tx.drops),
+        errors: rx.errors.saturating_add(tx.errors),
+    }
+}
+
 /// Older nodes count seconds only.
 fn cpu_ns(cpu: &crate::pb::metrics::AppCpuMetric) -> u64 {
     if cpu.total_ns > 0 { cpu.total_ns } else { cpu.total.saturating_mul(1_000_000_000) }
 }
 
+#[expect(deprecated, reason = "older nodes say nothing but the one reason of maintenance")]
 fn device(info: ZInfoDevice) -> DeviceView {
     let maker = info.minfo.unwrap_or_default();
+    let slots: Vec<SoftwareView> = info.sw_list.iter().map(slot).collect();
     let software = info.sw_list.into_iter().find(|s| s.activated).unwrap_or_default();
+    let (attestation, at_rest) =
+        (info.attestation_info.unwrap_or_default(), info.data_sec_at_rest_info.unwrap_or_default());
     let adapters = info.system_adapter.unwrap_or_default();
     let current = usize::try_from(adapters.current_index).unwrap_or(usize::MAX);
+    let port_configs = adapters.status.iter().map(port_config).collect();
     let ports = adapters.status.into_iter().nth(current).unwrap_or_default();
     let items = info.config_item_status.unwrap_or_default();
     DeviceView {
@@ -414,6 +682,112 @@ fn device(info: ZInfoDevice) -> DeviceView {
             .into_iter()
             .chain(items.unknown_config_items)
             .map(|(key, item)| (key, (item.value, item.error)))
+            .collect(),
+        software: slots,
+        update_counter: info.baseos_update_counter,
+        maintenance: maintenance(
+            info.maintenance_mode,
+            &info.maintenance_mode_reasons,
+            info.maintenance_mode_reason,
+        ),
+        attestation: named::<AttestationState>(
+            attestation.state,
+            AttestationState::as_str_name,
+            "ATTESTATION_STATE_",
+        ),
+        attestation_error: present(attestation.error),
+        encryption: named::<DataSecAtRestStatus>(
+            at_rest.status,
+            DataSecAtRestStatus::as_str_name,
+            "DATASEC_AT_REST_",
+        ),
+        vault_errors: at_rest
+            .vault_list
+            .into_iter()
+            .filter_map(|vault| present(vault.vault_err))
+            .collect(),
+        tpm: named::<HwSecurityModuleStatus>(
+            info.hsm_status,
+            HwSecurityModuleStatus::as_str_name,
+            "",
+        ),
+        local_profile: info.local_profile,
+        api_capability: info.api_capability,
+        port_configs,
+        port_config: current,
+        adapters: info.assignable_adapters.into_iter().map(adapter).collect(),
+        pools: info.storage_info.into_iter().map(pool).collect(),
+    }
+}
+
+fn slot(info: &ZInfoDevSw) -> SoftwareView {
+    SoftwareView {
+        slot: info.partition_label.clone(),
+        active: info.activated,
+        state: info.partition_state.clone(),
+        version: info.short_version.clone(),
+        stage: named::<BaseOsStatus>(info.user_status, BaseOsStatus::as_str_name, ""),
+        step: named::<BaseOsSubStatus>(info.sub_status, BaseOsSubStatus::as_str_name, ""),
+        detail: info.sub_status_str.clone(),
+        progress: info.sub_status_progress.max(info.download_progress),
+        error: present(info.sw_err.clone()),
+    }
+}
+
+/// A node in maintenance that gives no reason has one all the same.
+fn maintenance(on: bool, reasons: &[i32], older: i32) -> Vec<String> {
+    let name = |reason: &i32| {
+        let prefix = "MAINTENANCE_MODE_REASON_";
+        named::<MaintenanceModeReason>(*reason, MaintenanceModeReason::as_str_name, prefix)
+    };
+    let mut all: Vec<String> =
+        reasons.iter().map(name).filter(|reason| !reason.is_empty()).collect();
+    if all.is_empty() {
+        all.extend(Some(name(&older)).filter(|reason| !reason.is_empty()));
+    }
+    if on && all.is_empty() {
+        all.push("no reason given".to_owned());
+    }
+    all
+}
+
+fn port_config(status: &DevicePortStatus) -> PortConfigView {
+    PortConfigView {
+        key: status.key.clone(),
+        made: at(status.time_priority),
+        succeeded: at(status.last_succeeded),
+        failed: at(status.last_failed),
+        error: status.last_error.clone(),
+    }
+}
+
+fn adapter(bundle: ZioBundle) -> AdapterView {
+    AdapterView {
+        name: bundle.name,
+        members: bundle.members,
+        used_by: bundle.used_by_app_uuid,
+        used_by_node: bundle.used_by_base_os,
+        error: present(bundle.err),
+    }
+}
+
+fn pool(info: StorageInfo) -> PoolView {
+    let status = |n| named::<StorageStatus>(n, StorageStatus::as_str_name, "STORAGE_STATUS_");
+    let kind = "STORAGE_TYPE_INFO_";
+    PoolView {
+        name: info.pool_name,
+        kind: named::<StorageTypeInfo>(info.storage_type, StorageTypeInfo::as_str_name, kind),
+        state: status(info.storage_state),
+        size: Bytes(info.zpool_size),
+        message: if info.pool_status_msg.is_empty() {
+            info.collector_errors
+        } else {
+            info.pool_status_msg
+        },
+        disks: info
+            .disks
+            .into_iter()
+            .map(|d| (d.disk_name.unwrap_or_default().name, status(d.status)))
             .collect(),
     }
 }
@@ -451,7 +825,18 @@ fn app(info: ZInfoApp) -> Report {
         interfaces: info.network.into_iter().map(interface).collect(),
         volumes: info.volume_refs,
         errors: info.app_err.into_iter().map(error).collect(),
+        snapshots: info.snapshots.into_iter().map(snapshot).collect(),
+        adapters: info.assigned_adapters.into_iter().map(|a| a.name).collect(),
     })
+}
+
+fn snapshot(info: ZInfoSnapshot) -> SnapshotView {
+    SnapshotView {
+        id: info.id,
+        made: at(info.create_time),
+        kind: named::<SnapshotType>(info.r#type, SnapshotType::as_str_name, "SNAPSHOT_TYPE_"),
+        error: present(info.snap_err),
+    }
 }
 
 fn network_instance(info: ZInfoNetworkInstance) -> Report {
@@ -468,6 +853,17 @@ fn network_instance(info: ZInfoNetworkInstance) -> Report {
         gateway: info.bridge_ip_addr,
         ports: info.ports,
         leases: leases.collect(),
+        state: named::<ZNetworkInstanceState>(
+            info.state,
+            ZNetworkInstanceState::as_str_name,
+            "ZNETINST_STATE_",
+        ),
+        routes: info
+            .ip_routes
+            .into_iter()
+            .map(|r| (r.destination_network, r.gateway, r.port))
+            .collect(),
+        mtu: info.mtu,
         errors: info.network_err.into_iter().map(error).collect(),
     })
 }
@@ -483,6 +879,9 @@ fn volume(info: ZInfoVolume) -> Report {
         state: state(info.state),
         progress: info.progress_percentage,
         error: present(info.volume_err),
+        max_size: Bytes(info.resources.map_or(0, |r| r.max_size_bytes)),
+        size: Bytes(info.resources.map_or(0, |r| r.cur_size_bytes)),
+        users: info.usage.map_or(0, |u| u.ref_count),
     })
 }
 
@@ -544,6 +943,15 @@ fn device_state(number: i32) -> String {
         Ok(ZDeviceState::ZdeviceStateUnspecified) => String::new(),
         Ok(state) => words(state.as_str_name(), "ZDEVICE_STATE_"),
         Err(_) => format!("state {number}"),
+    }
+}
+
+/// A value of an open enum in words; none for the zero that says nothing, its number if it is new.
+fn named<E: TryFrom<i32>>(number: i32, name: fn(&E) -> &'static str, prefix: &str) -> String {
+    match E::try_from(number) {
+        Ok(_) if number == 0 => String::new(),
+        Ok(value) => words(name(&value), prefix),
+        Err(_) => number.to_string(),
     }
 }
 

@@ -11,5 +11,6 @@ mod local;
 mod messages;
 mod newlogs;
 mod robust;
+mod telemetry;
 mod tpm;
 mod vectors;

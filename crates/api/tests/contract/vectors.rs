@@ -22,6 +22,7 @@ const TESTS: &str = concat!(
     include_str!("info.rs"),
     include_str!("local.rs"),
     include_str!("newlogs.rs"),
+    include_str!("telemetry.rs"),
     include_str!("tpm.rs"),
 );
 
