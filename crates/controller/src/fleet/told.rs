@@ -216,6 +216,7 @@ impl Fleet {
             epoch: row.map_or(0, |d| d.epoch),
             reboots: row.map_or(0, |d| d.reboots),
             shutdowns: row.map_or(0, |d| d.shutdowns),
+            edge_view: None,
         };
         Some(compile(&target, objects))
     }

@@ -227,3 +227,206 @@ spec:
         "#]],
     );
 }
+
+#[test]
+fn ports_and_what_is_below_them_are_checked() {
+    flaws(
+        "
+kind: Hardware
+name: box
+spec:
+  io:
+    - {label: eth0, interface: eth0}
+    - {label: eth1, interface: an-interface-too-long}
+    - {label: com1, type: com, parent: nowhere, functions: 2}
+    - {label: eth0}
+---
+kind: Device
+name: d
+spec:
+  hardware: box
+  base_os: none
+  project: none
+  labels: {site: 'a b'}
+  local_profile_server: {address: a/b, token: {secret: none}}
+  vlans:
+    - {name: v1, below: eth0, id: 4095}
+    - {name: v2, below: v1, id: 2}
+    - {name: com1, below: eth0, id: 4095}
+  bonds: [{name: bond0, members: [eth0, com1], mode: 802.3ad, mii: {interval_ms: 1}, arp: {interval_ms: 1, targets: []}}]
+  ports:
+    - {name: eth0, shared_labels: [uplink, v1], wifi: [{ssid: ''}]}
+    - {name: lan, below: eth9, management: false, address: none, dns: [9.9.9.9]}
+    - {name: com1, management: false, access: {enrolment: none}}
+",
+        expect![[r#"
+            Device d: spec.project: there is no Project none (known: there is none) (missing)
+            Device d: spec.base_os: there is no BaseOs none (known: there is none) (missing)
+            Device d: spec.labels.site: use 1 to 63 letters, digits, `-`, `_`, `.`, `/`
+            Device d: spec.bonds[0].interface: "bond0" is no interface's name, or the kernel's own
+            Device d: spec.bonds[0].arp: a bond is watched by mii or by arp
+            Device d: spec.bonds[0].members: eth0 has an address of its own
+            Device d: spec.bonds[0].members: com1 is no Ethernet card
+            Device d: spec.bonds[0].members: com1 has an address of its own
+            Device d: spec.vlans[0].id: use 1 to 4094
+            Device d: spec.vlans[1].below: "v1" is no network card or bond
+            Device d: spec.vlans[2].name: com1 is the label of something else too
+            Device d: spec.vlans[2].id: use 1 to 4094
+            Device d: spec.vlans[2].id: two of 4095 on eth0
+            Device d: spec.ports[0].shared_labels: "uplink" is reserved, or a port's name, or no label
+            Device d: spec.ports[0].wifi[0].ssid: use 1 to 32 bytes
+            Device d: spec.ports[0].wifi: eth0 is no such card
+            Device d: spec.ports[1].dns: belongs under address.static without DHCP
+            Device d: spec.ports[1].below: there is no hardware eth9 (it has eth0, eth1, com1, eth0)
+            Device d: spec.ports[2].access.enrolment: there is no Enrolment none (known: there is none) (missing)
+            Device d: spec.local_profile_server.token: there is no Secret none (known: there is none) (missing)
+            Device d: spec.local_profile_server.address: write HOST or HOST:PORT
+            Hardware box: spec.io[1].interface: "an-interface-too-long" is no interface's name
+            Hardware box: spec.io[2].functions: only a card of type ethernet-pf is divided
+            Hardware box: spec.io[2].parent: there is no group nowhere
+            Hardware box: spec.io[3].label: there are two eth0
+            Hardware box: spec.io[3].interface: a network card needs its interface's name
+        "#]],
+    );
+}
+
+#[test]
+fn apps_are_checked_beyond_the_simple() {
+    flaws(
+        "
+kind: Device
+name: d
+---
+kind: App
+name: a
+spec:
+  device: d
+  image: x
+  vm: {resolution: wide, vnc: {display: 100}}
+  user_data: A=1
+  environment: {'#A': b, B: \"x\\ny\", C: 'd '}
+  hardware: [{name: usb1, vlan: 3}]
+  network: [{name: default, vlan: 4095}]
+  snapshots: {max: 0, wanted: [{id: a, when: now}, {id: a, when: now}]}
+  rules:
+    - {}
+    - {protocol: icmp, local_port: 80}
+    - {protocol: tcp, port_map: 80, drop: true}
+    - {ip: 10.0.0.0/8, host: ' ', limit: {rate: 0, per: second, burst: 1}, adapter: 'a b'}
+---
+kind: App
+name: b
+spec: {device: d, image: x, virtualization: vm, service: true, cloud_init_version: 1, ports: ['80:80']}
+---
+kind: App
+name: c
+spec: {device: d, image: x, rules: [{protocol: tcp, local_port: 80, port_map: 8080}]}
+",
+        expect![[r#"
+            App a: spec.network[0].vlan: use 1 to 4094
+            App a: spec.network[0].vlan: Network default is no switch
+            App a: spec.rules[0].ip: a rule says what it is about: ip, host, protocol or adapter
+            App a: spec.rules[1].protocol: a port needs protocol tcp or udp beside it
+            App a: spec.rules[2].drop: a rule has one of drop, limit and port_map
+            App a: spec.rules[2].local_port: a port map needs the port at the node's edge
+            App a: spec.rules[3].limit.rate: use 1 or more
+            App a: spec.rules[3].host: is no host name
+            App a: spec.rules[3].adapter: is no label of a port
+            App a: spec.environment.#A: must be one line, and its name no comment
+            App a: spec.environment.B: must be one line, and its name no comment
+            App a: spec.environment.C: ends with blanks, which a node does not see
+            App a: spec.user_data: an app has user_data or an environment: they travel in one place
+            App a: spec.user_data: a container takes #cloud-config, a script, or a secret; KEY=VALUE belongs to environment
+            App a: spec.vm: a container has none; set virtualization: vm
+            App a: spec.vm.resolution: write WIDTHxHEIGHT, as 1024x768
+            App a: spec.vm.vnc.display: use 0 to 99
+            App a: spec.hardware[0].vlan: only a function of a divided card has one
+            App a: spec.snapshots.wanted: each needs an id of its own
+            App a: spec.snapshots.max: 2 are wanted
+            App b: spec.cloud_init_version: there is no user_data
+            App b: spec.service: only a container can be one
+            App a: spec.hardware: Device d has no hardware that could be given
+            App c: spec.rules[0]: port 80 of Device d already leads to App b
+        "#]],
+    );
+}
+
+#[test]
+fn the_other_kinds_are_checked() {
+    flaws(
+        "
+kind: Secret
+name: empty
+spec: {value: ''}
+---
+kind: Datastore
+name: s3
+spec: {type: s3, host: 'https://s3 x', user: {secret: none}, password: {secret: none}, trust: [x]}
+---
+kind: Datastore
+name: plain
+spec: {type: http, host: h, region: r, password: {secret: empty}}
+---
+kind: BaseOs
+name: b
+spec: {image: 'Bad Name', version: ''}
+---
+kind: Enrolment
+name: e
+spec: {url: 'ftp://x', request: {renew_percent: 101}}
+---
+kind: Patch
+name: p
+spec: {apps: [none], files: [{name: a/b, text: x, volume: none}, {name: c, base64: '*'}, {name: c}]}
+---
+kind: Template
+name: t
+spec: {variables: {'a b': c}, device: 5}
+---
+kind: Network
+name: n
+spec: {subnet: 10.1.0.0/24, forward_lldp: true, routes: [{to: 10.2.0.0/16}]}
+---
+kind: Network
+name: w
+spec: {type: switch, dns: [9.9.9.9], access_ports: [{vlan: 0, port: eth0}]}
+",
+        expect![[r#"
+            Datastore plain: spec.region: only s3 has regions
+            Datastore plain: spec.password: a password over http could be read on the way; use https
+            Datastore s3: spec.host: "https://s3 x" is no endpoint; write a host or a URL
+            Datastore s3: spec.path: names no bucket or container
+            Datastore s3: spec.user: there is no Secret none (known: empty) (missing)
+            Datastore s3: spec.password: there is no Secret none (known: empty) (missing)
+            Datastore s3: spec.trust[0]: is no certificate in PEM
+            Network n: spec.forward_lldp: a local network has none
+            Network n: spec.routes[0].gateway: a route needs a gateway or a port
+            Network w: spec.dns: a switch network has none
+            Network w: spec.access_ports[0].vlan: use 1 to 4094
+            BaseOs b: spec.image: "Bad Name" is no `repository:tag`
+            BaseOs b: spec.version: must be what the image says of itself
+            Secret empty: spec.value: is empty
+            Enrolment e: spec.url: "ftp://x" is no http or https URL
+            Enrolment e: spec.request.renew_percent: use 0 to 100
+            Patch p: spec.apps[0]: there is no App none (known: there is none) (missing)
+            Patch p: spec.files[0].name: "a/b" is no name of a file
+            Patch p: spec.files[0].text: say one of text, base64 and volume
+            Patch p: spec.files[0].volume: there is no Volume none (known: there is none) (missing)
+            Patch p: spec.files[1].base64: is not base64
+            Patch p: spec.files[2].name: there are two files c
+            Patch p: spec.files[2].text: say one of text, base64 and volume
+            Template t: spec.device: is no object with the fields of a device's spec
+            Template t: spec.variables.a b: use letters, digits, `_` and `-`
+        "#]],
+    );
+}
+
+#[test]
+fn what_does_not_fit_into_a_config_is_named() {
+    let long = "x".repeat(60_000);
+    let text = format!(
+        "kind: Device\nname: d\n---\nkind: App\nname: a\nspec: {{device: d, image: x, virtualization: vm, user_data: {long}}}\n---\nkind: Patch\nname: p\nspec: {{apps: [a], files: [{{name: f, text: {long}}}]}}\n"
+    );
+    let found: Vec<String> = check(&objects(&text)).iter().map(|f| f.field.clone()).collect();
+    assert_eq!(found, ["spec.user_data", "spec.files[0].text"]);
+}

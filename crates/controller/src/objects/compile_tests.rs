@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::check_tests::objects;
 use super::{Key, Kind, Objects, Spec, Target, bumps, compile};
 
-fn told(objects: &Objects, device: &str) -> model::desired::Device {
+pub(super) fn told(objects: &Objects, device: &str) -> model::desired::Device {
     let target = Target {
         device: &objects[&Key::new(Kind::Device, device)],
         controller: Uuid::from_u128(99),
@@ -17,6 +17,7 @@ fn told(objects: &Objects, device: &str) -> model::desired::Device {
         epoch: 0,
         reboots: 2,
         shutdowns: 0,
+        edge_view: None,
     };
     compile(&target, objects)
 }
@@ -144,6 +145,12 @@ fn only_what_needs_it_moves_a_counter() {
         ("network: lab", true, false),
         ("disk: 2GiB", false, true),
         ("volumes: [{volume: v, mount: /v}]", false, true),
+        ("hardware: [{name: g}]", false, true),
+        ("user_data: '#cloud-config'", true, false),
+        ("placement: {pin_cpus: true}", true, false),
+        ("virtualization: vm, vm: {tpm: false}", true, false),
+        ("network: [{name: default, rules: [{protocol: tcp, drop: true}]}]", false, false),
+        ("profiles: [night]", false, false),
         ("ports: ['80:80']", false, false),
         ("active: false", false, false),
         ("logs: false", false, false),
@@ -151,4 +158,99 @@ fn only_what_needs_it_moves_a_counter() {
         let need = bumps(&app("cpus: 1"), &app(change));
         assert_eq!((need.restart, need.purge), (restart, purge), "{change}");
     }
+}
+
+/// What a person writes for the vector `container-app`, with the names of its objects.
+const CONTAINER_APP: &str = "
+kind: Device
+name: sample-device
+spec:
+  ports: [{name: eth0}]
+  settings: {timer.config.interval: 60, debug.enable.usb: true, debug.enable.console: true}
+---
+kind: Datastore
+name: hub
+spec: {type: registry, host: docker.io}
+---
+kind: Network
+name: local1
+spec: {subnet: 10.11.12.0/24, port: eth0, dns: [10.11.12.1]}
+---
+kind: App
+name: nginx
+spec:
+  device: sample-device
+  image: 'library/nginx:1.27'
+  datastore: hub
+  virtualization: vm
+  memory: 512MiB
+  ports: ['8080:80']
+  network: local1
+";
+
+/// The vector of this name as a node reads it; `None` without a folder of vectors.
+fn vector(name: &str) -> Option<model::desired::Device> {
+    let folder = std::env::var("EVE_API_VECTORS").ok().map(std::path::PathBuf::from);
+    let beside = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let beside = beside.join("../../../shared/vectors/eve-api");
+    let path = folder.unwrap_or(beside).join(format!("config/{name}.EdgeDevConfig.pb"));
+    let bytes = std::fs::read(path).ok()?;
+    let message: api::pb::config::EdgeDevConfig =
+        api::wire::decode(&bytes, api::limits::CONFIG).unwrap();
+    let own = message.id.as_ref().unwrap().uuid.parse().unwrap();
+    Some(config::read(&message, own).unwrap())
+}
+
+/// Every id becomes the name of its object, and what a controller is free in goes.
+fn comparable(mut told: model::desired::Device) -> String {
+    told.timestamp = None;
+    told.controller_certs_hash.clear();
+    told.power = model::desired::Power::default();
+    let mut names = vec![(told.id.to_string(), "DEVICE".to_owned())];
+    names.extend(told.datastores.values().map(|d| (d.id.to_string(), d.host.clone())));
+    names.extend(told.contents.values().map(|c| (c.id.to_string(), c.url.clone())));
+    names.extend(told.volumes.values().map(|v| (v.id.to_string(), "ROOT".to_owned())));
+    names.extend(told.network_instances.values().map(|n| (n.id.to_string(), n.name.clone())));
+    names.extend(told.apps.values().map(|a| (a.id.to_string(), a.name.clone())));
+    for volume in told.volumes.values_mut() {
+        volume.name.clear();
+    }
+    for content in told.contents.values_mut() {
+        content.name.clear();
+    }
+    for app in told.apps.values_mut() {
+        app.version.clear();
+        for interface in &mut app.interfaces {
+            interface.name.clear();
+        }
+    }
+    // Same hardware, said in another way.
+    for port in told.ports.values_mut() {
+        port.below.clear();
+    }
+    let text = format!("{told:#?}");
+    names.iter().fold(text, |text, (id, name)| text.replace(id, name))
+}
+
+#[test]
+fn what_a_person_writes_of_the_vectors_is_the_vectors() {
+    for (name, text) in [
+        ("container-app", CONTAINER_APP),
+        ("minimal-device", CONTAINER_APP.split("---").next().unwrap_or_default()),
+    ] {
+        let Some(want) = vector(name) else { return };
+        let all = objects(text);
+        assert_eq!(super::check(&all), [], "{name}");
+        let mut ours = told(&all, "sample-device");
+        // As a node reads it.
+        ours = config::read(&config::write(&ours), ours.id).unwrap();
+        pretty(&comparable(ours), &comparable(want), name);
+    }
+}
+
+#[track_caller]
+fn pretty(ours: &str, want: &str, name: &str) {
+    let differ = ours.lines().zip(want.lines()).find(|(a, b)| a != b);
+    assert_eq!(differ, None, "{name}");
+    assert_eq!(ours.lines().count(), want.lines().count(), "{name}");
 }

@@ -10,8 +10,16 @@ mod check_tests;
 mod compile;
 #[cfg(test)]
 mod compile_tests;
+mod diff;
+mod places;
+mod query;
 mod read;
+#[cfg(test)]
+mod round_trip_tests;
 mod spec;
+mod template;
+#[cfg(test)]
+mod template_tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,13 +31,22 @@ use uuid::Uuid;
 
 pub use check::{Flaw, check};
 pub(crate) use compile::content_of;
-pub use compile::{Bumps, Target, bumps, compile, targets};
+pub use compile::{Bumps, Session, Target, bumps, compile, targets};
+pub use diff::{Consequence, Difference, diff};
+pub use places::{Place, Places};
+pub use query::Query;
 pub(crate) use read::is_name;
-pub use read::{Document, ReadError, read, read_spec};
+pub use read::{Document, ReadError, read, read_spec, shown};
 pub use spec::{
-    AddressSpec, AppSpec, DatastoreSpec, DeviceSpec, Dhcp, ImageSpec, Many, NetworkSpec,
-    NetworkType, NetworkUse, Outbound, PortMap, PortSpec, Size, Spec, VolumeSpec, VolumeUse,
+    AccessPointSpec, AccessSpec, AddressSpec, AppSpec, ArpSpec, AssignedSpec, BaseOsSpec,
+    BearerSpec, BondSpec, CellularSpec, DatastoreSpec, DeviceSpec, Devices, Dhcp, EdgeViewSpec,
+    EnrolmentSpec, FileSpec, HardwareSpec, ImageSpec, IoSpec, LimitSpec, LocalConsoleSpec,
+    LocalServerSpec, Mac, MachineSpec, Many, MiiSpec, NetworkSpec, NetworkType, NetworkUse,
+    Outbound, PatchSpec, Per, PlacementSpec, PortMap, PortSpec, ProjectSpec, RouteSpec, RuleSpec,
+    SecretRef, SecretSpec, Size, SnapshotSpec, SnapshotsSpec, Spec, StaticSpec, TemplateSpec,
+    TextOrSecret, VlanSpec, VncSpec, VolumeSpec, VolumeUse, WifiSpec,
 };
+pub use template::{Node, node};
 
 /// The datastore that always exists: this controller's own registry.
 pub const LOCAL: &str = "local";
@@ -51,12 +68,39 @@ pub enum Kind {
     Network,
     /// An app.
     App,
+    /// The model of a box.
+    Hardware,
+    /// An image that nodes themselves run.
+    BaseOs,
+    /// A value that is shown to nobody.
+    Secret,
+    /// A way to get certificates.
+    Enrolment,
+    /// Files for apps.
+    Patch,
+    /// What people and their rights are grouped by.
+    Project,
+    /// What devices have in common.
+    Template,
 }
 
 impl Kind {
-    /// Every kind, in the order in which they refer to each other.
-    pub const ALL: [Kind; 6] =
-        [Kind::Device, Kind::Datastore, Kind::Image, Kind::Volume, Kind::Network, Kind::App];
+    /// Every kind; its order is that of keys.
+    pub const ALL: [Kind; 13] = [
+        Kind::Device,
+        Kind::Datastore,
+        Kind::Image,
+        Kind::Volume,
+        Kind::Network,
+        Kind::App,
+        Kind::Hardware,
+        Kind::BaseOs,
+        Kind::Secret,
+        Kind::Enrolment,
+        Kind::Patch,
+        Kind::Project,
+        Kind::Template,
+    ];
 
     /// As it is written in a document.
     pub fn name(self) -> &'static str {
@@ -67,6 +111,13 @@ impl Kind {
             Kind::Volume => "Volume",
             Kind::Network => "Network",
             Kind::App => "App",
+            Kind::Hardware => "Hardware",
+            Kind::BaseOs => "BaseOs",
+            Kind::Secret => "Secret",
+            Kind::Enrolment => "Enrolment",
+            Kind::Patch => "Patch",
+            Kind::Project => "Project",
+            Kind::Template => "Template",
         }
     }
 }
@@ -88,6 +139,9 @@ impl FromStr for Kind {
                 "edgenode" | "node" => Some(Kind::Device),
                 "contenttree" | "content" => Some(Kind::Image),
                 "networkinstance" => Some(Kind::Network),
+                "devicemodel" | "model" => Some(Kind::Hardware),
+                "patchenvelope" => Some(Kind::Patch),
+                "scepprofile" => Some(Kind::Enrolment),
                 _ => None,
             })
             .ok_or_else(|| {

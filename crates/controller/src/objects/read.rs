@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::places::{Located, Places};
 use super::spec::Spec;
 use super::{Key, Kind};
 
@@ -19,6 +20,8 @@ pub struct Document {
     pub spec: Spec,
     /// The same as it was written.
     pub written: Value,
+    /// Where its fields stand in the text.
+    pub places: Places,
 }
 
 /// Why documents could not be read.
@@ -31,16 +34,20 @@ pub enum ReadError {
     #[error("the documents are no YAML or JSON: {0}")]
     Syntax(String),
     /// A document lacks what makes it one.
-    #[error("document {number}: {text}")]
+    #[error("{place}document {number}: {text}")]
     Document {
         /// Counted from 1.
         number: usize,
+        /// Where it stands: `LINE:COLUMN: `, or nothing.
+        place: String,
         /// What is wrong.
         text: String,
     },
     /// A field of an object.
-    #[error("{key}: {field}: {text}")]
+    #[error("{place}{key}: {field}: {text}")]
     Field {
+        /// Where it stands: `LINE:COLUMN: `, or nothing.
+        place: String,
         /// Which object.
         key: Key,
         /// Which field, as a path from the top of the document.
@@ -49,8 +56,13 @@ pub enum ReadError {
         text: String,
     },
     /// The same object twice.
-    #[error("{0} stands there twice")]
-    Twice(Key),
+    #[error("{place}{key} stands there twice")]
+    Twice {
+        /// Where it stands the second time: `LINE:COLUMN: `, or nothing.
+        place: String,
+        /// Which object.
+        key: Key,
+    },
 }
 
 /// Reads YAML documents (JSON is YAML), separated by `---`.
@@ -60,19 +72,22 @@ pub fn read(text: &str) -> Result<Vec<Document>, ReadError> {
     }
     // YAML 1.2: `y`, `no` and `on` are texts. A name may be `n`.
     let options = serde_saphyr::options! { strict_booleans: true };
-    let values: Vec<Value> = serde_saphyr::from_multiple_with_options(text, options)
-        .map_err(|e| ReadError::Syntax(e.to_string()))?;
-    let mut documents = Vec::new();
+    let values: Vec<serde_saphyr::Spanned<Located>> =
+        serde_saphyr::from_multiple_with_options(text, options)
+            .map_err(|e| ReadError::Syntax(e.to_string()))?;
+    let mut documents: Vec<Document> = Vec::new();
     // A list of objects counts as that many documents; an empty document as none.
-    let flat = values.into_iter().flat_map(|v| match v {
-        Value::Array(all) => all,
-        Value::Null => Vec::new(),
-        one => vec![one],
+    let flat = values.into_iter().flat_map(|v| match v.value {
+        Located::Sequence(all) => all,
+        Located::Scalar(Value::Null) => Vec::new(),
+        _ => vec![v],
     });
     for (at, value) in flat.enumerate() {
-        let document = read_one(at + 1, value)?;
-        if documents.iter().any(|d: &Document| d.key == document.key) {
-            return Err(ReadError::Twice(document.key));
+        let (value, places) = Places::of(value);
+        let document = read_one(at + 1, value, places)?;
+        if documents.iter().any(|d| d.key == document.key) {
+            let place = document.places.text("name");
+            return Err(ReadError::Twice { place, key: document.key });
         }
         documents.push(document);
     }
@@ -85,7 +100,8 @@ pub fn read_spec(key: &Key, written: &Value) -> Result<Spec, ReadError> {
         serde_path_to_error::deserialize(value).map_err(|e| {
             let path = e.path().to_string();
             let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-            ReadError::Field { key: key.clone(), field, text: e.into_inner().to_string() }
+            let (place, text) = (String::new(), e.into_inner().to_string());
+            ReadError::Field { place, key: key.clone(), field, text }
         })
     }
     Ok(match key.kind {
@@ -95,7 +111,34 @@ pub fn read_spec(key: &Key, written: &Value) -> Result<Spec, ReadError> {
         Kind::Volume => Spec::Volume(typed(key, written)?),
         Kind::Network => Spec::Network(typed(key, written)?),
         Kind::App => Spec::App(typed(key, written)?),
+        Kind::Hardware => Spec::Hardware(typed(key, written)?),
+        Kind::BaseOs => Spec::BaseOs(typed(key, written)?),
+        Kind::Secret => match typed(key, written) {
+            Ok(secret) => Spec::Secret(secret),
+            // The words of the reader may quote what it found.
+            Err(ReadError::Field { place, key, field, .. }) => {
+                let text = "expected {value: TEXT}, and nothing else".to_owned();
+                return Err(ReadError::Field { place, key, field, text });
+            }
+            Err(other) => return Err(other),
+        },
+        Kind::Enrolment => Spec::Enrolment(typed(key, written)?),
+        Kind::Patch => Spec::Patch(typed(key, written)?),
+        Kind::Project => Spec::Project(typed(key, written)?),
+        Kind::Template => Spec::Template(typed(key, written)?),
     })
+}
+
+/// What is shown in place of a secret's value.
+pub(super) const NOT_SHOWN: &str = "(not shown)";
+
+/// What may be shown of a spec as it was written: everything but the value of a secret.
+pub fn shown(kind: Kind, written: &Value) -> Value {
+    let mut written = written.clone();
+    if let (Kind::Secret, Value::Object(fields)) = (kind, &mut written) {
+        fields.insert("value".to_owned(), Value::String(NOT_SHOWN.to_owned()));
+    }
+    written
 }
 
 /// Whether a text can name an object: 1 to 63 small letters, digits and `-`, no `-` at an end.
@@ -107,8 +150,11 @@ pub(crate) fn is_name(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn read_one(number: usize, value: Value) -> Result<Document, ReadError> {
-    let wrong = |text: String| ReadError::Document { number, text };
+fn read_one(number: usize, value: Value, places: Places) -> Result<Document, ReadError> {
+    let wrong = |text: String| {
+        let field = text.split(':').next().unwrap_or_default();
+        ReadError::Document { number, place: places.text(field), text }
+    };
     let Value::Object(mut fields) = value else {
         return Err(wrong("is no object with the keys kind, name and spec".into()));
     };
@@ -127,13 +173,25 @@ fn read_one(number: usize, value: Value) -> Result<Document, ReadError> {
     };
     if let Some(unknown) = fields.keys().next() {
         return Err(ReadError::Field {
+            place: places.text(unknown),
             key,
             field: unknown.clone(),
             text: format!("unknown key `{unknown}`, allowed are `kind`, `name`, `spec`"),
         });
     }
-    let spec = read_spec(&key, &written)?;
-    Ok(Document { key, spec, written })
+    let spec = read_spec(&key, &written).map_err(|e| match e {
+        ReadError::Field { key, field, text, .. } => {
+            // An unknown key is the field itself, and named in the text only.
+            let unknown = text.strip_prefix("unknown field `").and_then(|t| t.split('`').next());
+            let place = match unknown {
+                Some(name) if !field.ends_with(name) => places.text(&format!("{field}.{name}")),
+                _ => places.text(&field),
+            };
+            ReadError::Field { place, key, field, text }
+        }
+        other => other,
+    })?;
+    Ok(Document { key, spec, written, places })
 }
 
 fn text_field(fields: &mut Map<String, Value>, name: &str) -> Result<String, String> {
@@ -147,7 +205,6 @@ fn text_field(fields: &mut Map<String, Value>, name: &str) -> Result<String, Str
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::Many;
 
     #[track_caller]
     fn refused(text: &str, want: &str) {
@@ -160,7 +217,7 @@ mod tests {
         let text = "kind: App\nname: hello\nspec:\n  device: edge-1\n  image: hello:latest\n  ports: [\"8080:80\"]\n";
         let documents = read(text).unwrap();
         let Spec::App(app) = &documents[0].spec else { panic!("no app") };
-        assert_eq!(app.device, Many(vec!["edge-1".into()]));
+        assert_eq!(app.device.names, ["edge-1"]);
         assert_eq!(app.ports[0].to_string(), "8080:80");
         assert_eq!(app.network.iter().next().unwrap().name(), "default");
     }
@@ -209,5 +266,25 @@ mod tests {
         let Spec::Device(device) = &read(text).unwrap()[0].spec else { panic!("no device") };
         let all: Vec<_> = device.settings.values().map(String::as_str).collect();
         assert_eq!(all, ["true", "10", "y"]);
+    }
+
+    #[test]
+    fn an_error_says_where_it_stands() {
+        let text = "kind: Volume\nname: v\n---\nkind: App\nname: a\nspec:\n  image: x\n  ports:\n    - \"80\"\n";
+        refused(text, "9:7: App a: spec.ports[0]:");
+        refused("kind: App\nname: a\nspec:\n  image: x\n  prots: []\n", "5:");
+        refused("kind: Volume\nname: v\n---\nkind: Volume\nname: v\n", "5:7: Volume v");
+        refused("kind: Volume\nname: B d\n", "2:7: document 1: name:");
+        refused("kind: App\nname: a\nextra: 1\nspec: {image: x}\n", "3:8: App a: extra:");
+    }
+
+    #[test]
+    fn a_secret_is_shown_to_nobody() {
+        let documents = read("kind: Secret\nname: s\nspec: {value: hunter2}\n").unwrap();
+        assert!(!format!("{:?}", documents[0].spec).contains("hunter2"));
+        let shown = shown(Kind::Secret, &documents[0].written).to_string();
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let error = read("kind: Secret\nname: s\nspec: hunter2\n").unwrap_err().to_string();
+        assert!(!error.contains("hunter2"), "{error}");
     }
 }

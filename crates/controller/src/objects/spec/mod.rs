@@ -1,17 +1,37 @@
 //! The schema of objects. Every field is optional that can have a sensible default; unknown fields
 //! are refused by [`super::read`].
 
+mod fleet;
+mod hardware;
+mod machine;
+mod port;
+mod secret;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
-use model::desired::{ImageFormat, Protocol, Virtualization};
+use ipnet::{IpNet, Ipv4Net};
+use model::desired::{
+    AccessPort, Disks, ImageFormat, Metadata, Protocol, RouteProbe, Virtualization, VolumeTarget,
+};
 use model::{Bytes, Digest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Kind;
+use super::query::Query;
+pub use fleet::{BaseOsSpec, EnrolmentSpec, FileSpec, PatchSpec, ProjectSpec, TemplateSpec};
+pub use hardware::{ArpSpec, BondSpec, HardwareSpec, IoSpec, MiiSpec, VlanSpec};
+pub use machine::{
+    AssignedSpec, LimitSpec, MachineSpec, Per, PlacementSpec, RuleSpec, SnapshotSpec,
+    SnapshotsSpec, VncSpec,
+};
+pub use port::{
+    AccessPointSpec, AccessSpec, AddressSpec, BearerSpec, CellularSpec, PortSpec, StaticSpec,
+    WifiSpec,
+};
+pub use secret::{SecretRef, SecretSpec, TextOrSecret};
 
 /// What an object says, by kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +48,20 @@ pub enum Spec {
     Network(NetworkSpec),
     /// An app.
     App(AppSpec),
+    /// The model of a box.
+    Hardware(HardwareSpec),
+    /// An image that nodes themselves run.
+    BaseOs(BaseOsSpec),
+    /// A value that is shown to nobody.
+    Secret(SecretSpec),
+    /// A way to get certificates.
+    Enrolment(EnrolmentSpec),
+    /// Files for apps.
+    Patch(PatchSpec),
+    /// What people and their rights are grouped by.
+    Project(ProjectSpec),
+    /// What devices have in common.
+    Template(TemplateSpec),
 }
 
 impl Spec {
@@ -40,6 +74,13 @@ impl Spec {
             Spec::Volume(_) => Kind::Volume,
             Spec::Network(_) => Kind::Network,
             Spec::App(_) => Kind::App,
+            Spec::Hardware(_) => Kind::Hardware,
+            Spec::BaseOs(_) => Kind::BaseOs,
+            Spec::Secret(_) => Kind::Secret,
+            Spec::Enrolment(_) => Kind::Enrolment,
+            Spec::Patch(_) => Kind::Patch,
+            Spec::Project(_) => Kind::Project,
+            Spec::Template(_) => Kind::Template,
         }
     }
 }
@@ -59,74 +100,83 @@ pub struct DeviceSpec {
     pub settings: BTreeMap<String, String>,
     /// Whether it gets its config only after attestation.
     pub attestation: bool,
+    /// The template whose fields it has where it says nothing itself.
+    pub template: Option<String>,
+    /// What `{{ name }}` stands for in its template and in the apps it runs.
+    #[serde(deserialize_with = "scalars")]
+    pub variables: BTreeMap<String, String>,
+    /// What queries look at, as in `site=berlin`.
+    #[serde(deserialize_with = "scalars")]
+    pub labels: BTreeMap<String, String>,
+    /// The project it belongs to.
+    pub project: Option<String>,
+    /// The model of its box. Not said: an Ethernet card for each port.
+    pub hardware: Option<String>,
+    /// Its VLANs.
+    pub vlans: Vec<VlanSpec>,
+    /// Its bonds.
+    pub bonds: Vec<BondSpec>,
+    /// The image it runs itself. Not said: the one it has.
+    pub base_os: Option<String>,
+    /// Whether it only keeps running what runs.
+    pub maintenance: bool,
+    /// The profile in force: apps of others rest.
+    pub profile: String,
+    /// Who else may choose the profile.
+    pub local_profile_server: Option<LocalServerSpec>,
+    /// Who stands in for the controller.
+    pub local_console: Option<LocalConsoleSpec>,
+    /// What may be looked at through EdgeView, while a session is open.
+    pub edge_view: EdgeViewSpec,
+    /// How its disks are put together. Not said: as they are.
+    pub disks: Option<Disks>,
 }
 
-/// A port of a node.
+/// A server beside an app that may choose the profile.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PortSpec {
-    /// Its label.
-    pub name: String,
-    /// The kernel's name of the interface; the label if not said.
-    #[serde(default)]
-    pub interface: Option<String>,
-    /// Whether the controller is reached through it.
-    #[serde(default = "yes")]
-    pub management: bool,
-    /// 0 is free; dearer ports are used when cheaper ones fail.
-    #[serde(default)]
-    pub cost: u8,
-    /// How it gets its address.
-    #[serde(default)]
-    pub address: AddressSpec,
-    /// Maximum size of its packets.
-    #[serde(default)]
-    pub mtu: Option<u16>,
+pub struct LocalServerSpec {
+    /// Host and optional port.
+    pub address: String,
+    /// What it must send along.
+    pub token: SecretRef,
 }
 
-/// How a port gets its address: `dhcp`, `none`, or `static:` with the fields below it.
+/// A console beside the node that stands in when the controller cannot be reached.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LocalConsoleSpec {
+    /// Its base.
+    pub url: String,
+    /// Datastores for support bundles, tried in this order.
+    #[serde(default)]
+    pub bundles: Vec<String>,
+}
+
+/// What may be looked at through EdgeView.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AddressSpec {
-    /// From a DHCP server.
-    #[default]
-    Dhcp,
-    /// It has none.
-    None,
-    /// As said.
-    #[serde(untagged)]
-    Static {
-        /// The fixed address.
-        #[serde(rename = "static")]
-        fixed: StaticSpec,
-    },
-}
-
-/// A fixed address.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StaticSpec {
-    /// Own address and prefix length.
-    pub address: Ipv4Net,
-    /// Default gateway.
-    #[serde(default)]
-    pub gateway: Option<Ipv4Addr>,
-    /// DNS servers.
-    #[serde(default)]
-    pub dns: Vec<IpAddr>,
-    /// NTP servers.
-    #[serde(default)]
-    pub ntp: Vec<String>,
+#[serde(deny_unknown_fields, default)]
+pub struct EdgeViewSpec {
+    /// The node.
+    pub device: bool,
+    /// Its apps.
+    pub apps: bool,
+    /// What is beyond it.
+    pub external: bool,
+    /// Certificates of the dispatcher, PEM.
+    pub dispatcher: Vec<String>,
 }
 
 /// Where images come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DatastoreSpec {
-    /// `registry`, `https` or `http`.
+    /// `registry`, `https`, `http`, `s3`, `sftp`, `azure` or `gcs`.
     #[serde(rename = "type")]
     pub kind: model::desired::DatastoreKind,
-    /// Host and optional port, without a scheme.
+    /// Host and optional port, without a scheme. For object stores the endpoint, a URL; empty: the
+    /// provider's own.
+    #[serde(default)]
     pub host: String,
     /// In front of every path.
     #[serde(default)]
@@ -134,6 +184,15 @@ pub struct DatastoreSpec {
     /// Certificates it may present beyond the node's own, PEM.
     #[serde(default)]
     pub trust: Vec<String>,
+    /// Region of an S3 store.
+    #[serde(default)]
+    pub region: String,
+    /// User, account or access key.
+    #[serde(default)]
+    pub user: Option<TextOrSecret>,
+    /// Password or secret key.
+    #[serde(default)]
+    pub password: Option<SecretRef>,
 }
 
 /// Something to download.
@@ -154,6 +213,9 @@ pub struct ImageSpec {
     /// Refused if larger.
     #[serde(default)]
     pub max_size: Option<Size>,
+    /// Free text that travels with it.
+    #[serde(default)]
+    pub metadata: String,
 }
 
 /// A disk or folder for apps; each node where an app uses it has its own.
@@ -169,6 +231,12 @@ pub struct VolumeSpec {
     /// Whether apps may not write to it.
     #[serde(default)]
     pub readonly: bool,
+    /// Whether it may lie outside the encrypted vault.
+    #[serde(default)]
+    pub clear_text: bool,
+    /// What a virtual machine takes it for: `disk`, `kernel`, `initrd`, `ram_disk` or `custom`.
+    #[serde(default)]
+    pub target: VolumeTarget,
 }
 
 /// A virtual network for apps; each node where an app uses it has its own.
@@ -193,12 +261,56 @@ pub struct NetworkSpec {
     /// Names with fixed addresses.
     #[serde(default)]
     pub hosts: BTreeMap<String, Vec<IpAddr>>,
-    /// The way out: `uplink`, `freeuplink`, `none`, or the label of a port.
+    /// The way out: `uplink`, `freeuplink`, `all`, `none`, or the label of a port or of several.
     #[serde(default = "uplink")]
     pub port: String,
     /// Maximum size of its packets.
     #[serde(default)]
     pub mtu: Option<u16>,
+    /// Whether it should exist now.
+    #[serde(default = "yes")]
+    pub active: bool,
+    /// Whether flows are logged and sent; it costs the node's time.
+    #[serde(default)]
+    pub flow_log: bool,
+    /// Whether apps learn the routes of its ports.
+    #[serde(default)]
+    pub propagate_routes: bool,
+    /// Routes beyond the default one.
+    #[serde(default)]
+    pub routes: Vec<RouteSpec>,
+    /// Ports of a switch that carry one VLAN untagged.
+    #[serde(default)]
+    pub access_ports: Vec<AccessPort>,
+    /// Whether a switch lets LLDP pass.
+    #[serde(default)]
+    pub forward_lldp: bool,
+    /// Label of the ports of a switch that shut when a bridge talks to them.
+    #[serde(default)]
+    pub bpdu_guard: String,
+}
+
+/// A route of a network.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteSpec {
+    /// Where to.
+    pub to: IpNet,
+    /// Through this router.
+    #[serde(default)]
+    pub gateway: Option<IpAddr>,
+    /// Through the ports of this label.
+    #[serde(default)]
+    pub port: String,
+    /// How to find out which of several ports works.
+    #[serde(default)]
+    pub probe: Option<RouteProbe>,
+    /// Of several ports that work, the cheaper one.
+    #[serde(default)]
+    pub prefer_cheap: bool,
+    /// Of several ports that work, the one with the stronger cellular signal.
+    #[serde(default)]
+    pub prefer_signal: bool,
 }
 
 /// Kinds of networks.
@@ -226,9 +338,9 @@ pub struct Dhcp {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AppSpec {
-    /// The nodes it runs on; `"*"` is every node.
+    /// The nodes it runs on; `"*"` is every node; `{match: QUERY}` those whose labels fit.
     #[serde(alias = "devices", default)]
-    pub device: Many,
+    pub device: Devices,
     /// What it runs: the name of an image, or `repository:tag` in the datastore.
     pub image: String,
     /// Where `repository:tag` is looked for.
@@ -270,6 +382,105 @@ pub struct AppSpec {
     /// `container` or `vm`.
     #[serde(default = "as_container")]
     pub virtualization: Virtualization,
+    /// What only a virtual machine has.
+    #[serde(default)]
+    pub vm: Option<MachineSpec>,
+    /// Where it runs on the node.
+    #[serde(default)]
+    pub placement: PlacementSpec,
+    /// Hardware it gets for itself.
+    #[serde(default)]
+    pub hardware: Vec<AssignedSpec>,
+    /// Access rules beside `outbound` and `ports`, for all its networks.
+    #[serde(default)]
+    pub rules: Vec<RuleSpec>,
+    /// User data: cloud-init, or what the app understands. Not together with `environment`.
+    #[serde(default)]
+    pub user_data: Option<TextOrSecret>,
+    /// How user data reaches it: `drive`, `none`, `open_stack` or `multipart`.
+    #[serde(default)]
+    pub metadata: Metadata,
+    /// User data is obeyed again when this number changes.
+    #[serde(default)]
+    pub cloud_init_version: u32,
+    /// Profiles in which it is active; none: in all.
+    #[serde(default)]
+    pub profiles: Vec<String>,
+    /// Its snapshots.
+    #[serde(default)]
+    pub snapshots: Option<SnapshotsSpec>,
+    /// Whether an operator may see its console from afar.
+    #[serde(default)]
+    pub remote_console: bool,
+    /// Statistics are asked for at this address of its.
+    #[serde(default)]
+    pub stats_address: Option<IpAddr>,
+    /// Whether it serves the node itself.
+    #[serde(default)]
+    pub service: bool,
+    /// Whether it runs docker, whose containers are reported one by one.
+    #[serde(default)]
+    pub docker: bool,
+}
+
+/// The nodes something is for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Devices {
+    /// By name; `*` is every node.
+    pub names: Vec<String>,
+    /// By their labels.
+    pub matching: Option<Query>,
+}
+
+impl Devices {
+    /// Whether the node of this name and these labels is one of them.
+    pub fn has(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        self.names.iter().any(|n| n == name || n == "*")
+            || self.matching.as_ref().is_some_and(|q| q.fits(labels))
+    }
+}
+
+impl Serialize for Devices {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        match &self.matching {
+            None => Many(self.names.clone()).serialize(s),
+            Some(query) => {
+                let mut map = BTreeMap::from([("match", serde_json::json!(query.to_string()))]);
+                if !self.names.is_empty() {
+                    map.insert("names", serde_json::json!(self.names));
+                }
+                map.serialize(s)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Devices {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged, expecting = "expected a name, a list of names or {match: QUERY}")]
+        enum Either {
+            One(String),
+            All(Vec<String>),
+            Matching(Matching),
+        }
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Matching {
+            #[serde(rename = "match")]
+            query: String,
+            #[serde(default)]
+            names: Vec<String>,
+        }
+        Ok(match Either::deserialize(d)? {
+            Either::One(one) => Devices { names: vec![one], matching: None },
+            Either::All(names) => Devices { names, matching: None },
+            Either::Matching(m) => Devices {
+                names: m.names,
+                matching: Some(m.query.parse().map_err(serde::de::Error::custom)?),
+            },
+        })
+    }
 }
 
 /// What an app may reach by itself.
@@ -333,6 +544,21 @@ pub enum NetworkUse {
         /// The app's address in it.
         #[serde(default)]
         address: Option<Ipv4Addr>,
+        /// The hardware address of its card; made of its id if not said.
+        #[serde(default)]
+        mac: Option<Mac>,
+        /// Its VLAN in a switch network.
+        #[serde(default)]
+        vlan: Option<u16>,
+        /// Whether its neighbours may learn of it.
+        #[serde(default)]
+        discover: bool,
+        /// Its place among interfaces and adapters.
+        #[serde(default)]
+        order: u32,
+        /// Access rules in this network only.
+        #[serde(default)]
+        rules: Vec<RuleSpec>,
     },
 }
 
@@ -350,6 +576,60 @@ impl NetworkUse {
             NetworkUse::Name(_) => None,
             NetworkUse::Fixed { address, .. } => *address,
         }
+    }
+
+    /// The hardware address of its card.
+    pub fn mac(&self) -> Option<[u8; 6]> {
+        match self {
+            NetworkUse::Name(_) => None,
+            NetworkUse::Fixed { mac, .. } => mac.map(|m| m.0),
+        }
+    }
+
+    /// Its VLAN, whether it may be discovered, its place.
+    pub fn link(&self) -> (Option<u16>, bool, u32) {
+        match self {
+            NetworkUse::Name(_) => (None, false, 0),
+            NetworkUse::Fixed { vlan, discover, order, .. } => (*vlan, *discover, *order),
+        }
+    }
+
+    /// Access rules in this network only.
+    pub fn rules(&self) -> &[RuleSpec] {
+        match self {
+            NetworkUse::Name(_) => &[],
+            NetworkUse::Fixed { rules, .. } => rules,
+        }
+    }
+}
+
+/// The hardware address of one card: `02:16:3e:00:00:01`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl FromStr for Mac {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Mac, String> {
+        let byte = |b: &str| if b.len() == 2 { u8::from_str_radix(b, 16).ok() } else { None };
+        let bytes: Option<Vec<u8>> = text.split(':').map(byte).collect();
+        let bytes: Option<[u8; 6]> = bytes.and_then(|b| b.try_into().ok());
+        // The lowest bit of the first byte marks a group of cards.
+        bytes.filter(|b| b[0] & 1 == 0).map(Mac).ok_or_else(|| {
+            format!("{text:?} is no hardware address of one card, as 02:16:3e:00:00:01")
+        })
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&self.0.map(|b| format!("{b:02x}")).join(":"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
