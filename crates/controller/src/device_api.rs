@@ -28,7 +28,7 @@ use crate::access::limits::seconds;
 use crate::access::{NoRandomness, random, random_hex};
 use crate::attest::NONCE_BYTES;
 use crate::body;
-use crate::db::{DbError, Incoming, LogFile, Message as Kept};
+use crate::db::{DbError, Incoming, LogFile, Message as Kept, Shown};
 use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
 use crate::reports;
 
@@ -254,12 +254,23 @@ async fn attest(
     let id = message.id;
     let answer = match asked {
         AttestRequest::Certificates(certificates) => {
+            let mut news = false;
             for c in certificates {
                 // Keys of a TPM do not change; those in a file may.
                 let kind = c.purpose.number();
-                if !fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, c.mutable).await? {
-                    tracing::warn!(device = %id, kind, "it shows another key than before; the first stays");
+                match fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, c.mutable).await? {
+                    Shown::Before => {}
+                    Shown::New => news = true,
+                    Shown::Foreign => tracing::warn!(
+                        device = %id,
+                        kind,
+                        "it shows another key than before; the first stays"
+                    ),
                 }
+            }
+            if news {
+                // What is sealed to it is sealed again.
+                fleet.note_device(&id.to_string(), "certificates shown", "device").await?;
             }
             AttestAnswer::Certificates
         }

@@ -104,6 +104,18 @@ pub fn write_answer(device: &Device, have: &str) -> (String, Vec<u8>) {
     (hash, payload)
 }
 
+/// The answer to a request for a config under a hash of the caller's own, with every secret sealed
+/// as in [`write_sealed`].
+pub fn write_sealed_answer(
+    device: &Device,
+    hash: &str,
+    contexts: Vec<CipherContext>,
+    seal: &mut Seal<'_>,
+) -> Vec<u8> {
+    let config = Some(write_sealed(device, contexts, seal));
+    wire::encode(&ConfigResponse { config, config_hash: hash.to_owned() })
+}
+
 /// A config as a whole that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

@@ -19,9 +19,20 @@ pub(crate) struct Verdict {
     pub(crate) verdict: String,
 }
 
+/// What a certificate that a node shows is to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// It is kept from now on.
+    New,
+    /// It was known.
+    Before,
+    /// Another one of its kind is there and stays: hardware does not change its keys (EVE API,
+    /// attestation).
+    Foreign,
+}
+
 impl Db {
-    /// Keeps a further certificate of a node; false if another one of its kind is there and stays:
-    /// hardware does not change its keys (EVE API, attestation).
+    /// Keeps a further certificate of a node.
     pub(crate) async fn keep_device_cert(
         &self,
         id: Uuid,
@@ -29,7 +40,7 @@ impl Db {
         hash: &[u8],
         cert: &[u8],
         mutable: bool,
-    ) -> Result<bool, DbError> {
+    ) -> Result<Shown, DbError> {
         let doing = "store a certificate of a device";
         let mut tx = self.begin().await?;
         let row = sqlx::query("SELECT hash FROM device_certs WHERE device = $1 AND kind = $2")
@@ -40,10 +51,10 @@ impl Db {
             .doing(doing)?;
         let before: Option<Vec<u8>> = row.map(|r| r.try_get(0)).transpose().doing(doing)?;
         if before.as_deref() == Some(hash) {
-            return Ok(true);
+            return Ok(Shown::Before);
         }
         if before.is_some() && !mutable {
-            return Ok(false);
+            return Ok(Shown::Foreign);
         }
         sqlx::query(
             "INSERT INTO device_certs VALUES ($1, $2, $3, $4)
@@ -57,7 +68,7 @@ impl Db {
         .await
         .doing(doing)?;
         tx.commit().await.doing(doing)?;
-        Ok(true)
+        Ok(Shown::New)
     }
 
     /// A certificate of a node, PEM as it came.

@@ -28,7 +28,7 @@ use sqlx::any::AnyPoolOptions;
 
 pub use access::{AuditFilter, AuditRow};
 pub(crate) use access::{Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
-pub(crate) use attest::Verdict;
+pub(crate) use attest::{Shown, Verdict};
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
 pub use history::Version;
 pub(crate) use journal::{Change, Entry, Logged, Written};

@@ -63,7 +63,7 @@ impl Said {
             Report::Content(what) => {
                 self.contents.insert(what.id.clone(), Heard { at, what });
             }
-            Report::Gone { .. } | Report::Other { .. } => {}
+            Report::Gone { .. } | Report::Other { .. } | Report::More(_) => {}
         }
     }
 

@@ -456,8 +456,9 @@ fn keep_within(
             return Err(refused(key, why));
         }
         let Spec::App(app) = &stored.object.spec else { continue };
-        let devices = next.keys().filter(|k| k.kind == Kind::Device);
-        for device in devices.filter(|d| objects::targets(app, &d.name)) {
+        let devices = next.values().filter_map(|o| objects::node(next, o));
+        for node in devices.filter(|node| objects::targets(app, node)) {
+            let device = &node.object.key;
             let new = put.iter().find(|s| s.object.key == *device);
             let node = new.or_else(|| known.stored.get(device).map(|s| &**s));
             if !node.is_some_and(|s| within(projects, s)) {

@@ -7,6 +7,7 @@
 mod change;
 mod known;
 mod overlay;
+mod seal;
 mod told;
 mod trust;
 
@@ -46,6 +47,7 @@ pub(crate) struct Fleet {
     pub(crate) access: crate::access::Access,
     pub(crate) ingest: Ingest,
     signing: api::SigningKey,
+    exchange: seal::Exchange,
     onboard: api::Certificate,
     certs_answer: Bytes,
     certs_hash: String,
@@ -140,6 +142,9 @@ pub(crate) enum FleetError {
     /// The database failed.
     #[error("cannot keep the change")]
     Db(#[from] DbError),
+    /// There are no random numbers.
+    #[error("cannot seal the secrets of a config")]
+    Seal(#[from] crate::access::NoRandomness),
     /// Signing failed.
     #[error("cannot sign the config")]
     Sign(#[from] api::KeyError),
@@ -170,8 +175,11 @@ pub enum StartError {
     /// The signing key is damaged.
     #[error("cannot use the signing key")]
     Key(#[from] api::KeyError),
+    /// There are no random numbers.
+    #[error(transparent)]
+    Random(#[from] crate::access::NoRandomness),
     /// A certificate is damaged.
-    #[error("cannot use the onboarding certificate")]
+    #[error("cannot use a certificate of the controller")]
     Certificate(#[from] api::CertificateError),
 }
 
@@ -187,6 +195,9 @@ impl Fleet {
         let id = db.meta("controller", || Uuid::new_v4().as_bytes().to_vec()).await?;
         let controller = Uuid::from_slice(&id)
             .map_err(|e| DbError::Damaged { what: "identity".into(), why: e.to_string() })?;
+        let fresh = crate::access::random::<32>()?;
+        let hash_key = db.meta("config-hash-key", || fresh.to_vec()).await?;
+        let exchange = seal::Exchange::new(&pki.ecdh.key_pem, &pki.ecdh.cert_pem, &hash_key)?;
         let known = Known::read(&db).await?;
         let seen = db
             .seen_since(UnixMillis(0))
@@ -202,6 +213,7 @@ impl Fleet {
             pki,
             access,
             signing,
+            exchange,
             onboard,
             certs_answer,
             certs_hash,

@@ -5,10 +5,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::convert::config;
 use bytes::Bytes;
 use model::UnixMillis;
-use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use super::{Fleet, FleetError, Known};
@@ -104,7 +102,8 @@ impl Fleet {
             let mut device = compiled
                 .ok_or_else(|| FleetError::NoObject(Key::new(Kind::Device, id.to_string())))?;
             // Without the time stamp: what counts is whether it says something else.
-            let digest: [u8; 32] = Sha256::digest(config::write_answer(&device, "").1).into();
+            let sealing = self.sealing(id).await?;
+            let digest = sealing.digest(&device);
             if let Some(told) = cached.filter(|t| t.digest == digest) {
                 return Ok(self.told.put(id, Told { basis, ..Told::clone(&told) }));
             }
@@ -115,8 +114,8 @@ impl Fleet {
             };
             device.timestamp = Some(standing.timestamp);
             let taken = Arc::new(AtomicBool::new(standing.taken));
-            let (hash, payload) = config::write_answer(&device, "");
-            let answer = self.sign(&payload)?.into();
+            let hash = self.exchange.hash(&digest, standing.timestamp);
+            let answer = self.sign(&sealing.answer(&device, &hash)?)?.into();
             return Ok(self.told.put(id, Told { basis, digest, hash, answer, taken }));
         }
     }
@@ -165,7 +164,7 @@ impl Fleet {
         device: &model::desired::Device,
     ) -> Result<(Option<UnixMillis>, bool), DbError> {
         let standing = self.db.standing(device.id.raw()).await?;
-        let digest: [u8; 32] = Sha256::digest(config::write_answer(device, "").1).into();
+        let digest = self.sealing(device.id.raw()).await?.digest(device);
         let same = standing.filter(|s| s.digest == digest);
         Ok((same.as_ref().map(|s| s.timestamp), same.is_some_and(|s| s.taken)))
     }

@@ -115,9 +115,10 @@ impl From<FleetError> for Failed {
             | FleetError::Overtaken { .. }
             | FleetError::NothingProven(_)
             | FleetError::Faster => StatusCode::CONFLICT,
-            FleetError::Registry(_) | FleetError::Db(_) | FleetError::Sign(_) => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            FleetError::Registry(_)
+            | FleetError::Db(_)
+            | FleetError::Sign(_)
+            | FleetError::Seal(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         let error = model::chain(&e);
         let flaws = match e {
