@@ -149,7 +149,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         }
         Command::Link { data, database, user } => {
             let database = database.map(Location::Postgres);
-            let link = controller::new_link(&data.folder(), database, &user, clock::now);
+            let folder = data.folder();
+            let link = controller::new_link(&folder, database, &user, clock::now);
             out::line(runtime()?.block_on(link).or_advise()?);
             Ok(())
         }
