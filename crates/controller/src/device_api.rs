@@ -334,8 +334,10 @@ async fn metrics(
     if metrics.device.raw() != id {
         return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devID names another device"));
     }
-    let message = Kept::Metrics { payload: payload.into(), point: None };
-    fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
+    let now = fleet.now();
+    let point = fleet.points.point(id, &metrics, now);
+    let message = Kept::Metrics { payload: payload.into(), point };
+    fleet.ingest.keep(Incoming { device: id, received: now, message }).await?;
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())
 }

@@ -29,6 +29,7 @@ mod ingest;
 pub mod objects;
 mod operator;
 pub mod pki;
+mod points;
 mod registry;
 mod reports;
 pub mod rollout;

@@ -201,23 +201,34 @@ async fn of_device(
     Ok(device)
 }
 
-/// What we know of a node before it says anything of itself.
-fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device {
-    let key = &stored.object.key;
+/// Whether a node is there, and when it was last heard of.
+pub(crate) fn liveness(
+    fleet: &Fleet,
+    known: &Known,
+    stored: &StoredObject,
+) -> (view::DeviceState, Option<UnixMillis>) {
     let id = stored.object.uid;
-    let row = known.device(id);
-    let seen = fleet.last_seen(id);
     let spec = match &stored.object.spec {
         Spec::Device(spec) => Some(spec),
         _ => None,
     };
-    let registered = row.and_then(|r| r.registered);
-    let state = match (registered, seen) {
+    let seen = fleet.last_seen(id);
+    let state = match (known.device(id).and_then(|r| r.registered), seen) {
         (None, _) => view::DeviceState::Expected,
         (Some(_), None) => view::DeviceState::Registered,
         (_, Some(at)) if fleet.now().since(at) <= patience(spec) => view::DeviceState::Online,
         _ => view::DeviceState::Silent,
     };
+    (state, seen)
+}
+
+/// What we know of a node before it says anything of itself.
+fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device {
+    let key = &stored.object.key;
+    let id = stored.object.uid;
+    let row = known.device(id);
+    let registered = row.and_then(|r| r.registered);
+    let (state, seen) = liveness(fleet, known, stored);
     let flaws = known.flaws.iter().filter(|f| f.key == *key);
     view::Device {
         id: DeviceId::new(id),

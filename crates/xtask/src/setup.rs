@@ -40,6 +40,8 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("iproute2", "network namespaces"),
     ("curl", "asks pages through them"),
     ("python3-venv", "checks bills of materials"),
+    ("chromium", "shows the controller's pages"),
+    ("fonts-dejavu-core", "writes their text"),
 ];
 
 /// Who checks bills of materials: programs of those who define the formats, from Python's registry.

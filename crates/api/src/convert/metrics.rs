@@ -30,6 +30,9 @@ pub(super) const PSS_PEAK: &str = "pss_peak.";
 pub(super) const STARTS: &str = "starts.";
 pub(super) const DROPPED: &str = "log.dropped_lines";
 
+/// Where everything is that a node keeps.
+pub(super) const PERSIST: &str = "/persist";
+
 /// What a metrics message is made of.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -63,7 +66,7 @@ pub fn message(own: DeviceId, at: UnixMillis, facts: &Facts<'_>) -> Vec<u8> {
     let device = DeviceMetric {
         memory: Some(memory(resources.memory_total, resources.memory_available)),
         disk: vec![DiskMetric {
-            mount_path: "/persist".to_owned(),
+            mount_path: PERSIST.to_owned(),
             total: u64::from(mib(resources.persist_total)),
             used: u64::from(mib(resources.persist_used)),
             free: resources.persist_total.0.saturating_sub(resources.persist_used.0) >> 20,

@@ -31,7 +31,7 @@ use crate::pb::info::{
 };
 use crate::pb::metrics::metric_item::MetricItemValue;
 use crate::pb::metrics::z_metric_msg::MetricContent;
-use crate::pb::metrics::{DeviceMetric, ZMetricMsg};
+use crate::pb::metrics::{DeviceMetric, NetworkMetric, ZMetricMsg};
 use crate::wire::{self, WireError};
 
 /// An info message.
@@ -385,6 +385,14 @@ pub struct Metrics {
     pub memory_available: Bytes,
     /// Processor time since boot, in nanoseconds.
     pub cpu_ns: u64,
+    /// `/persist`: in use, and in all, to the MiB. Zero: not said.
+    pub disk_used: Bytes,
+    /// In all.
+    pub disk_total: Bytes,
+    /// Received through all ports since boot.
+    pub received: Bytes,
+    /// Sent through all ports since boot.
+    pub sent: Bytes,
     /// The node's services.
     pub services: Vec<ServiceView>,
     /// The apps.
@@ -515,6 +523,9 @@ pub fn info(payload: &[u8]) -> Result<Info, ViewError> {
     Ok(Info { device: whose(&message.dev_id)?, at, report })
 }
 
+/// A disk is no larger; a message may claim anything.
+const MIB_MAX: u64 = 1 << 40;
+
 /// Reads the payload of a metrics message.
 pub fn metrics(payload: &[u8]) -> Result<Metrics, ViewError> {
     let message: ZMetricMsg = wire::decode(payload, limits::METRICS)?;
@@ -534,12 +545,20 @@ pub fn metrics(payload: &[u8]) -> Result<Metrics, ViewError> {
     let by_key: BTreeMap<&str, u64> = items.iter().copied().collect();
     let item = |start: &str, name: &str| by_key.get(&*format!("{start}{name}")).copied();
     let memory = device.memory.unwrap_or_default();
+    let disk = device.disk.iter().find(|d| d.mount_path == metrics::PERSIST);
+    let through = |count: fn(&NetworkMetric) -> u64| {
+        Bytes(device.network.iter().map(count).fold(0, u64::saturating_add))
+    };
     Ok(Metrics {
         device: whose(&message.dev_id)?,
         at: at(message.at_time_stamp),
         memory_used: Bytes::mib(memory.used_mem.into()),
         memory_available: Bytes::mib(memory.avail_mem.into()),
         cpu_ns: device.cpu_metric.as_ref().map_or(0, cpu_ns),
+        disk_used: Bytes::mib(disk.map_or(0, |d| d.used.min(MIB_MAX))),
+        disk_total: Bytes::mib(disk.map_or(0, |d| d.total.min(MIB_MAX))),
+        received: through(|n| n.rx_bytes),
+        sent: through(|n| n.tx_bytes),
         services: message
             .pr
             .iter()

@@ -55,7 +55,12 @@ const IN_PROJECTS: &[&str] = &[
 const PAGES_IN_PROJECTS: &[&str] = &[
     "/devices/{name}",
     "/devices/{name}/restart",
+    "/devices/{name}/shutdown",
+    "/devices/{name}/quarantine",
+    "/devices/{name}/network",
     "/devices/{name}/logs",
+    "/devices/{name}/events",
+    "/devices/{name}/trust",
     "/apps/{name}/restart",
     "/live",
 ];

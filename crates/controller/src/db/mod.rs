@@ -16,6 +16,7 @@ mod leases;
 mod migrations;
 mod overlay;
 mod rollout;
+mod pages;
 mod telemetry;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use history::Version;
 pub(crate) use journal::{Change, Entry, Logged, Written};
 pub(crate) use overlay::Overlaid;
 pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
+pub(crate) use pages::Told;
 pub use telemetry::{Event, LogRow, Point};
 pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
 

@@ -46,6 +46,7 @@ pub(crate) struct Fleet {
     pub(crate) pki: Pki,
     pub(crate) access: crate::access::Access,
     pub(crate) ingest: Ingest,
+    pub(crate) points: crate::points::Pace,
     signing: api::SigningKey,
     exchange: seal::Exchange,
     onboard: api::Certificate,
@@ -208,6 +209,7 @@ impl Fleet {
             seen: Mutex::new(seen.collect()),
             known: RwLock::new(Arc::new(known)),
             ingest: Ingest::start(&db),
+            points: crate::points::Pace::default(),
             data,
             db,
             pki,
@@ -235,6 +237,11 @@ impl Fleet {
 
     pub(crate) fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// The names it is reached by.
+    pub(crate) fn reached_by(&self) -> &[String] {
+        &self.names
     }
 
     pub(crate) fn registry(&self) -> &Registry {

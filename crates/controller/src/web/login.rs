@@ -440,8 +440,9 @@ fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
-         <title>{0} · EVE</title><link rel=\"stylesheet\" href=\"/style.css\"></head>\
-         <body><main class=\"login\"><div class=\"card\"><h1>{0}</h1>{body}</div></main></body></html>",
+         <title>{0} · EVE</title><link rel=\"icon\" href=\"/icon.svg\">\
+         <link rel=\"stylesheet\" href=\"/style.css\"></head>\
+         <body><main class=\"door\"><div class=\"card\"><h1>{0}</h1>{body}</div></main></body></html>",
         E(title)
     )
 }

@@ -1,17 +1,37 @@
 //! The web pages: rendered here, kept live by one small script that asks for the changed part.
 //!
-//! Who may see what is in [`login`]. Pages load nothing from anywhere else. What a page can do beyond
-//! showing is to restart an app or a node.
+//! Who may see what is in [`login`]. Pages load nothing from anywhere else, and work without scripts.
+//!
+//! | Page | In |
+//! |---|---|
+//! | fleet as list and map | [`fleet`], of what [`summary`] keeps |
+//! | a node | [`device`], with [`charts`] and a network [`picture`] |
+//! | apps; the catalogue | [`apps`], [`catalogue`] |
+//! | objects: editor, history | [`objects`], [`diff`] |
+//! | a new node | [`onboard`] |
+//! | events, audit, settings | [`log`] |
 
+mod apps;
+mod catalogue;
+mod charts;
+mod device;
+mod device_parts;
+mod diff;
+mod fleet;
+mod frame;
+mod log;
 mod login;
-mod page;
+mod objects;
+mod onboard;
+mod picture;
+mod summary;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware;
 use axum::response::{Html, IntoResponse, Redirect, Response};
@@ -22,26 +42,51 @@ use http_body_util::channel::Channel;
 use serde::Deserialize;
 use tokio::sync::watch;
 
-use crate::access::Caller;
-use crate::db::{DbError, LogFilter};
+use crate::access::{Caller, NoRandomness};
+use crate::db::DbError;
 use crate::fleet::{Fleet, FleetError};
-use crate::reports;
+use frame::Page;
+use summary::Summaries;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("live.js");
 /// News is told at most this often, and a sign of life at least this often.
 const NEWS_PAUSE: Duration = Duration::from_millis(500);
 const NEWS_EVERY: Duration = Duration::from_secs(15);
-/// Lines of a log on a page.
-const LINES: u32 = 300;
 
 pub(crate) fn routes(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Router<Arc<Fleet>> {
     Router::new()
-        .route("/", get(overview))
-        .route("/devices/{name}", get(device))
-        .route("/devices/{name}/restart", post(restart_device))
-        .route("/devices/{name}/logs", get(logs))
-        .route("/apps/{name}/restart", post(restart_app))
+        .route("/", get(fleet::list))
+        .route("/map", get(fleet::map))
+        .route("/devices/{name}", get(device::overview))
+        .route("/devices/{name}/network", get(device::network))
+        .route("/devices/{name}/logs", get(device::logs))
+        .route("/devices/{name}/events", get(device::events))
+        .route("/devices/{name}/trust", get(device::trust))
+        .route("/devices/{name}/config", get(device::config))
+        .route("/devices/{name}/restart", post(device::restart))
+        .route("/devices/{name}/shutdown", post(device::power_off))
+        .route("/devices/{name}/quarantine", post(device::quarantine))
+        .route("/devices/{name}/delete", post(device::delete))
+        .route("/apps", get(apps::list))
+        .route("/apps/{name}", get(apps::one))
+        .route("/apps/{name}/restart", post(apps::restart))
+        .route("/apps/{name}/purge", post(apps::purge))
+        .route("/catalogue", get(catalogue::list))
+        .route("/catalogue/{id}", get(catalogue::form).post(catalogue::deploy))
+        .route("/objects", get(objects::list))
+        .route("/objects/new", get(objects::new))
+        .route("/objects/save", post(objects::save))
+        .route("/objects/{kind}/{name}", get(objects::edit))
+        .route("/objects/{kind}/{name}/history", get(objects::history))
+        .route("/objects/{kind}/{name}/delete", post(objects::delete))
+        .route("/onboard", get(onboard::page).post(onboard::add))
+        .route("/onboard/{name}", get(onboard::added))
+        .route("/onboard/{name}/config.tar", post(onboard::tar))
+        .route("/events", get(log::events))
+        .route("/audit", get(log::audit))
+        .route("/settings", get(log::settings))
+        .route("/settings/serials", post(log::serials))
         .route("/live", get(live))
         .merge(login::routes())
         // What stands above is for who is logged in, what stands below is for everybody.
@@ -49,12 +94,18 @@ pub(crate) fn routes(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Rout
         .merge(login::open_routes())
         .route("/style.css", get(|| async { file("text/css; charset=utf-8", STYLE) }))
         .route("/live.js", get(|| async { file("text/javascript; charset=utf-8", SCRIPT) }))
+        .route("/icon.svg", get(icon))
         .layer(Extension(Stopped(stopped)))
+        .layer(Extension(Arc::new(Summaries::default())))
 }
 
 /// Says when the controller stops.
 #[derive(Debug, Clone)]
 struct Stopped(watch::Receiver<bool>);
+
+async fn icon() -> Response {
+    ([(header::CONTENT_TYPE, "image/svg+xml")], frame::icon()).into_response()
+}
 
 fn file(kind: &'static str, text: &'static str) -> Response {
     let headers = [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, "no-cache")];
@@ -62,7 +113,7 @@ fn file(kind: &'static str, text: &'static str) -> Response {
 }
 
 /// Pages load what is ours and nothing else; nobody may frame them.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; \
                       connect-src 'self'; form-action 'self'; frame-ancestors 'none'; \
                       base-uri 'none'";
 
@@ -84,6 +135,8 @@ enum Trouble {
     /// The form came from another site.
     Foreign,
     Missing,
+    /// What was sent cannot be done, for this reason.
+    Refused(String),
     Own(String),
 }
 
@@ -93,15 +146,18 @@ impl IntoResponse for Trouble {
             Trouble::Login => Redirect::to("/login").into_response(),
             Trouble::Foreign => html(
                 StatusCode::FORBIDDEN,
-                page::message("Refused", "This form was not sent by a page of this controller."),
+                frame::message("Refused", "This form was not sent by a page of this controller."),
             ),
             Trouble::Missing => html(
                 StatusCode::NOT_FOUND,
-                page::message("Not found", "There is no such page, device or app."),
+                frame::message("Not found", "There is no such page, device or app."),
             ),
+            Trouble::Refused(why) => {
+                html(StatusCode::UNPROCESSABLE_ENTITY, frame::message("Not done", &why))
+            }
             Trouble::Own(why) => {
                 tracing::error!("cannot make a page: {why}");
-                html(StatusCode::SERVICE_UNAVAILABLE, page::message("Cannot say", &why))
+                html(StatusCode::SERVICE_UNAVAILABLE, frame::message("Cannot say", &why))
             }
         }
     }
@@ -113,10 +169,22 @@ impl From<DbError> for Trouble {
     }
 }
 
+impl From<NoRandomness> for Trouble {
+    fn from(e: NoRandomness) -> Trouble {
+        Trouble::Own(model::chain(&e))
+    }
+}
+
 impl From<FleetError> for Trouble {
     fn from(e: FleetError) -> Trouble {
         match e {
             FleetError::NoObject(_) => Trouble::Missing,
+            FleetError::Read(_)
+            | FleetError::Flawed(_)
+            | FleetError::Used { .. }
+            | FleetError::Exists(_)
+            | FleetError::Overtaken { .. }
+            | FleetError::NoImage { .. } => Trouble::Refused(model::chain(&e)),
             e => Trouble::Own(model::chain(&e)),
         }
     }
@@ -131,61 +199,6 @@ fn of_ours(headers: &HeaderMap) -> Result<(), Trouble> {
     if origin.strip_prefix("https://") == Some(host) { Ok(()) } else { Err(Trouble::Foreign) }
 }
 
-async fn overview(
-    State(fleet): State<Arc<Fleet>>,
-    Query(query): Query<Part>,
-) -> Result<Response, Trouble> {
-    let devices = reports::devices(&fleet).await?;
-    let apps = reports::apps(&fleet).await?;
-    let events = fleet.db.events(0, 12).await?;
-    let part = page::overview(&devices, &apps, &events, fleet.now());
-    Ok(query.answer("Fleet", "/", part))
-}
-
-async fn device(
-    State(fleet): State<Arc<Fleet>>,
-    Path(name): Path<String>,
-    Query(query): Query<Part>,
-) -> Result<Response, Trouble> {
-    let device = reports::device(&fleet, &name).await?.ok_or(Trouble::Missing)?;
-    let part = page::device(&device, fleet.now());
-    Ok(query.answer(&device.name, &format!("/devices/{}", device.name), part))
-}
-
-#[derive(Debug, Deserialize)]
-struct WhichLogs {
-    app: Option<String>,
-    #[serde(flatten)]
-    part: Part,
-}
-
-async fn logs(
-    State(fleet): State<Arc<Fleet>>,
-    Path(name): Path<String>,
-    Query(which): Query<WhichLogs>,
-) -> Result<Response, Trouble> {
-    let device = reports::device(&fleet, &name).await?.ok_or(Trouble::Missing)?;
-    let app = match &which.app {
-        Some(app) => Some(device.apps.iter().find(|a| a.app == *app).ok_or(Trouble::Missing)?),
-        None => None,
-    };
-    let filter = LogFilter {
-        device: device.id.raw(),
-        app: app.map(|a| a.id.to_string()).unwrap_or_default(),
-        after: 0,
-        limit: LINES,
-    };
-    let lines = fleet.db.logs(&filter).await?;
-    let app = app.map(|a| a.app.as_str());
-    let mut path = format!("/devices/{}/logs", device.name);
-    if let Some(app) = app {
-        path.push_str("?app=");
-        path.push_str(app);
-    }
-    let part = page::logs(&device, app, &lines);
-    Ok(which.part.answer(&format!("Logs of {}", app.unwrap_or(&device.name)), &path, part))
-}
-
 /// The script asks for the part of a page that changes.
 #[derive(Debug, Deserialize)]
 struct Part {
@@ -193,28 +206,19 @@ struct Part {
 }
 
 impl Part {
-    fn answer(&self, title: &str, path: &str, part: String) -> Response {
-        let text = if self.part.is_some() { part } else { page::whole(title, path, &part) };
-        html(StatusCode::OK, text)
+    fn wanted(&self) -> bool {
+        self.part.is_some()
     }
 }
 
-async fn restart_device(
-    State(fleet): State<Arc<Fleet>>,
-    Path(name): Path<String>,
-    caller: Caller,
-) -> Result<Redirect, Trouble> {
-    fleet.restart_device(&name, &caller.name).await?;
-    Ok(Redirect::to(&format!("/devices/{name}")))
+fn answer(part: &Part, page: &Page<'_>) -> Response {
+    let text = if part.wanted() { page.part.0.clone() } else { page.whole() };
+    html(StatusCode::OK, text)
 }
 
-async fn restart_app(
-    State(fleet): State<Arc<Fleet>>,
-    Path(name): Path<String>,
-    caller: Caller,
-) -> Result<Redirect, Trouble> {
-    fleet.restart_app(&name, false, &caller.name).await?;
-    Ok(Redirect::to("/"))
+/// After a form was done.
+fn to(path: &str) -> Response {
+    Redirect::to(path).into_response()
 }
 
 /// Server-sent events: one word for each change, so that the page asks for its part again.

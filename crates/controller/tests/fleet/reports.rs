@@ -332,12 +332,14 @@ async fn pages_are_for_who_logged_in_and_forms_for_our_own_pages() {
     let (status, headers, page) = browse(&story, Method::GET, "/", cookie, None, "").await;
     assert_eq!(status, StatusCode::OK);
     assert!(headers["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    assert!(page.contains("edge-1") && page.contains("1 of 1 run"), "{page}");
+    let (_, _, page) = browse(&story, Method::GET, "/devices/edge-1", cookie, None, "").await;
     for text in ["edge-1", "hello", "running", "8080:80"] {
         assert!(page.contains(text), "{text} in {page}");
     }
     let (_, _, part) = browse(&story, Method::GET, "/?part=1", cookie, None, "").await;
-    assert!(part.starts_with("<h1>"), "{part}");
-    for path in ["/devices/edge-1", "/devices/edge-1/logs", "/devices/edge-1/logs?app=hello"] {
+    assert!(part.starts_with("<div class=\"counts\""), "{part}");
+    for path in ["/devices/edge-1/logs", "/devices/edge-1/logs?app=hello", "/apps/hello"] {
         let (status, ..) = browse(&story, Method::GET, path, cookie, None, "").await;
         assert_eq!(status, StatusCode::OK, "{path}");
     }

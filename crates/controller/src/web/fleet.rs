@@ -1,0 +1,528 @@
+//! The fleet as a list and as a map. Both are made of what is in memory.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Query, State};
+use axum::response::Response;
+use maud::{Markup, html};
+use model::UnixMillis;
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::frame::{self, Page, Tone, empty, tone_of, url, when_if};
+use super::summary::{AppSummary, Summaries, Summary};
+use super::{Caller, Part, Trouble, answer};
+use crate::db::{DeviceRow, StoredObject};
+use crate::fleet::{Fleet, Known};
+use crate::objects::{Kind, Spec, targets};
+use crate::reports;
+use crate::view::DeviceState;
+
+/// Nodes of one page.
+const PAGE: usize = 100;
+/// Choices of a filter.
+const CHOICES_MAX: usize = 200;
+/// Dots of a map; more cannot be told apart.
+const DOTS_MAX: usize = 5_000;
+
+/// Which nodes, in which order.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Wish {
+    /// Words in name, serial number, id, version or labels.
+    q: String,
+    /// `online`, `silent`, `registered`, `expected`, `problem`.
+    state: String,
+    /// `site=berlin, tier`: all must be so.
+    label: String,
+    version: String,
+    project: String,
+    /// A column, with `-` in front from the end.
+    sort: String,
+    page: String,
+}
+
+impl Wish {
+    fn url(&self, path: &str, with: &[(&str, &str)]) -> String {
+        let get = |name: &str, own: &'_ str| -> String {
+            with.iter().find(|(n, _)| *n == name).map_or(own, |(_, v)| v).to_owned()
+        };
+        let fields = [
+            ("q", get("q", &self.q)),
+            ("state", get("state", &self.state)),
+            ("label", get("label", &self.label)),
+            ("version", get("version", &self.version)),
+            ("project", get("project", &self.project)),
+            ("sort", get("sort", &self.sort)),
+            ("page", get("page", &self.page)),
+        ];
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(n, v)| (*n, v.as_str())).collect();
+        url(path, &fields)
+    }
+
+    fn narrows(&self) -> bool {
+        [&self.q, &self.state, &self.label, &self.version, &self.project]
+            .iter()
+            .any(|f| !f.trim().is_empty())
+    }
+}
+
+/// A node, as the list shows it.
+struct Row<'a> {
+    stored: &'a StoredObject,
+    device: Option<&'a DeviceRow>,
+    state: DeviceState,
+    seen: Option<UnixMillis>,
+    summary: Option<&'a Summary>,
+    /// Its apps, and what is said of them.
+    apps: Vec<(&'a str, Option<&'a AppSummary>)>,
+    flawed: bool,
+}
+
+impl Row<'_> {
+    fn name(&self) -> &str {
+        &self.stored.object.key.name
+    }
+
+    fn version(&self) -> &str {
+        self.summary.map_or("", |s| &s.version)
+    }
+
+    fn running(&self) -> usize {
+        self.apps.iter().filter(|(_, said)| said.is_some_and(|a| a.running)).count()
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut all = Vec::new();
+        if let Some(why) = self.device.and_then(|d| d.quarantine.as_ref()) {
+            all.push(format!("quarantined: {why}"));
+        }
+        all.extend(self.summary.iter().flat_map(|s| s.problems.iter().cloned()));
+        for (name, said) in &self.apps {
+            if let Some(problem) = said.and_then(|s| s.problem.as_ref()) {
+                all.push(format!("{name}: {problem}"));
+            }
+        }
+        if self.flawed {
+            all.push("its object has a mistake".to_owned());
+        }
+        all
+    }
+
+    fn troubled(&self) -> bool {
+        self.flawed
+            || self.device.is_some_and(|d| d.quarantine.is_some())
+            || self.summary.is_some_and(|s| !s.problems.is_empty())
+            || self.apps.iter().any(|(_, said)| said.is_some_and(|a| a.problem.is_some()))
+    }
+}
+
+/// The labels of an object, as they were written.
+pub(super) fn labels(stored: &StoredObject) -> Vec<(&str, String)> {
+    let labels = stored.written.get("labels").and_then(|l| l.as_object());
+    let text = |v: &serde_json::Value| match v {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    labels.into_iter().flatten().map(|(k, v)| (k.as_str(), text(v))).collect()
+}
+
+fn project(stored: &StoredObject) -> &str {
+    stored.written.get("project").and_then(|p| p.as_str()).unwrap_or_default()
+}
+
+/// Whether labels are as a filter wants: terms `key` or `key=value`, separated by commas.
+fn has_labels(stored: &StoredObject, wanted: &str) -> bool {
+    let have = labels(stored);
+    wanted.split(',').map(str::trim).filter(|t| !t.is_empty()).all(|term| {
+        match term.split_once('=') {
+            Some((key, value)) => {
+                have.iter().any(|(k, v)| *k == key.trim() && v.as_str() == value.trim())
+            }
+            None => have.iter().any(|(k, _)| *k == term),
+        }
+    })
+}
+
+/// Where a node says it stands: the label `location`, degrees north and east.
+fn location(stored: &StoredObject) -> Option<(f64, f64)> {
+    let all = labels(stored);
+    let (_, text) = all.iter().find(|(k, _)| *k == "location")?;
+    let (north, east) = text.split_once(',')?;
+    let (north, east): (f64, f64) = (north.trim().parse().ok()?, east.trim().parse().ok()?);
+    ((-90.0..=90.0).contains(&north) && (-180.0..=180.0).contains(&east)).then_some((north, east))
+}
+
+/// The names of the apps of each node. An app for every node stands under `*`.
+fn apps_of(known: &Known) -> (HashMap<&str, Vec<&str>>, Vec<&str>) {
+    let mut named: HashMap<&str, Vec<&str>> = HashMap::new();
+    let mut everywhere = Vec::new();
+    for stored in known.of_kind(Kind::App) {
+        let Spec::App(app) = &stored.object.spec else { continue };
+        let name = stored.object.key.name.as_str();
+        // `*` stands for every node; a name no node has tells it from the rest.
+        if targets(app, "") {
+            everywhere.push(name);
+            continue;
+        }
+        for device in &app.device.0 {
+            named.entry(device.as_str()).or_default().push(name);
+        }
+    }
+    (named, everywhere)
+}
+
+fn rows<'a>(fleet: &Fleet, known: &'a Known, all: &'a HashMap<Uuid, Summary>) -> Vec<Row<'a>> {
+    let flawed: HashSet<&str> = known
+        .flaws
+        .iter()
+        .filter(|f| f.key.kind == Kind::Device)
+        .map(|f| f.key.name.as_str())
+        .collect();
+    let (named, everywhere) = apps_of(known);
+    let row = |stored: &'a StoredObject| {
+        let id = stored.object.uid;
+        let name = stored.object.key.name.as_str();
+        let (state, seen) = reports::liveness(fleet, known, stored);
+        let summary = all.get(&id);
+        let apps = named.get(name).into_iter().flatten().chain(&everywhere);
+        let apps = apps.map(|app| (*app, summary.and_then(|s| s.apps.get(*app))));
+        Row {
+            stored,
+            device: known.device(id),
+            state,
+            seen,
+            summary,
+            apps: apps.collect(),
+            flawed: flawed.contains(name),
+        }
+    };
+    known.of_kind(Kind::Device).map(row).collect()
+}
+
+fn wanted(row: &Row<'_>, wish: &Wish, words: &str) -> bool {
+    let holds = |text: &str| text.to_lowercase().contains(words);
+    let found = words.is_empty()
+        || holds(row.name())
+        || holds(row.version())
+        || row.device.is_some_and(|d| holds(&d.serial) || holds(&d.soft_serial))
+        || row.stored.object.uid.to_string().contains(words)
+        || labels(row.stored).iter().any(|(k, v)| holds(&format!("{k}={v}")));
+    let state = match wish.state.as_str() {
+        "" => true,
+        "problem" => row.troubled(),
+        state => row.state.name() == state,
+    };
+    found
+        && state
+        && (wish.label.trim().is_empty() || has_labels(row.stored, &wish.label))
+        && (wish.version.is_empty() || row.version() == wish.version)
+        && (wish.project.is_empty() || project(row.stored) == wish.project)
+}
+
+fn sort(rows: &mut [Row<'_>], column: &str) {
+    let (column, back) = column.strip_prefix('-').map_or((column, false), |c| (c, true));
+    match column {
+        "state" => rows.sort_by_key(|r| (r.state.name(), r.name().to_owned())),
+        "seen" => rows.sort_by_key(|r| (std::cmp::Reverse(r.seen), r.name().to_owned())),
+        "version" => {
+            rows.sort_by(|a, b| (a.version(), a.name()).cmp(&(b.version(), b.name())));
+        }
+        "apps" => rows.sort_by_key(|r| (r.apps.len(), r.running(), r.name().to_owned())),
+        "problems" => {
+            rows.sort_by_key(|r| {
+                (!r.troubled(), r.state != DeviceState::Silent, r.name().to_owned())
+            });
+        }
+        // As they come: by name.
+        _ => {}
+    }
+    if back {
+        rows.reverse();
+    }
+}
+
+/// How many nodes are how.
+#[derive(Default)]
+struct Counts {
+    all: usize,
+    online: usize,
+    silent: usize,
+    registered: usize,
+    expected: usize,
+    problems: usize,
+}
+
+impl Counts {
+    fn of(rows: &[Row<'_>]) -> Counts {
+        let mut counts = Counts { all: rows.len(), ..Counts::default() };
+        for row in rows {
+            match row.state {
+                DeviceState::Online => counts.online += 1,
+                DeviceState::Silent => counts.silent += 1,
+                DeviceState::Registered => counts.registered += 1,
+                DeviceState::Expected => counts.expected += 1,
+            }
+            counts.problems += usize::from(row.troubled());
+        }
+        counts
+    }
+}
+
+pub(super) async fn list(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(summaries): Extension<Arc<Summaries>>,
+    Query(wish): Query<Wish>,
+    Query(part): Query<Part>,
+    _: Caller,
+) -> Result<Response, Trouble> {
+    summaries.follow(&fleet).await?;
+    let known = fleet.known();
+    let now = fleet.now();
+    let (head, body) = summaries.look(|all| {
+        let rows = rows(&fleet, &known, all);
+        let head = if part.wanted() { Markup::default() } else { list_head(&rows, &wish) };
+        (head, list_part(rows, &wish, now))
+    });
+    let live = Some(wish.url("/", &[]));
+    Ok(answer(&part, &Page { title: "Fleet", way: "/", head, live, part: body }))
+}
+
+fn list_head(rows: &[Row<'_>], wish: &Wish) -> Markup {
+    let mut versions = BTreeSet::new();
+    let mut projects = BTreeSet::new();
+    for row in rows {
+        if versions.len() < CHOICES_MAX && !row.version().is_empty() {
+            versions.insert(row.version());
+        }
+        if projects.len() < CHOICES_MAX && !project(row.stored).is_empty() {
+            projects.insert(project(row.stored));
+        }
+    }
+    let choices = |any: &str, all: &BTreeSet<&str>| -> Vec<(String, String)> {
+        let first = std::iter::once((String::new(), any.to_owned()));
+        first.chain(all.iter().map(|v| ((*v).to_owned(), (*v).to_owned()))).collect()
+    };
+    let states = [
+        ("", "any"),
+        ("online", "online"),
+        ("silent", "silent"),
+        ("registered", "registered, not heard of since"),
+        ("expected", "expected"),
+        ("problem", "with a problem"),
+    ];
+    let states = states.map(|(v, t)| (v.to_owned(), t.to_owned()));
+    html! {
+        (frame::head(&[], "Fleet", "", &html! { a.button.first href="/onboard" { "Add a node" } }))
+        @if !rows.is_empty() {
+            form.filters role="search" action="/" data-filter="" {
+                div.wide {
+                    label for="q" { "Search" }
+                    input #q name="q" type="search" value=(wish.q) placeholder="name, serial number, id, version, label" autocomplete="off";
+                }
+                (frame::choice("state", "state", "State", &states, &wish.state))
+                div {
+                    label for="label" { "Labels" }
+                    input #label name="label" value=(wish.label) placeholder="site=berlin, tier" size="16" autocomplete="off";
+                }
+                @if versions.len() > 1 || !wish.version.is_empty() {
+                    (frame::choice("version", "version", "Version", &choices("any", &versions), &wish.version))
+                }
+                @if !projects.is_empty() {
+                    (frame::choice("project", "project", "Project", &choices("any", &projects), &wish.project))
+                }
+                input type="hidden" name="sort" value=(wish.sort);
+                button { "Filter" }
+            }
+        }
+    }
+}
+
+fn list_part(all: Vec<Row<'_>>, wish: &Wish, now: UnixMillis) -> Markup {
+    let counts = Counts::of(&all);
+    if all.is_empty() {
+        let text = "Say which node is to come, and write its configuration onto a stick or a disk.";
+        return html! { div.card { (empty("There is no node yet", text, Some(("/onboard", "Add a node")))) } };
+    }
+    let words = wish.q.trim().to_lowercase();
+    let mut rows: Vec<Row<'_>> = all.into_iter().filter(|r| wanted(r, wish, &words)).collect();
+    sort(&mut rows, &wish.sort);
+    let found = rows.len();
+    let pages = found.div_ceil(PAGE).max(1);
+    let page = wish.page.parse::<usize>().unwrap_or(1).clamp(1, pages);
+    let first = (page - 1) * PAGE;
+    let say = format!(
+        "{} of {} nodes online, {} silent, {} with problems",
+        counts.online, counts.all, counts.silent, counts.problems
+    );
+    let tiles = [
+        ("", counts.all, "nodes"),
+        ("online", counts.online, "online"),
+        ("silent", counts.silent, "silent"),
+        ("registered", counts.registered, "not heard of since they registered"),
+        ("expected", counts.expected, "expected"),
+        ("problem", counts.problems, "with a problem"),
+    ];
+    html! {
+        div.counts data-say=(say) {
+            @for (state, n, name) in tiles {
+                @if n > 0 || state.is_empty() || state == "online" {
+                    a href=(wish.url("/", &[("state", state), ("page", "")])) aria-current=[(wish.state == state).then_some("true")] {
+                        b { (n) } (name)
+                    }
+                }
+            }
+        }
+        div.card {
+            @if rows.is_empty() {
+                (empty("No node is so", "Nothing fits all filters together.", Some(("/", "Show all nodes"))))
+            } @else {
+                div.scroll { table.stack {
+                    caption.hidden { "Nodes" }
+                    thead { tr {
+                        (column(wish, "name", "Name")) (column(wish, "state", "State"))
+                        (column(wish, "seen", "Last heard of")) (column(wish, "version", "Version"))
+                        (column(wish, "apps", "Apps")) (column(wish, "problems", "What is wrong"))
+                    } }
+                    tbody { @for row in rows.iter().skip(first).take(PAGE) { (device_row(row, now)) } }
+                } }
+                @if pages > 1 || wish.narrows() { (pager(wish, found, page, pages)) }
+            }
+        }
+    }
+}
+
+fn column(wish: &Wish, name: &str, title: &str) -> Markup {
+    let sorted = if wish.sort.is_empty() { "name" } else { &wish.sort };
+    let (own, back) = (sorted.trim_start_matches('-') == name, sorted.starts_with('-'));
+    let next = if own && !back { format!("-{name}") } else { name.to_owned() };
+    let order = own.then_some(if back { "descending" } else { "ascending" });
+    html! {
+        th scope="col" aria-sort=[order] {
+            a href=(wish.url("/", &[("sort", &next), ("page", "")])) {
+                (title) @if own { span aria-hidden="true" { @if back { " ↑" } @else { " ↓" } } }
+            }
+        }
+    }
+}
+
+fn device_row(row: &Row<'_>, now: UnixMillis) -> Markup {
+    let problems = row.problems();
+    html! {
+        tr {
+            td data-of="" {
+                a.name href={ "/devices/" (row.name()) } { (row.name()) }
+                @let labels = labels(row.stored);
+                @if !labels.is_empty() {
+                    div { @for (key, value) in labels.iter().take(4) { span.label { (key) "=" (value) } } }
+                }
+            }
+            td.tight data-of="State" { (frame::state(tone_of(row.state), row.state.name())) }
+            td.tight data-of="Heard of" { (when_if(now, row.seen)) }
+            td data-of="Version" { @if row.version().is_empty() { span.soft { "–" } } @else { (row.version()) } }
+            td.tight data-of="Apps" {
+                @if row.apps.is_empty() { span.soft { "none" } }
+                @else { (row.running()) " of " (row.apps.len()) " run" }
+            }
+            td data-of="Wrong" {
+                @for problem in problems.iter().take(2) { div.why { (problem) } }
+                @if problems.len() > 2 { div.soft { "and " (problems.len() - 2) " more" } }
+            }
+        }
+    }
+}
+
+fn pager(wish: &Wish, found: usize, page: usize, pages: usize) -> Markup {
+    let to = |n: usize| wish.url("/", &[("page", &n.to_string())]);
+    html! {
+        nav.pager aria-label="Pages" {
+            @if page > 1 { a.button href=(to(page - 1)) rel="prev" { "Before" } } @else { span {} }
+            span { (found) " nodes" @if pages > 1 { ", page " (page) " of " (pages) } }
+            @if page < pages { a.button href=(to(page + 1)) rel="next" { "Next" } } @else { span {} }
+        }
+    }
+}
+
+pub(super) async fn map(
+    State(fleet): State<Arc<Fleet>>,
+    Extension(summaries): Extension<Arc<Summaries>>,
+    Query(part): Query<Part>,
+    _: Caller,
+) -> Result<Response, Trouble> {
+    summaries.follow(&fleet).await?;
+    let known = fleet.known();
+    let body = summaries.look(|all| map_part(&rows(&fleet, &known, all)));
+    let words = "Nodes with the label location: degrees north and east, as 52.52,13.40.";
+    let head = frame::head(&[], "Map", words, &Markup::default());
+    let live = Some("/map".to_owned());
+    Ok(answer(&part, &Page { title: "Map", way: "/map", head, live, part: body }))
+}
+
+fn map_part(rows: &[Row<'_>]) -> Markup {
+    let places: Vec<(&Row<'_>, (f64, f64))> =
+        rows.iter().filter_map(|r| Some((r, location(r.stored)?))).take(DOTS_MAX).collect();
+    if places.is_empty() {
+        let text =
+            "Give devices a label, as labels: {location: \"52.52,13.40\"}, and they appear here.";
+        return html! { div.card { (empty("No node says where it stands", text, Some(("/objects", "Objects")))) } };
+    }
+    let edge = |pick: fn(&(f64, f64)) -> f64, low: bool| {
+        let all = places.iter().map(|(_, p)| pick(p));
+        if low { all.fold(f64::MAX, f64::min) } else { all.fold(f64::MIN, f64::max) }
+    };
+    // Some room around; one node alone gets a few degrees.
+    let grow = |low: f64, high: f64| {
+        let room = ((high - low) * 0.08).max(1.5);
+        (low - room, high + room)
+    };
+    let (south, north) = grow(edge(|p| p.0, true), edge(|p| p.0, false));
+    let (west, east) = grow(edge(|p| p.1, true), edge(|p| p.1, false));
+    // A degree east is shorter the further north it is.
+    let shrink = ((south + north) / 2.0).to_radians().cos().max(0.2);
+    let width = 1000.0;
+    let height = (width * (north - south) / ((east - west) * shrink)).clamp(300.0, 900.0);
+    let x = |degrees: f64| (degrees - west) / (east - west) * width;
+    let y = |degrees: f64| (north - degrees) / (north - south) * height;
+    let step = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0]
+        .into_iter()
+        .find(|s| (east - west) / s <= 12.0)
+        .unwrap_or(30.0);
+    let lines = |low: f64, high: f64| {
+        let first = (low / step).ceil() * step;
+        (0..40_u8).map(move |n| first + f64::from(n) * step).take_while(move |d| *d < high)
+    };
+    let away = rows.len() - places.len();
+    html! {
+        div.card {
+            svg.map viewBox={ "0 0 " (width) " " (one(height)) } role="group" aria-label="Map of the nodes" {
+                @for d in lines(west, east) {
+                    line x1=(one(x(d))) x2=(one(x(d))) y1="0" y2=(one(height)) {}
+                    text x=(one(x(d) + 3.0)) y=(one(height - 5.0)) { (d) "° E" }
+                }
+                @for d in lines(south, north) {
+                    line y1=(one(y(d))) y2=(one(y(d))) x1="0" x2=(width) {}
+                    text x="4" y=(one(y(d) - 3.0)) { (d) "° N" }
+                }
+                @for (row, (n, e)) in &places {
+                    @let tone = if row.troubled() && row.state == DeviceState::Online { Tone::Wait } else { tone_of(row.state) };
+                    a href={ "/devices/" (row.name()) } aria-label={ (row.name()) ": " (row.state.name()) } {
+                        title { (row.name()) ": " (row.state.name()) }
+                        circle class={ "dot is-" (tone.class()) } cx=(one(x(*e))) cy=(one(y(*n))) r="7" {}
+                    }
+                }
+            }
+            p.soft {
+                (frame::state(Tone::Good, "online")) " " (frame::state(Tone::Wait, "online with a problem, or registered")) " "
+                (frame::state(Tone::Bad, "silent")) " " (frame::state(Tone::Idle, "expected"))
+                @if away > 0 { " " (away) " nodes do not say where they stand." }
+            }
+        }
+    }
+}
+
+/// A coordinate: tenths are fine enough.
+pub(super) fn one(n: f64) -> String {
+    format!("{n:.1}")
+}
