@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use controller::access::Role;
 use controller::access::oidc::OidcSettings;
 use controller::pki::PkiFiles;
-use controller::{Location, Settings, default_names};
+use controller::{BlobLocation, Location, Settings, default_names};
 use host::clock;
 
+use crate::backup;
 use crate::out::{self, OrAdvise};
 use crate::places;
 
@@ -38,6 +39,20 @@ enum Command {
         /// The user's name
         #[arg(default_value = controller::access::ADMIN)]
         user: String,
+    },
+    /// Write everything of a controller into one file, while it runs
+    Backup {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: backup::Backup,
+    },
+    /// Make a controller of a backup, in an empty folder and an empty database of either kind
+    Restore {
+        #[command(flatten)]
+        data: Data,
+        #[command(flatten)]
+        args: backup::Restore,
     },
 }
 
@@ -118,6 +133,15 @@ struct Serve {
     /// The OCI layout whose images nodes may pull [default: the one `eve pkg build` fills]
     #[arg(long, value_name = "DIR")]
     registry: Option<PathBuf>,
+    /// Where pushed images and what else is large are kept: file:///FOLDER,
+    /// s3://BUCKET/PREFIX?endpoint=URL&region=NAME, gs://BUCKET/PREFIX or
+    /// az://CONTAINER/PREFIX?account=NAME; keys come from the environment, as AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY [default: the folder blobs in --data]
+    #[arg(long, value_name = "URL", env = "EVE_BLOBS", hide_env_values = true)]
+    blobs: Option<BlobLocation>,
+    /// Give images to everyone who reaches the port, also without a token
+    #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
+    open_registry: bool,
     /// Host and port under which nodes pull images, if not the one by which they reach us
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -142,6 +166,10 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Serve(args) => runtime()?.block_on(serve(args)),
         Command::Conf(args) => conf(&args),
+        Command::Backup { data, args } => runtime()?.block_on(backup::backup(args, data.folder())),
+        Command::Restore { data, args } => {
+            runtime()?.block_on(backup::restore(args, data.folder()))
+        }
         Command::Token(data) => {
             let token = runtime()?.block_on(controller::new_token(&data.folder(), clock::now));
             out::line(token.or_advise()?);
@@ -215,6 +243,8 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         listen: args.listen,
         names,
         registry: Some(args.registry.unwrap_or_else(|| places::cache().join("oci"))),
+        blobs: args.blobs,
+        open_registry: args.open_registry,
         advertise: args.advertise,
         oidc,
         ..Settings::new(data.clone(), clock::now)

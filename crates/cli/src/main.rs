@@ -3,6 +3,7 @@
 #[macro_use]
 mod out;
 mod access;
+mod backup;
 mod build;
 mod cache;
 mod compare;

@@ -319,6 +319,7 @@ async fn info(State(fleet): State<Arc<Fleet>>, Path(id): Path<String>, request: 
     fleet.ingest.keep(Incoming { device: message.id, received, message: report }).await?;
     if let Report::Device(said) = payload {
         fleet.catch_up_counters(message.id, said.reboot_counter, 0).await?;
+        fleet.restored.heard(&fleet.db, message.id).await?;
     }
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())

@@ -10,6 +10,7 @@
 //! | `admin.token` | the administrator's token, for `eve` on the same machine |
 //! | `endpoint` | where it listens, for the same |
 //! | `controller.db` | SQLite: objects, nodes, what they report |
+//! | `blobs/` | images that were pushed and other large contents, unless they lie elsewhere |
 //! | `lock` | held while it runs |
 //!
 //! Time is asked of the clock given in [`Settings`]. It has no hands on nodes.
@@ -17,6 +18,8 @@
 pub mod access;
 mod admission;
 mod attest;
+mod backup;
+pub mod blobs;
 mod body;
 pub mod client;
 mod conf;
@@ -25,6 +28,7 @@ mod device_api;
 pub mod drift;
 mod fleet;
 mod history;
+mod images;
 mod ingest;
 pub mod objects;
 mod operator;
@@ -32,13 +36,19 @@ pub mod pki;
 mod points;
 mod registry;
 mod reports;
+mod restored;
+mod retention;
 pub mod rollout;
 mod server;
 mod start;
+mod upkeep;
 pub mod view;
 mod web;
 pub mod words;
 
+pub use backup::{BackupError, Counted, Whole, backup, restore};
+pub use blobs::BlobLocation;
 pub use conf::{ConfError, conf};
 pub use db::{AuditFilter, AuditRow, Location};
+pub use retention::{Limit, Retention};
 pub use start::{Clock, Running, ServeError, Settings, default_names, new_link, new_token, serve};

@@ -18,19 +18,23 @@ use tokio::task::JoinHandle;
 use crate::access::limits::Limits;
 use crate::access::oidc::{Oidc, OidcSettings};
 use crate::access::password::Cost;
-use crate::access::{Access, AccessError};
+use crate::access::{Access, AccessError, random};
+use crate::blobs::{BlobError, BlobLocation, Blobs};
 use crate::db::{Db, DbError, Location};
 use crate::fleet::{self, Fleet, StartError};
+use crate::images::Images;
 use crate::pki::{Pki, PkiError, PkiFiles, make_private};
-use crate::registry::Registry;
-use crate::{access, device_api, operator, registry, server, web};
+use crate::registry::{Keeper, Registry};
+use crate::retention::Retention;
+use crate::{access, blobs, device_api, operator, registry, server, upkeep, web};
 
 /// Asks what time it is.
 pub type Clock = fn() -> UnixMillis;
 
 /// The file that says where the controller listens: `https://localhost:8443`.
 pub(crate) const ENDPOINT_FILE: &str = "endpoint";
-const DATABASE: &str = "controller.db";
+pub(crate) const DATABASE: &str = "controller.db";
+pub(crate) const BLOBS: &str = "blobs";
 
 /// What a controller needs to know.
 #[derive(Debug, Clone)]
@@ -47,6 +51,12 @@ pub struct Settings {
     pub names: Vec<String>,
     /// The OCI layout its registry serves. `None`: no images.
     pub registry: Option<PathBuf>,
+    /// Where pushed images, uploaded files and what else is large are kept. `None`: in `data`.
+    pub blobs: Option<BlobLocation>,
+    /// Whether images are given to everyone who can reach us, also without a token.
+    pub open_registry: bool,
+    /// How long what nodes say is kept.
+    pub retention: Retention,
     /// Host and port under which nodes reach the registry. `None`: as they reach us.
     pub advertise: Option<String>,
     /// A provider that says who somebody is, beside passwords.
@@ -70,6 +80,9 @@ impl Settings {
             listen: (std::net::Ipv4Addr::LOCALHOST, 0).into(),
             names: default_names(None),
             registry: None,
+            blobs: None,
+            open_registry: true,
+            retention: Retention::default(),
             advertise: None,
             oidc: None,
             limits: Limits::default(),
@@ -151,6 +164,9 @@ pub enum ServeError {
     /// Other controllers of the database have another root certificate.
     #[error("the nodes in {0} trust another root certificate than this controller's")]
     OtherRoot(Location),
+    /// The object store.
+    #[error("cannot open what is kept of images")]
+    Blobs(#[from] BlobError),
     /// The token.
     #[error("cannot prepare the token")]
     Access(#[from] AccessError),
@@ -179,6 +195,7 @@ impl Diagnose for ServeError {
             ),
             ServeError::Pki(e) => e.diagnose(),
             ServeError::Db(e) => e.diagnose(),
+            ServeError::Blobs(e) => e.diagnose(),
             ServeError::Access(AccessError::Random(_)) => {
                 Diagnosis::of(Who::Operator, "run the controller where it can read random numbers")
             }
@@ -210,7 +227,21 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let url = local_url(&names, address);
     store::save(&data, ENDPOINT_FILE, format!("{url}\n").as_bytes()).map_err(PkiError::Save)?;
 
-    let registry = Registry::new(registry.as_deref());
+    let blobs = settings.blobs.unwrap_or_else(|| {
+        // The folder is ours alone: the lock of `data` is held.
+        let folder = data.join(BLOBS);
+        match blobs::sweep_folder(&folder) {
+            Ok(0) => {}
+            Ok(gone) => tracing::info!("removed {gone} unfinished files of the last run"),
+            Err(e) => tracing::warn!("cannot look for unfinished files: {e}"),
+        }
+        BlobLocation::Folder(folder)
+    });
+    let images = Images::open(db.clone(), Blobs::open(&blobs)?).await?;
+    let key = random::<32>().map_err(AccessError::from)?;
+    let key = db.meta("images-key", || key.to_vec()).await?;
+    let keeper = Keeper::new(&key, settings.open_registry);
+    let registry = Registry::new(registry.as_deref(), images, keeper);
     let first_link = access::first_link(&db, now).await?.map(|path| format!("{url}{path}"));
     let oidc = settings.oidc.map(Oidc::new).transpose().map_err(AccessError::from)?;
     let access = Access::new(&db, limits, cost, oidc);
@@ -218,7 +249,8 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let fleet = Arc::new(Fleet::start(begin).await?);
     let (stop, stopped) = watch::channel(false);
     let router = router(&fleet, stopped.clone());
-    let serving = tokio::spawn(run(fleet, listener, tls, router, stopped, lock));
+    let serving =
+        tokio::spawn(run(fleet, listener, tls, router, stopped, lock, settings.retention));
     Ok(Running { address, url, first_token, first_link, stop, serving })
 }
 
@@ -258,12 +290,14 @@ async fn run(
     router: Router,
     stopped: watch::Receiver<bool>,
     lock: File,
+    retention: Retention,
 ) {
     tokio::select! {
         () = server::run(listener, tls, router, fleet.access.limits, stopped) => {}
         () = fleet.keep() => {}
         () = fleet.access.keep(fleet.clock()) => {}
         () = crate::rollout::drive::keep(&fleet) => {}
+        () = upkeep::keep(&fleet, &retention) => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));
@@ -276,7 +310,13 @@ fn router(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Router {
     Router::new()
         .nest("/api/v2/edgedevice", device_api::routes())
         .nest("/api/operator/v1", operator::routes(fleet))
+        .route("/healthz", get(upkeep::healthz))
+        .route("/readyz", get(upkeep::readyz))
+        .layer(axum::Extension(upkeep::Ready::default()))
+        .route("/v2", get(registry::ping))
         .route("/v2/", get(registry::ping))
+        .route("/v2/token", get(registry::token))
+        .route("/images/{*name}", any(registry::file))
         .route("/v2/{*path}", any(registry::serve))
         .merge(web::routes(fleet, stopped))
         .layer(axum::middleware::map_response(hardened))

@@ -349,3 +349,20 @@ pub struct Failure {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flaws: Vec<Flaw>,
 }
+
+/// A single file that nodes may fetch: a disk image, an ISO.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageFile {
+    /// Its name, and its path below `/images/`.
+    pub name: String,
+    /// Bytes in all; 0 while it comes in.
+    pub size: u64,
+    /// Bytes that are there.
+    pub have: u64,
+    /// 64 hexadecimal digits.
+    pub sha256: String,
+    /// Who uploaded it.
+    pub author: String,
+    /// When. `None`: it is not whole yet.
+    pub at: Option<UnixMillis>,
+}

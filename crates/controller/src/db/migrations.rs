@@ -225,6 +225,50 @@ const STEPS: &[&str] = &["
     CREATE TABLE baselines (
         device BLOB PRIMARY KEY, policy TEXT NOT NULL, author TEXT NOT NULL, at_ms INTEGER NOT NULL
     ) STRICT;
+    ", "
+    -- What lies in the object store: contents by SHA-256, each in parts that lie one behind the
+    -- other. used_ms: when somebody last wanted it to stay.
+    CREATE TABLE blobs (digest BLOB PRIMARY KEY, size INTEGER NOT NULL, used_ms INTEGER NOT NULL) STRICT;
+    CREATE INDEX blobs_used ON blobs (used_ms);
+    CREATE TABLE blob_parts (
+        digest BLOB NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, place TEXT NOT NULL UNIQUE,
+        PRIMARY KEY (digest, at)
+    ) STRICT;
+    -- What comes in; hash: the state of SHA-256 over what is there.
+    CREATE TABLE uploads (
+        id BLOB PRIMARY KEY, target TEXT NOT NULL, size INTEGER NOT NULL, hash BLOB NOT NULL,
+        touched_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE upload_parts (
+        upload BLOB NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL,
+        place TEXT NOT NULL UNIQUE, PRIMARY KEY (upload, at)
+    ) STRICT;
+    -- Images that were pushed, and single files.
+    CREATE TABLE manifests (
+        repository TEXT NOT NULL, digest BLOB NOT NULL, media_type TEXT NOT NULL,
+        at_ms INTEGER NOT NULL, PRIMARY KEY (repository, digest)
+    ) STRICT;
+    CREATE TABLE manifest_blobs (
+        manifest BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (manifest, digest)
+    ) STRICT;
+    CREATE INDEX manifest_blobs_digest ON manifest_blobs (digest);
+    CREATE INDEX manifests_digest ON manifests (digest);
+    CREATE TABLE tags (
+        repository TEXT NOT NULL, tag TEXT NOT NULL, digest BLOB NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (repository, tag)
+    ) STRICT;
+    CREATE TABLE image_files (
+        name TEXT PRIMARY KEY, digest BLOB NOT NULL, size INTEGER NOT NULL, author TEXT NOT NULL,
+        at_ms INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX image_files_digest ON image_files (digest);
+    -- Nodes that have said nothing of their counters since a restore.
+    CREATE TABLE restored (device BLOB PRIMARY KEY) STRICT;
+    -- What is too large for its row lies under this digest.
+    ALTER TABLE messages ADD COLUMN blob BLOB;
+    CREATE INDEX messages_blob ON messages (blob) WHERE blob IS NOT NULL;
+    ALTER TABLE log_bundles ADD COLUMN blob BLOB;
+    CREATE INDEX log_bundles_blob ON log_bundles (blob) WHERE blob IS NOT NULL;
     "];
 
 /// A step in PostgreSQL's words.
@@ -241,16 +285,23 @@ fn translated(step: &str) -> String {
 
 /// Brings the tables to the newest version, one transaction a step.
 pub(super) async fn run(db: &Db) -> Result<(), DbError> {
+    run_to(db, i64::MAX).await
+}
+
+/// Brings the tables to a version; those that are there already stay.
+pub(super) async fn run_to(db: &Db, upto: i64) -> Result<(), DbError> {
     let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    if upto != i64::MAX && upto > known {
+        return Err(DbError::Newer { found: upto, known });
+    }
     loop {
         let mut tx = db.begin().await?;
         let found = version(db.engine(), &mut tx).await?;
         if found > known {
             return Err(DbError::Newer { found, known });
         }
-        let Some(step) = usize::try_from(found).ok().and_then(|n| STEPS.get(n)) else {
-            return Ok(());
-        };
+        let step = usize::try_from(found).ok().and_then(|n| STEPS.get(n));
+        let Some(step) = step.filter(|_| found < upto) else { return Ok(()) };
         let (step, note) = match db.engine() {
             // A pragma takes no parameters; the text is a number of ours.
             Engine::Sqlite => ((*step).to_owned(), format!("PRAGMA user_version = {}", found + 1)),

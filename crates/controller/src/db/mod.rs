@@ -9,12 +9,15 @@
 
 mod access;
 mod attest;
+pub(crate) mod backup;
+mod blobs;
 mod fleet;
 mod history;
 mod journal;
 mod leases;
 mod migrations;
 mod overlay;
+mod retention;
 mod rollout;
 mod pages;
 mod telemetry;
@@ -30,10 +33,13 @@ use sqlx::any::AnyPoolOptions;
 pub use access::{AuditFilter, AuditRow};
 pub(crate) use access::{Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
 pub(crate) use attest::{Shown, Verdict};
+pub(crate) use backup::Table;
+pub(crate) use blobs::{Blob, ImageFile, Part, Tag, Upload};
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
 pub use history::Version;
 pub(crate) use journal::{Change, Entry, Logged, Written};
 pub(crate) use overlay::Overlaid;
+pub(crate) use retention::Aging;
 pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
 pub(crate) use pages::Told;
 pub use telemetry::{Event, LogRow, Point};
@@ -167,15 +173,20 @@ impl<T> Doing<T> for Result<T, sqlx::Error> {
 impl Db {
     /// Opens or makes the database and brings its tables up to date.
     pub(crate) async fn open(location: &Location) -> Result<Db, DbError> {
+        let db = Db::connect(location).await?;
+        migrations::run(&db).await?;
+        Ok(db)
+    }
+
+    /// Opens or makes the database, its tables as they are.
+    pub(crate) async fn connect(location: &Location) -> Result<Db, DbError> {
         // Again does nothing.
         sqlx::any::install_default_drivers();
         let db = match location {
             Location::File(path) => Db::sqlite(path).await,
             Location::Postgres(url) => Db::postgres(url).await,
         };
-        let db = db.map_err(|source| DbError::Open { location: location.clone(), source })?;
-        migrations::run(&db).await?;
-        Ok(db)
+        db.map_err(|source| DbError::Open { location: location.clone(), source })
     }
 
     async fn sqlite(path: &Path) -> Result<Db, sqlx::Error> {

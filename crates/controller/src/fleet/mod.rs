@@ -28,6 +28,7 @@ use crate::ingest::Ingest;
 use crate::objects::{Flaw, Key, ReadError};
 use crate::pki::Pki;
 use crate::registry::Registry;
+use crate::restored::Restored;
 
 pub(crate) use change::{How, NewDevice, Registered};
 pub(crate) use known::{Device, Known};
@@ -56,6 +57,7 @@ pub(crate) struct Fleet {
     advertise: Option<String>,
     names: Vec<String>,
     registry: Registry,
+    pub(crate) restored: Restored,
     clock: Clock,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
@@ -200,6 +202,7 @@ impl Fleet {
         let hash_key = db.meta("config-hash-key", || fresh.to_vec()).await?;
         let exchange = seal::Exchange::new(&pki.ecdh.key_pem, &pki.ecdh.cert_pem, &hash_key)?;
         let known = Known::read(&db).await?;
+        let restored = Restored::read(&db).await?;
         let seen = db
             .seen_since(UnixMillis(0))
             .await?
@@ -223,6 +226,7 @@ impl Fleet {
             advertise,
             names,
             registry,
+            restored,
             clock,
             changing: tokio::sync::Mutex::default(),
             following: tokio::sync::Mutex::default(),

@@ -51,6 +51,8 @@ struct Basis {
     shared: u64,
     own: u64,
     host: Option<Arc<str>>,
+    /// Nothing is known of its counters.
+    silent: bool,
 }
 
 impl Fleet {
@@ -89,9 +91,10 @@ impl Fleet {
     async fn told(&self, id: Uuid) -> Result<Arc<Told>, FleetError> {
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
         loop {
+            let silent = self.restored.waits_for(id);
             let basis = self.look(|known| {
                 let own = known.devices.get(&id).map_or(0, |d| d.changed);
-                Basis { shared: known.shared, own, host: host.clone() }
+                Basis { shared: known.shared, own, host: host.clone(), silent }
             });
             let cached = self.told.get(id);
             if let Some(told) = cached.as_ref().filter(|t| t.basis == basis) {
@@ -101,6 +104,9 @@ impl Fleet {
                 self.look(|known| (known.revision, self.compile(known, id, host.as_deref())));
             let mut device = compiled
                 .ok_or_else(|| FleetError::NoObject(Key::new(Kind::Device, id.to_string())))?;
+            if silent {
+                device.power = model::desired::Power::default();
+            }
             // Without the time stamp: what counts is whether it says something else.
             let sealing = self.sealing(id).await?;
             let digest = sealing.digest(&device);

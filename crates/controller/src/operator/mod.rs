@@ -14,11 +14,13 @@
 //! | DELETE `/objects/{kind}/{name}?force=true` | removes one |
 //! | GET `/logs?device=…&app=…&after=…&limit=…` | log lines, oldest first |
 //! | GET `/events?after=…&limit=…` | what happened |
+//! | GET `/images`, `/images/{name}?sha256=…`; PUT, DELETE `/images/{name}` | single files for nodes |
 //!
 //! and what [`devices`] lists.
 
 mod access;
 mod devices;
+mod images;
 
 mod history;
 mod rollouts;
@@ -70,6 +72,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .merge(access::routes())
         .merge(rollouts::routes())
         .merge(history::routes())
+        .merge(images::routes())
         .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
         .merge(access::open_routes())

@@ -36,6 +36,8 @@ pub(crate) struct Home {
     /// `None`: SQLite.
     pub(crate) database: Option<Location>,
     pub(crate) running: Option<Running>,
+    /// Changes what it is started with.
+    pub(crate) settings: fn(&mut Settings),
 }
 
 impl Home {
@@ -55,7 +57,7 @@ impl Home {
         let dir = tempfile::tempdir().unwrap();
         let images = self.images.clone();
         let database = self.database.clone();
-        let mut twin = Home { dir, images, database, running: None };
+        let mut twin = Home { dir, images, database, running: None, settings: |_| {} };
         let pki = twin.data().join("pki");
         std::fs::create_dir_all(&pki).unwrap();
         for file in std::fs::read_dir(self.data().join("pki")).unwrap() {
@@ -70,7 +72,7 @@ impl Home {
     pub(crate) fn stopped() -> Home {
         let dir = tempfile::tempdir().unwrap();
         let images = dir.path().join("images");
-        Home { dir, images, database: None, running: None }
+        Home { dir, images, database: None, running: None, settings: |_| {} }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -82,11 +84,12 @@ impl Home {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
-        let settings = Settings {
+        let mut settings = Settings {
             registry: Some(self.images.clone()),
             database: self.database.clone(),
             ..Settings::new(self.data(), now)
         };
+        (self.settings)(&mut settings);
         self.running = Some(serve(settings).await.unwrap());
     }
 
@@ -135,13 +138,20 @@ impl Node {
         (status, body)
     }
 
-    pub(crate) async fn http(
+    async fn connect<B>(
         &self,
-        method: Method,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: Bytes,
-    ) -> (StatusCode, hyper::HeaderMap, Bytes) {
+    ) -> (
+        hyper::client::conn::http1::SendRequest<B>,
+        hyper::client::conn::http1::Connection<
+            TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>,
+            B,
+        >,
+    )
+    where
+        B: hyper::body::Body + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
         let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(&self.root_pem).unwrap()).unwrap();
@@ -153,8 +163,44 @@ impl Node {
             .with_no_client_auth();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap();
+        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap()
+    }
+
+    /// Sends a body piece by piece and counts the bytes of the answer.
+    pub(crate) async fn stream(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        pieces: impl Iterator<Item = Bytes> + Send + 'static,
+    ) -> (StatusCode, u64) {
+        let (mut sender, connection) = self.connect().await;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers.iter().chain(&[("host", "localhost")]) {
+            request = request.header(*name, *value);
+        }
+        let frame = |piece| Ok::<_, std::io::Error>(hyper::body::Frame::data(piece));
+        let frames = Box::pin(futures_util::stream::iter(pieces.map(frame)));
+        let body = http_body_util::StreamBody::new(frames);
+        let answer = sender.send_request(request.body(body).unwrap()).await.unwrap();
+        let (head, mut body) = answer.into_parts();
+        let mut got = 0;
+        while let Some(frame) = body.frame().await {
+            got += frame.unwrap().data_ref().map_or(0, |d| d.len() as u64);
+        }
+        connection.abort();
+        (head.status, got)
+    }
+
+    pub(crate) async fn http(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> (StatusCode, hyper::HeaderMap, Bytes) {
+        let (mut sender, connection) = self.connect().await;
         let connection = tokio::spawn(connection);
         let mut request = Request::builder()
             .method(method)

@@ -1,8 +1,10 @@
 //! The controller from outside: nodes, operators and browsers on real connections.
 
 mod access;
+mod backup;
 mod common;
 mod device_api;
+mod images;
 mod oidc;
 mod operator_api;
 mod postgres;

@@ -26,11 +26,11 @@ name: far
 spec: {type: registry, host: registry.example}
 ";
 
-struct Story {
-    home: Home,
-    node: Node,
-    id: DeviceId,
-    told: model::desired::Device,
+pub(crate) struct Story {
+    pub(crate) home: Home,
+    pub(crate) node: Node,
+    pub(crate) id: DeviceId,
+    pub(crate) told: model::desired::Device,
 }
 
 async fn onboarded() -> Story {
@@ -53,7 +53,7 @@ impl Story {
         assert_eq!(status, StatusCode::CREATED, "{why:?}");
     }
 
-    async fn say_device(&self, reboots: u32) {
+    pub(crate) async fn say_device(&self, reboots: u32) {
         let boot = boot();
         let name = PortName::new("eth0").unwrap();
         let port = PortStatus {

@@ -1,15 +1,19 @@
-//! The registry: images of a local OCI layout under `/v2/`, to be read by anyone who reaches us
-//! (OCI distribution spec 1.1, pull only).
+//! The registry: images under `/v2/` (OCI distribution spec 1.1), single files under `/images/`.
 //!
-//! Images are no secret here: there is no log-in. Nothing can be pushed; the layout is written by
-//! `eve pkg build` and read anew at each request.
+//! Images come from two places: what was pushed, and a local OCI layout, which is written by
+//! `eve pkg build`, only read here, and read anew at each request. Where both have a name, what was
+//! pushed counts.
+
+mod access;
+mod files;
+mod push;
 
 use std::io::Seek;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{self, State};
+use axum::extract::{self, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use model::Digest;
@@ -18,25 +22,59 @@ use store::{Layout, MANIFEST_MAX, Ref, StoreError, media_type};
 
 use crate::body;
 use crate::fleet::Fleet;
+use crate::images::{ImageError, Images};
 
-/// The layout images come from. `None`: there are none.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Registry(Option<PathBuf>);
+pub(crate) use access::{Keeper, Rights, token};
+pub(crate) use files::file;
+use files::sent;
+pub(crate) use push::first_byte;
+
+/// Where images come from.
+#[derive(Debug, Clone)]
+pub(crate) struct Registry {
+    layout: Option<PathBuf>,
+    images: Images,
+    keeper: Keeper,
+}
 
 impl Registry {
-    pub(crate) fn new(layout: Option<&Path>) -> Registry {
-        Registry(layout.map(Path::to_owned))
+    /// `layout`: the folder of packages. `None`: there is none.
+    pub(crate) fn new(layout: Option<&Path>, images: Images, keeper: Keeper) -> Registry {
+        Registry { layout: layout.map(Path::to_owned), images, keeper }
+    }
+
+    /// What was pushed.
+    pub(crate) fn images(&self) -> &Images {
+        &self.images
+    }
+
+    /// Who may do what.
+    pub(crate) fn keeper(&self) -> &Keeper {
+        &self.keeper
     }
 
     /// What `repository:tag` stands for: the digest of a manifest or an index and whether it is one.
     pub(crate) fn resolve(&self, reference: &str) -> Result<Option<(Digest, bool)>, StoreError> {
+        let tags = self.images.tags();
+        let named = |name: &str| {
+            let is = |repository: &str, tag: &str| name.rsplit_once(':') == Some((repository, tag));
+            tags.iter().find(|t| is(&t.repository, &t.tag))
+        };
+        if let Some(tag) = named(reference).or_else(|| named(short(reference))) {
+            return Ok(Some((tag.digest, media_type::is_index(&tag.media_type))));
+        }
         let found = self.refs()?.into_iter().find(|r| is(r, reference));
         Ok(found.map(|r| (r.target.digest, media_type::is_index(&r.target.media_type))))
     }
 
     /// The names images can be pulled under.
     pub(crate) fn names(&self) -> Result<Vec<String>, StoreError> {
-        Ok(self.refs()?.iter().map(|r| short(&r.name).to_owned()).collect())
+        let mut names: Vec<String> =
+            self.images.tags().iter().map(|t| format!("{}:{}", t.repository, t.tag)).collect();
+        names.extend(self.refs()?.iter().map(|r| short(&r.name).to_owned()));
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
 
     fn refs(&self) -> Result<Vec<Ref>, StoreError> {
@@ -48,7 +86,7 @@ impl Registry {
 
     /// A layout that nothing was ever put into need not be there yet.
     fn layout(&self) -> Result<Option<Layout>, StoreError> {
-        match &self.0 {
+        match &self.layout {
             Some(root) if root.join("oci-layout").exists() => Layout::open(root).map(Some),
             _ => Ok(None),
         }
@@ -86,28 +124,107 @@ fn want(path: &str) -> Option<Want<'_>> {
     }
 }
 
-/// `/v2/`: yes, this is a registry.
-pub(crate) async fn ping() -> Response {
-    ([("docker-distribution-api-version", "registry/2.0")], "{}").into_response()
+/// `/v2/`: yes, this is a registry. Who comes without a token is sent for one, as clients expect.
+pub(crate) async fn ping(State(fleet): State<Arc<Fleet>>, headers: HeaderMap) -> Response {
+    match access::rights(&fleet, &headers).await {
+        Ok(Rights::Nobody) => access::challenge(&headers),
+        Ok(_) => ([("docker-distribution-api-version", "registry/2.0")], "{}").into_response(),
+        Err(e) => unavailable(&e),
+    }
 }
 
 /// Everything below `/v2/`.
 pub(crate) async fn serve(
     State(fleet): State<Arc<Fleet>>,
-    method: Method,
-    headers: HeaderMap,
     extract::Path(path): extract::Path<String>,
+    extract::Query(query): extract::Query<Vec<(String, String)>>,
+    request: Request,
 ) -> Response {
-    if method != Method::GET && method != Method::HEAD {
-        return refuse(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is read-only");
+    let (head, body) = request.into_parts();
+    let (method, headers) = (head.method, head.headers);
+    let rights = match access::rights(&fleet, &headers).await {
+        Ok(rights) => rights,
+        Err(e) => return unavailable(&e),
+    };
+    let reads = matches!(method, Method::GET | Method::HEAD) && !push::is_upload(&path);
+    match rights {
+        Rights::Push(_) if !reads => {
+            let push = push::Push { fleet: &fleet, method, headers: &headers, query, body };
+            return push.answer(&path).await;
+        }
+        Rights::Push(_) | Rights::Pull if reads => {}
+        Rights::Nobody if reads && fleet.registry().keeper.open => {}
+        Rights::Pull => {
+            return refuse(StatusCode::FORBIDDEN, "DENIED", "this token is for pulling only");
+        }
+        _ => return access::challenge(&headers),
     }
     let range = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let head = method == Method::HEAD;
+    match pushed(&fleet, &path, head, range.as_deref()).await {
+        Ok(Some(response)) => return response,
+        Ok(None) => {}
+        Err(e) => return unavailable(&e),
+    }
     let registry = fleet.registry().clone();
-    let answer = move || answer(&registry, &path, method == Method::HEAD, range.as_deref());
+    let answer = move || answer(&registry, &path, head, range.as_deref());
     match tokio::task::spawn_blocking(answer).await {
         Ok(response) => response,
         Err(_) => refuse(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN", "the request was given up"),
     }
+}
+
+fn unavailable(e: &(dyn std::error::Error + 'static)) -> Response {
+    tracing::error!("registry: {}", model::chain(e));
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN", "try again later")
+}
+
+/// The answer from what was pushed. `None`: nobody pushed it.
+async fn pushed(
+    fleet: &Fleet,
+    path: &str,
+    head: bool,
+    range: Option<&str>,
+) -> Result<Option<Response>, ImageError> {
+    let images = fleet.registry().images();
+    match want(path) {
+        Some(Want::Manifest { repository, reference }) => {
+            let digest = match reference.parse::<Digest>() {
+                Ok(digest) => digest,
+                Err(_) => {
+                    let tags = images.tags();
+                    let is = |name: &str| name == repository || name == short(repository);
+                    let tag = tags.iter().find(|t| t.tag == reference && is(&t.repository));
+                    let Some(tag) = tag else { return Ok(None) };
+                    tag.digest
+                }
+            };
+            let mut kind = images.db.manifest(repository, &digest).await?;
+            if kind.is_none() {
+                kind = images.db.manifest(short(repository), &digest).await?;
+            }
+            let Some(kind) = kind else { return Ok(None) };
+            let Some(bytes) = images.read(&digest, MANIFEST_MAX.0).await? else { return Ok(None) };
+            Ok(Some(manifest_answer(&digest, kind, bytes, head)))
+        }
+        Some(Want::Blob { digest }) => {
+            let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
+            let Some(blob) = images.db.blob(&digest).await? else { return Ok(None) };
+            Ok(Some(sent(images, blob, head, range)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn manifest_answer(digest: &Digest, kind: String, bytes: Vec<u8>, head: bool) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_LENGTH, bytes.len().to_string()),
+        (header::ETAG, format!("\"{digest}\"")),
+    ];
+    let name = [("docker-content-digest", digest.to_string())];
+    let body = if head { Body::empty() } else { Body::from(bytes) };
+    (headers, name, body).into_response()
 }
 
 /// Reads from the layout; runs where blocking is allowed.
@@ -153,14 +270,7 @@ fn manifest(
     }
     let bytes = layout.read(&digest, MANIFEST_MAX)?;
     let kind = media_type_of(&bytes);
-    let headers = [
-        (header::CONTENT_TYPE, kind),
-        (header::CONTENT_LENGTH, bytes.len().to_string()),
-        (header::ETAG, format!("\"{digest}\"")),
-    ];
-    let name = [("docker-content-digest", digest.to_string())];
-    let body = if head { Body::empty() } else { Body::from(bytes) };
-    Ok((headers, name, body).into_response())
+    Ok(manifest_answer(&digest, kind, bytes, head))
 }
 
 /// What a manifest calls itself; an old one that does not is told by its fields.

@@ -1,0 +1,154 @@
+//! How long things are kept, and what nobody refers to any more.
+
+use std::time::Duration;
+
+use model::UnixMillis;
+use uuid::Uuid;
+
+use crate::blobs::Place;
+use crate::db::{Aging, DbError};
+use crate::images::{ImageError, Images};
+
+/// Blocks of rows that one step deletes of one table at most.
+const BLOCKS: u32 = 50;
+/// Between two blocks others write.
+const PAUSE: Duration = Duration::from_millis(20);
+/// Nodes whose points are looked at in one block.
+const NODES: u32 = 200;
+/// Contents that one step forgets, objects it looks at.
+const CONTENTS: u32 = 200;
+const OBJECTS: usize = 1000;
+/// So long stays what nobody refers to (yet): a layer before its manifest, an upload that rests.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// How much is kept of one kind: whichever bound is reached first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit {
+    /// Days. 0: for ever.
+    pub days: u32,
+    /// MiB in the database, about. 0: whatever there is room for.
+    pub mib: u64,
+}
+
+/// How much is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// What nodes said about themselves before.
+    pub info_history: Limit,
+    /// Log lines.
+    pub logs: Limit,
+    /// Which log files came, and those that cannot be read.
+    pub log_bundles: Limit,
+    /// Flows, hardware health.
+    pub messages: Limit,
+    /// What happened.
+    pub events: Limit,
+    /// Days of points of charts. 0: for ever.
+    pub points_days: u32,
+}
+
+impl Default for Retention {
+    fn default() -> Retention {
+        let limit = |days, mib| Limit { days, mib };
+        Retention {
+            info_history: limit(30, 8 << 10),
+            logs: limit(14, 32 << 10),
+            log_bundles: limit(30, 4 << 10),
+            messages: limit(14, 4 << 10),
+            events: limit(365, 2 << 10),
+            points_days: 30,
+        }
+    }
+}
+
+impl Retention {
+    fn of(&self, table: Aging) -> Limit {
+        match table {
+            Aging::InfoHistory => self.info_history,
+            Aging::Logs => self.logs,
+            Aging::LogBundles => self.log_bundles,
+            Aging::Messages => self.messages,
+            Aging::Events => self.events,
+        }
+    }
+}
+
+/// Where the rounds over all nodes and all objects stand.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    node: Uuid,
+    object: Option<Place>,
+}
+
+fn before(now: UnixMillis, age: Duration) -> UnixMillis {
+    let ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    UnixMillis(now.0.saturating_sub(ms))
+}
+
+/// One step: deletes a bounded amount of what is too old or too much. Returns how many rows.
+pub(crate) async fn step(
+    images: &Images,
+    retention: &Retention,
+    round: &mut Round,
+    now: UnixMillis,
+) -> Result<u64, DbError> {
+    let db = &images.db;
+    let mut gone = 0;
+    for table in Aging::ALL {
+        let Limit { days, mib } = retention.of(table);
+        for _ in 0..BLOCKS {
+            let mut block = 0;
+            if days > 0 {
+                block = db.drop_old(table, before(now, DAY.saturating_mul(days))).await?;
+            }
+            if block == 0 && mib > 0 {
+                block = db.drop_excess(table, mib.saturating_mul(1 << 20)).await?;
+            }
+            if block == 0 {
+                break;
+            }
+            gone += block;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    if retention.points_days > 0 {
+        let until = before(now, DAY.saturating_mul(retention.points_days));
+        for _ in 0..BLOCKS {
+            match db.drop_old_points(round.node, until, NODES).await? {
+                Some(last) => round.node = last,
+                None => {
+                    round.node = Uuid::nil();
+                    break;
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(gone)
+}
+
+/// One step: gives up uploads that rest, forgets contents that nothing refers to, deletes objects
+/// that belong to nothing. Returns how many objects went.
+pub(crate) async fn sweep(
+    images: &Images,
+    round: &mut Round,
+    now: UnixMillis,
+) -> Result<usize, ImageError> {
+    let since = before(now, GRACE);
+    for id in images.db.stale_uploads(since, CONTENTS).await? {
+        images.cancel(id).await?;
+    }
+    let mut places = images.db.forget_blobs(since, CONTENTS).await?;
+    // What a crash left between the object store and the database.
+    let (old, last) = images.blobs.old(round.object.as_ref(), since, OBJECTS).await?;
+    for place in old {
+        if !images.db.knows_place(&place).await? && !places.contains(&place) {
+            places.push(place);
+        }
+    }
+    round.object = last;
+    let gone = places.len();
+    images.delete(places).await;
+    Ok(gone)
+}
