@@ -591,7 +591,7 @@ pub fn metrics(payload: &[u8]) -> Result<Metrics, ViewError> {
                     .collect(),
             })
             .collect(),
-        disks: device.disk.iter().map(disk).collect(),
+        disks: device.disk.iter().map(self::disk).collect(),
         networks: device.network.iter().map(traffic).collect(),
         volumes: message
             .vm
