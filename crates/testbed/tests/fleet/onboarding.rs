@@ -1,5 +1,6 @@
 //! Who gets in, as whom, and when it gets its config.
 
+use controller::view::NewDevice;
 use model::UnixMillis;
 use testbed::sim::{
     Attested, Conf, Device, Home, Line, Mode, Onboarded, Polled, Way, http::Session,
@@ -202,4 +203,38 @@ async fn a_deleted_device_is_told_so_and_may_come_back_under_another_name() {
     device.onboard(&mut line, now()).await.unwrap();
     assert_ne!(device.id(), first);
     assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Applied);
+}
+
+#[tokio::test]
+async fn a_device_that_is_known_by_its_certificate_need_not_register() {
+    let home = Home::start().await.unwrap();
+    let conf = Conf::from_files(&home.files().unwrap(), home.address(), Session::Full).unwrap();
+    let mut line = Line::new(conf.without_onboarding().into(), Way::Close);
+    let mut device = edge(1);
+    device.fetch_certs(&mut line, now()).await.unwrap();
+    assert_eq!(device.ask_uuid(&mut line, now()).await.unwrap(), 401);
+    let pem = String::from_utf8(device.certificate(now()).unwrap().pem().to_vec()).unwrap();
+    let expected = NewDevice { certificate: Some(pem), ..NewDevice::default() };
+    let added = home.operator().unwrap().add_device(&expected).await.unwrap();
+    let went = device.onboard(&mut line, now()).await.unwrap();
+    assert_eq!(went, Onboarded { register: None, uuid: 200 });
+    assert_eq!(device.id(), Some(added.id.raw()));
+    assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Applied);
+}
+
+#[tokio::test]
+async fn a_device_in_quarantine_gets_no_config_and_is_still_heard() {
+    let (home, mut line) = fleet(EDGE).await;
+    let operator = home.operator().unwrap();
+    let mut device = edge(1);
+    device.round(&mut line, now()).await.unwrap();
+    operator.quarantine("edge-1", Some("it behaves oddly")).await.unwrap();
+    assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Refused(403));
+    // It attests, as EVE does on 403, and that does not let it out.
+    device.attest(&mut line, now()).await.unwrap();
+    assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Refused(403));
+    assert_eq!(device.send_metrics(&mut line, now()).await.unwrap(), 201);
+    operator.quarantine("edge-1", None).await.unwrap();
+    let polled = device.poll(&mut line, now()).await.unwrap();
+    assert!(matches!(polled, Polled::Unchanged | Polled::Applied), "{polled:?}");
 }

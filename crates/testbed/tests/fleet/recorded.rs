@@ -6,10 +6,11 @@
 //! changed in that field and signed again with the device's recorded key; all else is replayed to the
 //! byte. The vectors stand in `$EVE_API_VECTORS`, or beside the checkout.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::envelope::{self, Sender};
+use api::envelope;
 use api::pb::attest::ZAttestReq;
 use api::pb::config::ConfigRequest;
 use api::pb::flowlog::FlowMessage;
@@ -20,6 +21,7 @@ use api::pb::register::ZRegisterMsg;
 use api::{Certificate, SigningKey, limits, wire};
 use controller::client::Client;
 use controller::pki::PkiFiles;
+use controller::view::NewDevice;
 use controller::{Running, Settings};
 use model::UnixMillis;
 use testbed::sim::http::{Answer, Session};
@@ -75,10 +77,14 @@ impl Reference {
         let token = std::fs::read_to_string(data.path().join("admin.token")).unwrap();
         let operator = Client::new(&endpoint, &token, &file("pki/root-certificate.pem")).unwrap();
 
-        // What the reference device has in CONFIG; its onboarding certificate is the controller's.
-        let server = format!("localhost:{}", running.address.port());
-        let mut conf = controller::conf(data.path(), &server, "").unwrap();
-        conf.insert("root-certificate.pem".into(), file("pki/root-certificate.pem"));
+        // What the reference device has in CONFIG.
+        let mut conf = BTreeMap::from([(
+            "server".to_owned(),
+            format!("localhost:{}\n", running.address.port()).into_bytes(),
+        )]);
+        for name in ["root-certificate.pem", "onboard.cert.pem", "onboard.key.pem"] {
+            conf.insert(name.to_owned(), file(&format!("pki/{name}")));
+        }
         let conf = Conf::from_files(&conf, running.address, Session::Resumed).unwrap();
         let line = Line::new(Arc::new(conf), Way::Close);
 
@@ -89,6 +95,14 @@ impl Reference {
                 SigningKey::from_pem(&file("pki/device.key.pem")).unwrap(),
                 Certificate::from_pem(&file("pki/device.cert.pem")).unwrap(),
             );
+        // `eve device add --onboard-cert FILE --serial S`
+        let expected = NewDevice {
+            name: "reference".to_owned(),
+            serial: register.serial.clone(),
+            onboard_cert: Some(String::from_utf8(file("pki/onboard.cert.pem")).unwrap()),
+            ..NewDevice::default()
+        };
+        operator.add_device(&expected).await.unwrap();
         let document = format!(
             "{{kind: Device, name: reference, spec: {{serial: {}, attestation: true}}}}",
             register.serial
@@ -129,14 +143,10 @@ impl Reference {
     /// certs, register, uuid.
     async fn onboard(&mut self) {
         assert_eq!(self.device.fetch_certs(&mut self.line, now()).await.unwrap(), 200);
-        let conf = self.line.conf().clone();
-        let (key, certificate) = conf.onboard().unwrap();
-        let sender = Sender::onboarding(key, certificate);
-        let body = envelope::sign(&self.file("envelope/zregistermsg.pb"), &sender).unwrap();
         for status in [201, 200] {
-            let post =
-                self.device.post_body(&mut self.line, "/register", body.clone(), Mode::FirstAnswer);
-            assert_eq!(post.await.unwrap().status, status);
+            let registered =
+                self.replay("/register", "envelope/req-register.AuthContainer.pb").await;
+            assert_eq!(registered.status, status);
         }
         let named = self.replay("/uuid", "envelope/req-uuid-empty-payload.AuthContainer.pb").await;
         assert_eq!(named.status, 200);
