@@ -15,7 +15,7 @@ use host::clock;
 use crate::contexts::{Context, Contexts};
 use crate::controller::runtime;
 use crate::fleet::To;
-use crate::out::{self, OrAdvise, say};
+use crate::out::{self, OrAdvise};
 
 /// A password or a token of at most this size.
 const SECRET_MAX: u64 = 4096;

@@ -12,7 +12,6 @@
 //! | GET `/scheduled`; PUT, DELETE `/scheduled/{name}` | `{"due": …, "documents": "…"}`; cancels |
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
@@ -25,6 +24,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{DOCUMENTS_MAX, Failed, failed};
+use crate::access::Caller;
 use crate::body;
 use crate::db::{Change, ScheduledRow};
 use crate::fleet::Fleet;
@@ -49,11 +49,11 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
 /// Who calls.
 pub(super) struct By(pub(super) String);
 
-impl<S: Sync> FromRequestParts<S> for By {
-    type Rejection = Infallible;
+impl<S: Send + Sync> FromRequestParts<S> for By {
+    type Rejection = StatusCode;
 
-    async fn from_request_parts(_: &mut Parts, _: &S) -> Result<By, Infallible> {
-        Ok(By("admin".to_owned()))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<By, StatusCode> {
+        Ok(By(Caller::from_request_parts(parts, state).await?.name))
     }
 }
 

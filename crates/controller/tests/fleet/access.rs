@@ -7,7 +7,8 @@ use controller::{Settings, serve};
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::common::{Home, Node, device, now};
+use crate::common::{Home, Node, back_ms, device, now, wait_ms};
+use crate::postgres::Postgres;
 
 /// Guesses that cost nothing: tests make many.
 const CHEAP: Cost = Cost { memory_kib: 64, passes: 1 };
@@ -220,9 +221,8 @@ async fn who_is_limited_to_projects_sees_and_changes_nothing_else() {
     for path in ["/devices/edge-1", "/logs?device=edge-1", "/objects/volume/data"] {
         assert_eq!(site.get(&ann, path).await.0, 404, "{path}");
     }
-    for path in ["/events", "/", "/users", "/audit"] {
-        let expected = if path == "/" { 200 } else { 403 };
-        assert_eq!(site.get(&ann, path).await.0, expected, "{path}");
+    for path in ["/events", "", "/users", "/audit", "/rollouts", "/drift"] {
+        assert_eq!(site.get(&ann, path).await.0, 403, "{path}");
     }
     assert_eq!(site.post(&ann, "/devices/edge-1/restart", Value::Null).await.0, 404);
     let gone = site.call(&ann, Method::DELETE, "/objects/volume/data", Value::Null).await;
@@ -348,10 +348,10 @@ async fn what_is_done_is_in_the_audit_log_with_its_author() {
         [
             "login : done",
             "created Device edge-1: done",
-            "POST /api/operator/v1/objects: done",
+            "POST /objects: done",
             "reboot asked for Device edge-1: done",
-            "POST /api/operator/v1/devices/edge-1/restart: done",
-            "GET /api/operator/v1/users: refused: 403",
+            "POST /devices/edge-1/restart: done",
+            "GET /users: refused: 403",
         ]
     );
     let (_, some) = site.get(&site.root, "/audit?object=Device%20edge&limit=1").await;
@@ -413,4 +413,89 @@ async fn registrations_and_guessed_tokens_are_counted_by_address() {
     assert_eq!(site.node.register().await, StatusCode::SERVICE_UNAVAILABLE, "nodes know no 429");
     assert_eq!(site.get("guess", "/me").await.0, 429);
     assert_eq!(site.get(&site.root, "/me").await.0, 200, "who has a token is not kept out");
+}
+
+const HOUR: u64 = 3_600_000;
+
+#[tokio::test]
+async fn a_clock_set_back_brings_nothing_back_and_keeps_nobody_out() {
+    let site = Site::start().await;
+    site.user("ann", "viewer", &[]).await;
+    let form = format!("name=ann&password={}", password("ann").replace(' ', "+"));
+    let spec = json!({"name": "short", "hours": 1});
+    let (_, made) = site.post(&site.root, "/me/tokens", spec).await;
+    let short = made["secret"].as_str().unwrap();
+    assert_eq!(site.get(short, "/me").await.0, 200);
+    wait_ms(2 * HOUR);
+    assert_eq!(site.get(short, "/me").await.0, 401);
+
+    let session = cookie(&site.browse(Method::POST, "/login", "", &form).await.1);
+    let (_, link) = site.post(&site.root, "/users/ann/link", Value::Null).await;
+    let link = link["path"].as_str().unwrap();
+    assert_eq!(site.browse(Method::GET, link, "", "").await.0, StatusCode::OK);
+    for _ in 0..6 {
+        site.log_in("ann", "wrong").await;
+    }
+    assert_eq!(site.log_in("ann", &password("ann")).await.0, 429);
+
+    back_ms(30 * HOUR);
+    assert_eq!(site.get(short, "/me").await.0, 401, "what has ended stays so");
+    assert_eq!(site.get(&site.root, "/me").await.0, 200);
+    assert_eq!(site.browse(Method::GET, link, "", "").await.0, StatusCode::NOT_FOUND);
+    let (status, ..) = site.browse(Method::GET, "/account", &session, "").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "a session of the future has to log in again");
+    assert_eq!(site.log_in("ann", &password("ann")).await.0, 201, "and can, at once");
+}
+
+#[tokio::test]
+async fn sessions_end_when_idle_and_after_a_week() {
+    let site = Site::start().await;
+    site.user("ann", "viewer", &[]).await;
+    let form = format!("name=ann&password={}", password("ann").replace(' ', "+"));
+    let log_in = async || cookie(&site.browse(Method::POST, "/login", "", &form).await.1);
+    let holds = async |session: &str| {
+        site.browse(Method::GET, "/account", session, "").await.0 == StatusCode::OK
+    };
+    let idle = log_in().await;
+    wait_ms(12 * HOUR);
+    assert!(!holds(&idle).await);
+    let busy = log_in().await;
+    for _ in 0..15 {
+        assert!(holds(&busy).await);
+        wait_ms(11 * HOUR);
+    }
+    wait_ms(3 * HOUR);
+    assert!(!holds(&busy).await, "a week is the limit");
+}
+
+#[tokio::test]
+async fn on_postgresql_two_controllers_know_the_same_people() {
+    let server = Postgres::start();
+    let mut site = Site::with(|s| s.database = Some(server.location())).await;
+    site.home.database = Some(server.location());
+    let twin = site.home.twin().await;
+    let first = twin.running.as_ref().unwrap().first_token.clone();
+    assert_eq!(first, None, "the administrator's token was made once");
+    // Its guesses cost what they usually do: a password is kept anew.
+    let other = Site { node: twin.node("x"), home: twin, root: site.root.clone() };
+    site.user("ann", "operator", &["a"]).await;
+    let ann = other.token("ann").await;
+    assert_eq!(site.get(&ann, "/me").await.1["projects"], json!(["a"]));
+
+    let form = format!("name=ann&password={}", password("ann").replace(' ', "+"));
+    let session = cookie(&site.browse(Method::POST, "/login", "", &form).await.1);
+    assert_eq!(other.browse(Method::GET, "/account", &session, "").await.0, StatusCode::OK);
+    for _ in 0..3 {
+        assert_eq!(site.log_in("ann", "wrong").await.0, 401);
+        other.log_in("ann", "wrong").await;
+    }
+    assert_eq!(site.log_in("ann", &password("ann")).await.0, 429, "counted together");
+    let (_, lines) = other.get(&site.root, "/audit?author=ann&object=&limit=3").await;
+    assert_eq!(lines.as_array().unwrap().len(), 3);
+    let less = json!({"role": "viewer"});
+    assert_eq!(other.call(&site.root, Method::PUT, "/users/admin", less).await.0, 409);
+    other.browse(Method::POST, "/logout", &session, "").await;
+    assert_eq!(site.browse(Method::GET, "/account", &session, "").await.0, StatusCode::SEE_OTHER);
+    assert_eq!(other.call(&site.root, Method::DELETE, "/users/ann", Value::Null).await.0, 204);
+    assert_eq!(site.get(&ann, "/me").await.0, 401);
 }

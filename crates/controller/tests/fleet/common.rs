@@ -29,6 +29,11 @@ pub(crate) fn wait_ms(ms: u64) {
     NOW.fetch_add(ms, Ordering::SeqCst);
 }
 
+/// Somebody sets the clock back.
+pub(crate) fn back_ms(ms: u64) {
+    NOW.fetch_sub(ms, Ordering::SeqCst);
+}
+
 /// A controller in a temporary folder.
 pub(crate) struct Home {
     pub(crate) dir: tempfile::TempDir,
@@ -138,6 +143,23 @@ impl Node {
         (status, body)
     }
 
+    /// A TLS connection, if the controller takes one.
+    pub(crate) async fn dial(
+        &self,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&self.root_pem).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let name = ServerName::try_from("localhost").unwrap();
+        TlsConnector::from(Arc::new(tls)).connect(name, stream).await
+    }
+
     async fn connect<B>(
         &self,
     ) -> (
@@ -152,17 +174,7 @@ impl Node {
         B::Data: Send,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&self.root_pem).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        let tls = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+        let tls = self.dial().await.unwrap();
         hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.unwrap()
     }
 

@@ -5,6 +5,7 @@ mod backup;
 mod common;
 mod device_api;
 mod images;
+mod limits;
 mod oidc;
 mod operator_api;
 mod postgres;

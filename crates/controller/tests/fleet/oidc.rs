@@ -196,7 +196,7 @@ async fn a_provider_logs_people_in_with_the_role_it_says() {
     let (_, users) = site.get(&site.root, "/users").await;
     assert_eq!(users[1]["provider"], json!(settings.issuer));
 
-    // Another key, of the other kind: it is asked for anew. Another role: it holds at once.
+    // A key of the other kind.
     provider.with(|said| {
         said.key = Key::Rsa(RsaKeyPair::generate(KeySize::Rsa2048).unwrap());
         said.kid = "one".into();
@@ -207,6 +207,18 @@ async fn a_provider_logs_people_in_with_the_role_it_says() {
     assert_eq!(status, StatusCode::OK, "{page}");
     let account = site.browse(Method::GET, "/account", &cookie(&headers), "").await.2;
     assert!(account.contains("with the role viewer"), "{account}");
+
+    // What the provider says at each log-in holds at once, in older sessions, too.
+    let older = cookie(&headers);
+    provider.with(|said| said.groups = json!(["strangers", "edge-ops"]));
+    assert_eq!(come_back(&site, &provider).await.0, StatusCode::OK);
+    provider.with(|said| said.groups = json!("viewer"));
+    let (_, headers, _) = come_back(&site, &provider).await;
+    let newer = cookie(&headers);
+    for session in [&older, &newer] {
+        let account = site.browse(Method::GET, "/account", session, "").await.2;
+        assert!(account.contains("You are <b>ann</b>, with the role viewer"), "{account}");
+    }
 
     // Somebody else of the same name is somebody else.
     provider.with(|said| said.subject = "43".into());
