@@ -187,6 +187,19 @@ pub(crate) enum DeviceCommand {
         /// Name or id
         name: String,
     },
+    /// What is not as it should be, and why
+    Drift {
+        /// Name or id; all nodes if not said
+        name: Option<String>,
+    },
+    /// What documents would do to a node, before they are applied
+    Diff {
+        /// Name or id
+        name: String,
+        /// The documents, as for `eve apply`; `-` reads standard input
+        #[arg(short = 'f', long = "filename", value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Let a serial number register without an object of its own; `*` is any
     Allow {
         /// Hardware or soft serial number
@@ -279,7 +292,7 @@ pub(crate) struct To {
     data: Option<PathBuf>,
     /// Facts as JSON
     #[arg(long, global = true)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -356,7 +369,7 @@ impl To {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<String> {
+pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
     let mut text = String::new();
     let opened = if path == Path::new("-") {
         Ok(Box::new(std::io::stdin()) as Box<dyn Read>)
@@ -451,6 +464,10 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
         DeviceCommand::Release { name } => {
             client.quarantine(&name, None).await.or_advise()?;
             out::line(format_args!("{name} gets its config again"));
+        }
+        DeviceCommand::Drift { name } => return crate::history::drift(to, name.as_deref()).await,
+        DeviceCommand::Diff { name, file } => {
+            return crate::history::diff(to, &name, &file).await;
         }
         DeviceCommand::Allow { serial } => {
             client.allow_serial(&serial).await.or_advise()?;
@@ -795,11 +812,11 @@ fn or_dash(text: &str) -> String {
 }
 
 /// `5 s ago`.
-fn ago(at: Option<UnixMillis>) -> String {
+pub(crate) fn ago(at: Option<UnixMillis>) -> String {
     at.map_or_else(|| "-".to_owned(), |at| controller::words::ago(clock::now(), at))
 }
 
 /// In UTC, to the second.
-fn time(at: UnixMillis) -> String {
+pub(crate) fn time(at: UnixMillis) -> String {
     controller::words::time(at)
 }

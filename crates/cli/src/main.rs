@@ -15,11 +15,13 @@ mod describe;
 mod edit;
 mod explain;
 mod fleet;
+mod history;
 mod image;
 mod install;
 mod mkfs;
 mod pkg;
 mod places;
+mod rollout;
 mod run;
 mod sbom;
 mod sizes;
@@ -83,6 +85,10 @@ enum Command {
     Fleet(fleet::Command),
     #[command(flatten)]
     Access(access::Command),
+    #[command(flatten)]
+    Rollout(rollout::Command),
+    #[command(flatten)]
+    History(history::Command),
     /// Print the completion script of a shell: `eve completion bash > …/completions/eve`
     Completion {
         /// Which shell
@@ -117,6 +123,8 @@ fn main() -> std::process::ExitCode {
         Command::Controller(args) => controller::run(args),
         Command::Fleet(command) => fleet::run(command),
         Command::Access(command) => access::run(command),
+        Command::Rollout(command) => rollout::run(command),
+        Command::History(command) => history::run(command),
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Eve::command(), "eve", &mut script);

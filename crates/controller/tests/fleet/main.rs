@@ -11,3 +11,4 @@ mod operator_api;
 mod postgres;
 mod reports;
 mod routes;
+mod rollouts;

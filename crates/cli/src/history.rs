@@ -1,0 +1,158 @@
+//! `eve history|rollback`, `eve device drift|diff`: what objects said before, what nodes would get,
+//! and what they have not got yet.
+
+use std::path::Path;
+
+use controller::client::escaped;
+use controller::view::{Applied, Compared, DeviceDiff, DeviceDrift, Version};
+
+use crate::controller::runtime;
+use crate::fleet::{To, ago, read, time};
+use crate::out::{self, OrAdvise};
+
+/// `eve history …`, `eve rollback …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// What an object said before: `eve history app web`
+    History {
+        #[command(flatten)]
+        to: To,
+        /// device, datastore, image, volume, network, app, …
+        kind: String,
+        /// Its name
+        name: String,
+        /// One version, and what is other now
+        revision: Option<u64>,
+    },
+    /// Make an object say again what it said in a revision
+    Rollback {
+        #[command(flatten)]
+        to: To,
+        /// device, datastore, image, volume, network, app, …
+        kind: String,
+        /// Its name
+        name: String,
+        /// As `eve history` lists it
+        revision: u64,
+    },
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        match command {
+            Command::History { to, kind, name, revision: None } => list(&to, &kind, &name).await,
+            Command::History { to, kind, name, revision: Some(revision) } => {
+                show(&to, &kind, &name, revision).await
+            }
+            Command::Rollback { to, kind, name, revision } => {
+                restore(&to, &kind, &name, revision).await
+            }
+        }
+    })
+}
+
+fn path(kind: &str, name: &str) -> String {
+    format!("/objects/{}/{}/history", escaped(kind), escaped(name))
+}
+
+async fn list(to: &To, kind: &str, name: &str) -> anyhow::Result<()> {
+    let all: Vec<Version> = to.client()?.ask(&path(kind, name)).await.or_advise()?;
+    if to.json {
+        return out::json(&all);
+    }
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|v| {
+            let what = if v.spec.is_none() { "deleted" } else { "" };
+            let counters = format!("{}/{}", v.restart, v.purge);
+            let (revision, generation) = (v.revision.to_string(), v.generation.to_string());
+            vec![revision, time(v.at), v.author.clone(), generation, counters, what.to_owned()]
+        })
+        .collect();
+    out::table(&["revision", "at", "by", "generation", "restart/purge", ""], &rows);
+    Ok(())
+}
+
+async fn show(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Result<()> {
+    let path = format!("{}/{revision}", path(kind, name));
+    let one: Compared = to.client()?.ask(&path).await.or_advise()?;
+    if to.json {
+        return out::json(&one);
+    }
+    let by = if one.version.author.is_empty() { "somebody" } else { &one.version.author };
+    out::line(format_args!("{kind} {name} by {by} at {}:", time(one.version.at)));
+    match &one.version.spec {
+        Some(spec) => out::line(serde_json::to_string_pretty(spec)?),
+        None => out::line("deleted"),
+    }
+    for line in &one.since {
+        out::line(line);
+    }
+    Ok(())
+}
+
+async fn restore(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Result<()> {
+    let path = format!("{}/{revision}", path(kind, name));
+    let applied: Applied = to.client()?.send(&path, "").await.or_advise()?;
+    if to.json {
+        return out::json(&applied);
+    }
+    for change in &applied.changes {
+        out::line(format_args!("{} {}", change.key, change.action.name()));
+    }
+    Ok(())
+}
+
+/// `eve device drift [NAME]`
+pub(crate) async fn drift(to: &To, name: Option<&str>) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let all: Vec<DeviceDrift> = match name {
+        Some(name) => {
+            vec![client.ask(&format!("/devices/{}/drift", escaped(name))).await.or_advise()?]
+        }
+        None => client.ask("/drift").await.or_advise()?,
+    };
+    if to.json {
+        return out::json(&all);
+    }
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .flat_map(|device| device.drift.iter().map(move |d| (device, d)))
+        .map(|(device, d)| {
+            vec![
+                device.device.clone(),
+                d.subject.clone(),
+                d.desired.clone(),
+                d.reported.clone(),
+                ago(d.since),
+                d.reason.clone(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        out::line("all is as it should be");
+        return Ok(());
+    }
+    out::table(&["node", "subject", "desired", "reported", "since", "reason"], &rows);
+    Ok(())
+}
+
+/// `eve device diff NAME -f FILE`
+pub(crate) async fn diff(to: &To, name: &str, file: &Path) -> anyhow::Result<()> {
+    let path = format!("/devices/{}/diff", escaped(name));
+    let one: DeviceDiff = to.client()?.send(&path, &read(file)?).await.or_advise()?;
+    if to.json {
+        return out::json(&one);
+    }
+    if one.consequences.is_empty() {
+        out::line(format_args!("{} is told nothing new", one.device));
+    }
+    for consequence in &one.consequences {
+        let mark = if consequence.disrupts { "!" } else { " " };
+        out::line(format_args!("{mark} {consequence}"));
+    }
+    if let Some(waits) = &one.waits {
+        out::line(format_args!("{} {waits}", one.device));
+    }
+    Ok(())
+}

@@ -1,0 +1,485 @@
+//! `eve rollout|group|window|schedule`: changes in waves, groups of nodes, when nodes may be
+//! disturbed, changes that wait for their time.
+
+use std::path::PathBuf;
+
+use controller::client::escaped;
+use controller::view::{Group, NamedWindow, Rollout, Scheduled};
+use model::UnixMillis;
+
+use crate::controller::runtime;
+use crate::fleet::{To, ago, read, time};
+use crate::out::{self, OrAdvise, WrongUse};
+
+/// `eve rollout …`, `eve group …`, `eve window …`, `eve schedule …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    /// Changes that are taken to nodes in waves: begin, show, pause, promote, roll back
+    Rollout {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<RolloutCommand>,
+    },
+    /// Groups of nodes: queries over labels
+    Group {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<GroupCommand>,
+    },
+    /// Maintenance windows: when nodes may be disturbed
+    Window {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<WindowCommand>,
+    },
+    /// Changes that wait for their time
+    Schedule {
+        #[command(flatten)]
+        to: To,
+        #[command(subcommand)]
+        command: Option<ScheduleCommand>,
+    },
+}
+
+/// `eve rollout …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum RolloutCommand {
+    /// All rollouts
+    List,
+    /// One rollout, with its waves and nodes
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Take a change to the nodes it touches, in waves
+    Start(Box<StartArgs>),
+    /// Hold one: nodes that have the change keep it
+    Pause {
+        /// Its name
+        name: String,
+    },
+    /// Let one go on, with what failed so far accepted
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// Stop one: nodes that have the change keep it, the others wait for your word
+    Abort {
+        /// Its name
+        name: String,
+    },
+    /// Begin the next wave without waiting for the current one
+    Promote {
+        /// Its name
+        name: String,
+        /// All waves that are left
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take the change back from all nodes
+    Rollback {
+        /// Its name
+        name: String,
+    },
+    /// Forget one that is over
+    Forget {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `eve rollout start …`
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArgs {
+    /// A name for it
+    name: String,
+    /// The change, as for `eve apply`; `-` reads standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE")]
+    file: PathBuf,
+    /// Sizes of the waves: numbers of nodes or shares of all; the rest comes last
+    #[arg(long, value_delimiter = ',', default_value = "1,10%,50%", value_name = "SIZES")]
+    waves: Vec<controller::rollout::Share>,
+    /// First the nodes that match this query
+    #[arg(long, value_name = "QUERY")]
+    canary: Option<String>,
+    /// Refuse if the change touches nodes that do not match this query
+    #[arg(long = "match", value_name = "QUERY", default_value = "*")]
+    devices: String,
+    /// So many nodes may fail before it stops: a number or a share
+    #[arg(long, value_name = "NUMBER", default_value = "0")]
+    max_failures: controller::rollout::Share,
+    /// Take the change back when it stops
+    #[arg(long)]
+    rollback: bool,
+    /// All must be well on a node for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    steady: u64,
+    /// What is wrong may be so for so many seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    tolerate: u64,
+    /// A node that is not well after so many minutes has failed
+    #[arg(long, value_name = "MINUTES", default_value_t = 60)]
+    limit: u64,
+    /// The version that nodes must run afterwards
+    #[arg(long)]
+    version_is: Option<String>,
+    /// Only say which nodes it would touch, in which wave
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// `eve group …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum GroupCommand {
+    /// All groups
+    List,
+    /// The nodes of one
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Make or change one: `eve group set berlin 'site=berlin, !lab'`
+    Set {
+        /// Its name
+        name: String,
+        /// Its query: `key=value, key!=value, key in (a, b), key, !key, name=edge-*`
+        query: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        note: String,
+    },
+    /// Remove one
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `eve window …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum WindowCommand {
+    /// All windows
+    List,
+    /// Make or change one: `eve window set night 'group=berlin' --days sat,sun --from 02:00`
+    Set {
+        /// Its name
+        name: String,
+        /// Which nodes, as a query
+        query: String,
+        /// The days on which it opens; every day if not said
+        #[arg(long, value_delimiter = ',', value_name = "DAYS")]
+        days: Vec<String>,
+        /// When it opens
+        #[arg(long, value_name = "HH:MM")]
+        from: String,
+        /// How long it stays open
+        #[arg(long, value_name = "MINUTES", default_value_t = 120)]
+        minutes: u32,
+        /// Its time zone, as Europe/Berlin
+        #[arg(long, default_value = "UTC")]
+        zone: String,
+    },
+    /// Remove one; what waits for it is told at once
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+/// `eve schedule …`
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ScheduleCommand {
+    /// All of them
+    List,
+    /// Apply documents later
+    Add {
+        /// A name for it
+        name: String,
+        /// The documents, as for `eve apply`
+        #[arg(short = 'f', long = "filename", value_name = "FILE")]
+        file: PathBuf,
+        /// When: seconds since 1970, or so many minutes from now as `+90m`
+        #[arg(long, value_name = "TIME")]
+        at: String,
+    },
+    /// Do not do it
+    Cancel {
+        /// Its name
+        name: String,
+    },
+}
+
+pub(crate) fn run(command: Command) -> anyhow::Result<()> {
+    runtime()?.block_on(async {
+        match command {
+            Command::Rollout { to, command } => {
+                rollout(&to, command.unwrap_or(RolloutCommand::List)).await
+            }
+            Command::Group { to, command } => {
+                group(&to, command.unwrap_or(GroupCommand::List)).await
+            }
+            Command::Window { to, command } => {
+                window(&to, command.unwrap_or(WindowCommand::List)).await
+            }
+            Command::Schedule { to, command } => {
+                schedule(&to, command.unwrap_or(ScheduleCommand::List)).await
+            }
+        }
+    })
+}
+
+async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let path = |name: &str, rest: &str| format!("/rollouts/{}{rest}", escaped(name));
+    let tell = match command {
+        RolloutCommand::List => {
+            let all: Vec<Rollout> = client.ask("/rollouts").await.or_advise()?;
+            if to.json {
+                return out::json(&all);
+            }
+            let rows: Vec<Vec<String>> = all
+                .iter()
+                .map(|r| {
+                    let passed: usize = r.waves.iter().map(|w| w.passed).sum();
+                    let failed: usize = r.waves.iter().map(|w| w.failed).sum();
+                    let count: usize = r.waves.iter().map(|w| w.devices).sum();
+                    vec![
+                        r.name.clone(),
+                        r.phase.clone(),
+                        format!("{}/{}", r.wave, r.waves.len()),
+                        format!("{passed}/{count}"),
+                        failed.to_string(),
+                        ago(Some(r.created)),
+                        r.why.clone(),
+                    ]
+                })
+                .collect();
+            out::table(&["name", "phase", "wave", "passed", "failed", "begun", "why"], &rows);
+            return Ok(());
+        }
+        RolloutCommand::Forget { name } => {
+            client.remove(&path(&name, "")).await.or_advise()?;
+            out::line(format_args!("rollout {name} forgotten"));
+            return Ok(());
+        }
+        RolloutCommand::Show { name } => {
+            let one: Rollout = client.ask(&path(&name, "")).await.or_advise()?;
+            return show_rollout(to, &one);
+        }
+        RolloutCommand::Start(args) => {
+            let plan = start_plan(&args)?;
+            let path = path(&args.name, &format!("?dry_run={}", args.dry_run));
+            let one: Rollout = client.send(&path, &plan).await.or_advise()?;
+            return show_rollout(to, &one);
+        }
+        RolloutCommand::Pause { name } => path(&name, "/pause"),
+        RolloutCommand::Resume { name } => path(&name, "/resume"),
+        RolloutCommand::Abort { name } => path(&name, "/abort"),
+        RolloutCommand::Promote { name, all } => path(&name, &format!("/promote?all={all}")),
+        RolloutCommand::Rollback { name } => path(&name, "/rollback"),
+    };
+    let one: Rollout = client.send(&tell, "").await.or_advise()?;
+    if to.json {
+        return out::json(&one);
+    }
+    let why = if one.why.is_empty() { String::new() } else { format!(": {}", one.why) };
+    out::line(format_args!("rollout {} is {}{why}", one.name, one.phase));
+    Ok(())
+}
+
+fn start_plan(args: &StartArgs) -> anyhow::Result<String> {
+    let mut waves: Vec<serde_json::Value> = Vec::new();
+    waves.extend(args.canary.as_ref().map(|query| serde_json::json!({ "match": query })));
+    for share in &args.waves {
+        waves.push(serde_json::to_value(share)?);
+    }
+    let plan = serde_json::json!({
+        "documents": read(&args.file)?,
+        "match": args.devices,
+        "waves": waves,
+        "max_failures": args.max_failures,
+        "rollback": args.rollback,
+        "gate": {
+            "steady_seconds": args.steady,
+            "tolerate_seconds": args.tolerate,
+            "limit_minutes": args.limit,
+            "version": args.version_is,
+        },
+    });
+    Ok(plan.to_string())
+}
+
+fn show_rollout(to: &To, one: &Rollout) -> anyhow::Result<()> {
+    if to.json {
+        return out::json(one);
+    }
+    let why = if one.why.is_empty() { String::new() } else { format!(": {}", one.why) };
+    out::line(format_args!("{:<12}{}{why}", one.phase, one.name));
+    let objects: Vec<String> = one.objects.iter().map(ToString::to_string).collect();
+    out::line(format_args!("{:<12}{}", "takes out", objects.join(", ")));
+    out::line(format_args!("{:<12}{} may fail", "failures", one.allowed));
+    out::line("");
+    let rows: Vec<Vec<String>> = one
+        .waves
+        .iter()
+        .zip(1..)
+        .map(|(w, n)| {
+            let mark = if n == one.wave { "now" } else { "" };
+            let counts = [w.devices, w.waiting, w.taking, w.passed, w.failed, w.back];
+            let counts = counts.iter().map(ToString::to_string);
+            [n.to_string()].into_iter().chain(counts).chain([mark.to_owned()]).collect()
+        })
+        .collect();
+    out::table(&["wave", "nodes", "waiting", "taking", "passed", "failed", "back", ""], &rows);
+    out::line("");
+    let rows: Vec<Vec<String>> = one
+        .devices
+        .iter()
+        .map(|d| {
+            let (wave, since) = (d.wave.to_string(), ago(Some(d.since)));
+            vec![d.name.clone(), wave, d.step.clone(), since, d.note.clone()]
+        })
+        .collect();
+    out::table(&["node", "wave", "step", "since", "note"], &rows);
+    Ok(())
+}
+
+async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let path = |name: &str| format!("/groups/{}", escaped(name));
+    match command {
+        GroupCommand::List => {
+            let all: Vec<Group> = client.ask("/groups").await.or_advise()?;
+            if to.json {
+                return out::json(&all);
+            }
+            let rows: Vec<Vec<String>> = all
+                .iter()
+                .map(|g| {
+                    let count = g.devices.len().to_string();
+                    vec![g.name.clone(), g.query.clone(), count, g.note.clone()]
+                })
+                .collect();
+            out::table(&["name", "query", "nodes", "note"], &rows);
+        }
+        GroupCommand::Show { name } => {
+            let one: Group = client.ask(&path(&name)).await.or_advise()?;
+            if to.json {
+                return out::json(&one);
+            }
+            one.devices.iter().for_each(out::line);
+        }
+        GroupCommand::Set { name, query, note } => {
+            let body = serde_json::json!({ "query": query, "note": note });
+            client.put(&path(&name), &body.to_string()).await.or_advise()?;
+            out::line(format_args!("group {name} set"));
+        }
+        GroupCommand::Delete { name } => {
+            client.remove(&path(&name)).await.or_advise()?;
+            out::line(format_args!("group {name} deleted"));
+        }
+    }
+    Ok(())
+}
+
+async fn window(to: &To, command: WindowCommand) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let path = |name: &str| format!("/windows/{}", escaped(name));
+    match command {
+        WindowCommand::List => {
+            let all: Vec<NamedWindow> = client.ask("/windows").await.or_advise()?;
+            if to.json {
+                return out::json(&all);
+            }
+            let rows: Vec<Vec<String>> = all
+                .iter()
+                .map(|w| {
+                    let state = match (w.open_until, w.opens_at) {
+                        (Some(at), _) => format!("open until {}", time(at)),
+                        (None, Some(at)) => format!("opens at {}", time(at)),
+                        (None, None) => "never opens".to_owned(),
+                    };
+                    vec![w.name.clone(), w.spec.devices.clone(), state, w.spec.zone.clone()]
+                })
+                .collect();
+            out::table(&["name", "nodes", "state", "zone"], &rows);
+        }
+        WindowCommand::Set { name, query, days, from, minutes, zone } => {
+            let body = serde_json::json!({
+                "match": query, "days": days, "from": from, "minutes": minutes, "zone": zone,
+            });
+            client.put(&path(&name), &body.to_string()).await.or_advise()?;
+            out::line(format_args!("window {name} set"));
+        }
+        WindowCommand::Delete { name } => {
+            client.remove(&path(&name)).await.or_advise()?;
+            out::line(format_args!("window {name} deleted"));
+        }
+    }
+    Ok(())
+}
+
+async fn schedule(to: &To, command: ScheduleCommand) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let path = |name: &str| format!("/scheduled/{}", escaped(name));
+    match command {
+        ScheduleCommand::List => {
+            let all: Vec<Scheduled> = client.ask("/scheduled").await.or_advise()?;
+            if to.json {
+                return out::json(&all);
+            }
+            let rows: Vec<Vec<String>> = all
+                .iter()
+                .map(|s| {
+                    let (due, by) = (time(s.due), s.author.clone());
+                    vec![s.name.clone(), due, s.state.clone(), by, s.outcome.clone()]
+                })
+                .collect();
+            out::table(&["name", "due", "state", "by", "outcome"], &rows);
+        }
+        ScheduleCommand::Add { name, file, at } => {
+            let due = moment(&at, host::clock::now())?;
+            let body = serde_json::json!({ "due": due, "documents": read(&file)? });
+            client.put(&path(&name), &body.to_string()).await.or_advise()?;
+            out::line(format_args!("{name} is due at {}", time(due)));
+        }
+        ScheduleCommand::Cancel { name } => {
+            client.remove(&path(&name)).await.or_advise()?;
+            out::line(format_args!("{name} cancelled"));
+        }
+    }
+    Ok(())
+}
+
+/// A moment as it is written after `--at`.
+fn moment(text: &str, now: UnixMillis) -> anyhow::Result<UnixMillis> {
+    let ms = match text.strip_prefix('+').map(|t| t.strip_suffix('m')) {
+        Some(minutes) => minutes
+            .and_then(|m| m.parse::<u64>().ok())
+            .and_then(|m| m.checked_mul(60_000))
+            .and_then(|m| now.0.checked_add(m)),
+        None => text.parse::<u64>().ok().and_then(|s| s.checked_mul(1000)),
+    };
+    ms.map(UnixMillis).ok_or_else(|| {
+        let text = format!("{text:?} is no time; write seconds since 1970, or +90m");
+        WrongUse(text).into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_seconds_or_minutes_from_now() {
+        let now = UnixMillis(5_000);
+        assert_eq!(moment("1770000000", now).unwrap(), UnixMillis(1_770_000_000_000));
+        assert_eq!(moment("+90m", now).unwrap(), UnixMillis(5_000 + 90 * 60_000));
+        for wrong in ["", "soon", "+90", "+m", "-5", "99999999999999999999"] {
+            assert!(moment(wrong, now).is_err(), "{wrong}");
+        }
+    }
+}
