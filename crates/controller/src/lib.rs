@@ -17,6 +17,7 @@
 
 pub mod access;
 mod admission;
+pub mod alerts;
 mod attest;
 mod backup;
 pub mod blobs;

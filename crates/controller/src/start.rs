@@ -298,6 +298,7 @@ async fn run(
         () = fleet.access.keep(fleet.clock()) => {}
         () = crate::rollout::drive::keep(&fleet) => {}
         () = upkeep::keep(&fleet, &retention) => {}
+        () = crate::alerts::keep(&fleet) => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));

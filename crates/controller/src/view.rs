@@ -7,9 +7,9 @@ use std::net::Ipv4Addr;
 use model::{AppId, Bytes, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-pub use crate::db::{Event, LogRow, Version};
+pub use crate::db::{Alert, Event, LogRow, Version};
 use crate::objects::{Flaw, Key};
-pub use crate::operator::{Compared, DeviceDiff, DeviceDrift, Group, NamedWindow};
+pub use crate::operator::{NamedRule, Compared, DeviceDiff, DeviceDrift, Group, NamedWindow};
 pub use crate::rollout::{Rollout, Scheduled};
 
 /// The controller itself.

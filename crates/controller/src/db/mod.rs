@@ -8,6 +8,7 @@
 //! of 64 bits, text, bytes; truth is 0 or 1. Tables are declared in SQLite's words, see [`migrations`].
 
 mod access;
+mod alerts;
 mod attest;
 pub(crate) mod backup;
 mod blobs;
@@ -36,6 +37,8 @@ pub(crate) use attest::{Shown, Verdict};
 pub(crate) use backup::Table;
 pub(crate) use blobs::{Blob, ImageFile, Part, Tag, Upload};
 pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
+pub use alerts::Alert;
+pub(crate) use alerts::RuleRow;
 pub use history::Version;
 pub(crate) use journal::{Change, Entry, Logged, Written};
 pub(crate) use overlay::Overlaid;

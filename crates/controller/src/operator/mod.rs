@@ -22,6 +22,7 @@ mod access;
 mod devices;
 mod images;
 
+mod alerts;
 mod history;
 mod rollouts;
 
@@ -50,6 +51,7 @@ const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
 const ROWS_MAX: u32 = 10_000;
 const ROWS_DEFAULT: u32 = 200;
 
+pub use alerts::NamedRule;
 pub use history::{Compared, DeviceDiff, DeviceDrift};
 pub use rollouts::{Group, NamedWindow};
 
@@ -73,6 +75,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .merge(rollouts::routes())
         .merge(history::routes())
         .merge(images::routes())
+        .merge(alerts::routes())
         .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
         .merge(access::open_routes())

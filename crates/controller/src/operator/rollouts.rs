@@ -46,7 +46,7 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
         .route("/scheduled/{name}", put(schedule).delete(cancel))
 }
 
-/// Who calls.
+/// Who calls, by name.
 pub(super) struct By(pub(super) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for By {
@@ -211,7 +211,7 @@ struct GroupSpec {
     note: String,
 }
 
-fn named(name: &str) -> Result<(), Failed> {
+pub(super) fn named(name: &str) -> Result<(), Failed> {
     if objects::is_name(name) {
         return Ok(());
     }
@@ -219,7 +219,7 @@ fn named(name: &str) -> Result<(), Failed> {
     Err(failed(StatusCode::UNPROCESSABLE_ENTITY, text))
 }
 
-fn said(fleet: &Fleet, by: &str, object: &str, action: &str) -> Change {
+pub(super) fn said(fleet: &Fleet, by: &str, object: &str, action: &str) -> Change {
     let mut said = Change::by(by, fleet.now());
     said.log(None, object, action);
     said

@@ -73,7 +73,11 @@ pub(crate) async fn keep(fleet: &Fleet) {
 }
 
 async fn tick(fleet: &Fleet, holder: &str) -> Result<(), RolloutError> {
-    if !fleet.db.lease(LEASE, holder, fleet.now(), LEASE_TERM).await? {
+    // Who has nothing to do writes nothing.
+    let idle = fleet.db.rollouts(true).await?.is_empty()
+        && fleet.db.scheduled(Some(fleet.now())).await?.is_empty()
+        && fleet.look(|known| known.held_by(calendar::HOLDER).next().is_none());
+    if idle || !fleet.db.lease(LEASE, holder, fleet.now(), LEASE_TERM).await? {
         return Ok(());
     }
     super::schedule::run_due(fleet).await?;

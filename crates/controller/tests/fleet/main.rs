@@ -2,6 +2,7 @@
 
 mod access;
 mod backup;
+mod alerts;
 mod common;
 mod device_api;
 mod images;
