@@ -11,7 +11,7 @@ use model::{Bytes, Diagnosis, Problem, UnixMillis, Who};
 
 /// What a value may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     /// A whole number between these, both included.
     Int(u32, u32),
     /// `true` or `false`.
@@ -26,138 +26,156 @@ use Kind::{Bool, Int, Text, Tri};
 
 const MAX: u32 = u32::MAX;
 
-/// Every key and its values (EVE's config properties). Keys of the form `agent.NAME.…` and
+/// Every key, its values and its default (EVE's config properties). Keys of the form `agent.NAME.…` and
 /// `debug.NAME.…` are known by [`known`].
-const TABLE: &[(&str, Kind)] = &[
-    ("airgap.mode", Tri),
-    ("app.allow.vnc", Bool),
-    ("app.boot.order", Text),
-    ("app.enable.tcp.mss.clamping", Bool),
-    ("app.fml.resolution", Text),
-    ("blob.download.max.retries", Int(1, 10)),
-    ("datastore.http.security.allowinsecureauth", Bool),
-    ("debug.default.loglevel", Text),
-    ("debug.default.remote.loglevel", Text),
-    ("debug.disable.dhcp.all-ones.netmask", Bool),
-    ("debug.enable.console", Bool),
-    ("debug.enable.efi", Bool),
-    ("debug.enable.ssh", Text),
-    ("debug.enable.usb", Bool),
-    ("debug.enable.vga", Bool),
-    ("debug.enable.vnc.shim.vm", Bool),
-    ("debug.kernel.loglevel", Text),
-    ("debug.kernel.remote.loglevel", Text),
-    ("debug.qemu.gdb", Bool),
-    ("debug.qemu.guest.core", Bool),
-    ("debug.qemu.igpu.no.mmap", Bool),
-    ("debug.qemu.pause.on.crash", Bool),
-    ("debug.qemu.process.core", Bool),
-    ("debug.qemu.process.core.guest.ram", Bool),
-    ("debug.qemu.trace.events", Text),
-    ("debug.syslog.loglevel", Text),
-    ("debug.syslog.remote.loglevel", Text),
-    ("debug.tui.loglevel", Text),
-    ("dhcp.enable.vendorclassid", Bool),
-    ("diag.probe.remote.http.endpoint", Text),
-    ("diag.probe.remote.https.endpoint", Text),
-    ("drain.skip.k8sapinotreachable.timeout", Int(1, MAX)),
-    ("edgeview.authen.publickey", Text),
-    ("force.fallback.counter", Int(0, MAX)),
-    ("gogc.forced.growth.memory.MiB", Int(10, 1024)),
-    ("gogc.forced.growth.memory.percent", Int(5, 300)),
-    ("gogc.forced.interval.seconds", Int(0, 1000)),
-    ("gogc.memory.limit.bytes", Int(0, MAX)),
-    ("gogc.percent", Int(0, 500)),
-    ("goroutine.leak.detection.check.interval.minutes", Int(1, MAX)),
-    ("goroutine.leak.detection.check.window.minutes", Int(10, MAX)),
-    ("goroutine.leak.detection.cooldown.minutes", Int(1, MAX)),
-    ("goroutine.leak.detection.keep.stats.hours", Int(1, MAX)),
-    ("goroutine.leak.detection.threshold", Int(1, MAX)),
-    ("igpu.gop", Text),
-    ("internal-memory-monitor.analyze.enabled", Bool),
-    ("internal-memory-monitor.store.enabled", Bool),
-    ("k3s.config.override", Text),
-    ("k3s.version", Text),
-    ("kubernetes.drain.allnodes.config.multiple", Int(1, 1000)),
-    ("kubernetes.drain.timeout", Int(1, MAX)),
-    ("kubernetes.vmi.deschedule.events", Text),
-    ("log.count.filenames", Text),
-    ("log.dedup.window.size", Int(0, MAX)),
-    ("log.filter.filenames", Text),
-    ("maintenance.mode", Tri),
-    ("memory-monitor.enabled", Bool),
-    ("memory.apps.ignore.check", Bool),
-    ("memory.eve.limit.MiB", Int(0, MAX)),
-    ("memory.eve.limit.bytes", Int(0, MAX)),
-    ("memory.vmm.limit.MiB", Int(0, 1_073_741_824)),
-    ("msrv.prometheus.metrics.burst", Int(1, MAX)),
-    ("msrv.prometheus.metrics.idletimeout.seconds", Int(1, MAX)),
-    ("msrv.prometheus.metrics.rps", Int(1, MAX)),
-    ("netdump.downloader.http.with.fieldvalue", Bool),
-    ("netdump.downloader.with.pcap", Bool),
-    ("netdump.enable", Bool),
-    ("netdump.topic.maxcount", Int(1, MAX)),
-    ("netdump.topic.postonboard.interval", Int(60, MAX)),
-    ("netdump.topic.preonboard.interval", Int(60, MAX)),
-    ("network.download.max.cost", Int(0, 255)),
-    ("network.fallback.any.eth", Tri),
-    ("network.local.legacy.mac.address", Bool),
-    ("network.switch.enable.arpsnoop", Bool),
-    ("newlog.allow.fastupload", Bool),
-    ("newlog.gzipfiles.ondisk.maxmegabytes", Int(10, MAX)),
-    ("pnac.dhcp.reacquire.max.retries", Int(0, 8)),
-    ("process.cloud-init.multipart", Bool),
-    ("scep.retry.interval", Int(60, 3600)),
-    ("storage.apps.ignore.disk.check", Bool),
-    ("storage.dom0.disk.maxusagebytes", Int(104_857_600, MAX)),
-    ("storage.dom0.disk.minusage.percent", Int(20, 80)),
-    ("storage.longhorn.disk.reserved.gigabytes", Int(0, 1_048_576)),
-    ("storage.longhorn.node-drain-policy", Text),
-    ("storage.longhorn.snapshot.cron", Text),
-    ("storage.zfs.reserved.percent", Int(1, 99)),
-    ("timer.appcontainer.stats.interval", Int(1, MAX)),
-    ("timer.boot.retry", Int(10, MAX)),
-    ("timer.cert.interval", Int(60, MAX)),
-    ("timer.config.interval", Int(5, 86_400)),
-    ("timer.defer.content.delete", Int(0, 86_400)),
-    ("timer.deviceinfo.interval", Int(30, MAX)),
-    ("timer.dial.timeout", Int(0, 3600)),
-    ("timer.download.retry", Int(60, MAX)),
-    ("timer.download.stalled", Int(20, MAX)),
-    ("timer.gc.vdisk", Int(60, MAX)),
-    ("timer.hardwarehealth.interval", Int(21_600, MAX)),
-    ("timer.location.app.interval", Int(5, 3600)),
-    ("timer.location.cloud.interval", Int(300, MAX)),
-    ("timer.lps.appbootinfo.interval", Int(3, 3600)),
-    ("timer.lps.appinfo.interval", Int(3, 3600)),
-    ("timer.lps.devinfo.interval", Int(3, 3600)),
-    ("timer.lps.network.interval", Int(3, 3600)),
-    ("timer.lps.profile.interval", Int(3, 3600)),
-    ("timer.lps.radio.interval", Int(3, 3600)),
-    ("timer.metric.diskscan.interval", Int(5, 3600)),
-    ("timer.metric.interval", Int(5, 3600)),
-    ("timer.ntpsources.interval", Int(60, MAX)),
-    ("timer.port.georedo", Int(60, MAX)),
-    ("timer.port.georetry", Int(5, MAX)),
-    ("timer.port.testbetterinterval", Int(0, MAX)),
-    ("timer.port.testduration", Int(10, 3600)),
-    ("timer.port.testinterval", Int(300, 3600)),
-    ("timer.port.timeout", Int(0, 3600)),
-    ("timer.reboot.no.network", Int(120, MAX)),
-    ("timer.send.timeout", Int(0, 3600)),
-    ("timer.test.baseimage.update", Int(30, 3600)),
-    ("timer.update.fallback.no.network", Int(60, MAX)),
-    ("timer.vault.ready.cutoff", Int(60, MAX)),
-    ("timer.vault.trim.cron", Text),
-    ("timer.vault.trim.max.secs", Int(0, MAX)),
-    ("timer.zfs.pool.trim.cron", Text),
-    ("vector.config", Text),
-    ("vector.enabled", Bool),
-    ("wwan.modem.recovery.reload.drivers", Bool),
-    ("wwan.modem.recovery.restart.modemmanager", Bool),
-    ("wwan.modem.recovery.watchdog", Bool),
-    ("wwan.query.visible.providers", Bool),
+const TABLE: &[(&str, Kind, &str)] = &[
+    ("airgap.mode", Tri, "none"),
+    ("app.allow.vnc", Bool, "false"),
+    ("app.boot.order", Text, ""),
+    ("app.enable.tcp.mss.clamping", Bool, "true"),
+    ("app.fml.resolution", Text, ""),
+    ("blob.download.max.retries", Int(1, 10), "5"),
+    ("datastore.http.security.allowinsecureauth", Bool, "false"),
+    ("debug.default.loglevel", Text, "info"),
+    ("debug.default.remote.loglevel", Text, "info"),
+    ("debug.disable.dhcp.all-ones.netmask", Bool, "false"),
+    ("debug.enable.console", Bool, "true"),
+    ("debug.enable.efi", Bool, "false"),
+    ("debug.enable.ssh", Text, ""),
+    ("debug.enable.usb", Bool, "true"),
+    ("debug.enable.vga", Bool, "true"),
+    ("debug.enable.vnc.shim.vm", Bool, "false"),
+    ("debug.kernel.loglevel", Text, "info"),
+    ("debug.kernel.remote.loglevel", Text, "info"),
+    ("debug.qemu.gdb", Bool, "false"),
+    ("debug.qemu.guest.core", Bool, "true"),
+    ("debug.qemu.igpu.no.mmap", Bool, "false"),
+    ("debug.qemu.pause.on.crash", Bool, "false"),
+    ("debug.qemu.process.core", Bool, "true"),
+    ("debug.qemu.process.core.guest.ram", Bool, "false"),
+    ("debug.qemu.trace.events", Text, ""),
+    ("debug.syslog.loglevel", Text, "info"),
+    ("debug.syslog.remote.loglevel", Text, "info"),
+    ("debug.tui.loglevel", Text, "info"),
+    ("dhcp.enable.vendorclassid", Bool, "true"),
+    ("diag.probe.remote.http.endpoint", Text, "www.google.com"),
+    ("diag.probe.remote.https.endpoint", Text, "www.google.com"),
+    ("drain.skip.k8sapinotreachable.timeout", Int(1, MAX), "300"),
+    ("edgeview.authen.publickey", Text, ""),
+    ("force.fallback.counter", Int(0, MAX), "0"),
+    ("gogc.forced.growth.memory.MiB", Int(10, 1024), "50"),
+    ("gogc.forced.growth.memory.percent", Int(5, 300), "20"),
+    ("gogc.forced.interval.seconds", Int(0, 1000), "10"),
+    ("gogc.memory.limit.bytes", Int(0, MAX), "0"),
+    ("gogc.percent", Int(0, 500), "100"),
+    ("goroutine.leak.detection.check.interval.minutes", Int(1, MAX), "1"),
+    ("goroutine.leak.detection.check.window.minutes", Int(10, MAX), "10"),
+    ("goroutine.leak.detection.cooldown.minutes", Int(1, MAX), "5"),
+    ("goroutine.leak.detection.keep.stats.hours", Int(1, MAX), "24"),
+    ("goroutine.leak.detection.threshold", Int(1, MAX), "5000"),
+    ("igpu.gop", Text, ""),
+    ("internal-memory-monitor.analyze.enabled", Bool, "true"),
+    ("internal-memory-monitor.store.enabled", Bool, "true"),
+    ("k3s.config.override", Text, ""),
+    ("k3s.version", Text, ""),
+    ("kubernetes.drain.allnodes.config.multiple", Int(1, 1000), "2"),
+    ("kubernetes.drain.timeout", Int(1, MAX), "24"),
+    ("kubernetes.vmi.deschedule.events", Text, ""),
+    ("log.count.filenames", Text, ""),
+    ("log.dedup.window.size", Int(0, MAX), "0"),
+    ("log.filter.filenames", Text, ""),
+    ("maintenance.mode", Tri, "none"),
+    ("memory-monitor.enabled", Bool, "false"),
+    ("memory.apps.ignore.check", Bool, "false"),
+    ("memory.eve.limit.MiB", Int(0, MAX), "0"),
+    ("memory.eve.limit.bytes", Int(0, MAX), "0"),
+    ("memory.vmm.limit.MiB", Int(0, 1_073_741_824), "0"),
+    ("msrv.prometheus.metrics.burst", Int(1, MAX), "10"),
+    ("msrv.prometheus.metrics.idletimeout.seconds", Int(1, MAX), "240"),
+    ("msrv.prometheus.metrics.rps", Int(1, MAX), "1"),
+    ("netdump.downloader.http.with.fieldvalue", Bool, "false"),
+    ("netdump.downloader.with.pcap", Bool, "false"),
+    ("netdump.enable", Bool, "true"),
+    ("netdump.topic.maxcount", Int(1, MAX), "10"),
+    ("netdump.topic.postonboard.interval", Int(60, MAX), "86400"),
+    ("netdump.topic.preonboard.interval", Int(60, MAX), "3600"),
+    ("network.download.max.cost", Int(0, 255), "0"),
+    ("network.fallback.any.eth", Tri, "disabled"),
+    ("network.local.legacy.mac.address", Bool, "false"),
+    ("network.switch.enable.arpsnoop", Bool, "true"),
+    ("newlog.allow.fastupload", Bool, "false"),
+    ("newlog.gzipfiles.ondisk.maxmegabytes", Int(10, MAX), "2048"),
+    ("pnac.dhcp.reacquire.max.retries", Int(0, 8), "4"),
+    ("process.cloud-init.multipart", Bool, "false"),
+    ("scep.retry.interval", Int(60, 3600), "300"),
+    ("storage.apps.ignore.disk.check", Bool, "false"),
+    ("storage.dom0.disk.maxusagebytes", Int(104_857_600, MAX), "2147483648"),
+    ("storage.dom0.disk.minusage.percent", Int(20, 80), "20"),
+    ("storage.longhorn.disk.reserved.gigabytes", Int(0, 1_048_576), "2"),
+    ("storage.longhorn.node-drain-policy", Text, "block-for-eviction-if-contains-last-replica"),
+    ("storage.longhorn.snapshot.cron", Text, "0 0 * * *"),
+    ("storage.zfs.reserved.percent", Int(1, 99), "20"),
+    ("timer.appcontainer.stats.interval", Int(1, MAX), "300"),
+    ("timer.boot.retry", Int(10, MAX), "600"),
+    ("timer.cert.interval", Int(60, MAX), "86400"),
+    ("timer.config.interval", Int(5, 86_400), "60"),
+    ("timer.defer.content.delete", Int(0, 86_400), "0"),
+    ("timer.deviceinfo.interval", Int(30, MAX), "600"),
+    ("timer.dial.timeout", Int(0, 3600), "10"),
+    ("timer.download.retry", Int(60, MAX), "600"),
+    ("timer.download.stalled", Int(20, MAX), "600"),
+    ("timer.gc.vdisk", Int(60, MAX), "3600"),
+    ("timer.hardwarehealth.interval", Int(21_600, MAX), "43200"),
+    ("timer.location.app.interval", Int(5, 3600), "20"),
+    ("timer.location.cloud.interval", Int(300, MAX), "3600"),
+    ("timer.lps.appbootinfo.interval", Int(3, 3600), "60"),
+    ("timer.lps.appinfo.interval", Int(3, 3600), "60"),
+    ("timer.lps.devinfo.interval", Int(3, 3600), "60"),
+    ("timer.lps.network.interval", Int(3, 3600), "60"),
+    ("timer.lps.profile.interval", Int(3, 3600), "60"),
+    ("timer.lps.radio.interval", Int(3, 3600), "5"),
+    ("timer.metric.diskscan.interval", Int(5, 3600), "300"),
+    ("timer.metric.interval", Int(5, 3600), "60"),
+    ("timer.ntpsources.interval", Int(60, MAX), "600"),
+    ("timer.port.georedo", Int(60, MAX), "3600"),
+    ("timer.port.georetry", Int(5, MAX), "600"),
+    ("timer.port.testbetterinterval", Int(0, MAX), "600"),
+    ("timer.port.testduration", Int(10, 3600), "30"),
+    ("timer.port.testinterval", Int(300, 3600), "300"),
+    ("timer.port.timeout", Int(0, 3600), "15"),
+    ("timer.reboot.no.network", Int(120, MAX), "604800"),
+    ("timer.send.timeout", Int(0, 3600), "120"),
+    ("timer.test.baseimage.update", Int(30, 3600), "600"),
+    ("timer.update.fallback.no.network", Int(60, MAX), "300"),
+    ("timer.vault.ready.cutoff", Int(60, MAX), "300"),
+    ("timer.vault.trim.cron", Text, "0 2 * * 6,0"),
+    ("timer.vault.trim.max.secs", Int(0, MAX), "1800"),
+    ("timer.zfs.pool.trim.cron", Text, "0 3 * * 6,0"),
+    ("vector.config", Text, ""),
+    ("vector.enabled", Bool, "true"),
+    ("wwan.modem.recovery.reload.drivers", Bool, "false"),
+    ("wwan.modem.recovery.restart.modemmanager", Bool, "false"),
+    ("wwan.modem.recovery.watchdog", Bool, "false"),
+    ("wwan.query.visible.providers", Bool, "false"),
 ];
+
+/// A setting that nodes know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key.
+    pub key: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// What counts when nothing is said; times are seconds. `debug.enable.usb`, `.vga` and
+    /// `.console` are false from the first contact with a controller on; 0 of `memory.eve.limit.…`
+    /// stands for what the node has set aside.
+    pub default: &'static str,
+}
+
+/// Every setting that nodes know, by key; log levels of single agents are not among them.
+pub fn settings() -> impl Iterator<Item = Setting> {
+    TABLE.iter().map(|(key, kind, default)| Setting { key, kind: *kind, default })
+}
 
 /// Settings from `items` (key and value as they came), complete: a key that is not there has its
 /// default, one with a bad value keeps what it is in `previous`, and unknown or bad ones are in
@@ -222,8 +240,8 @@ fn check(key: &str, value: &str) -> Result<Value, String> {
 }
 
 fn known(key: &str) -> Option<Kind> {
-    if let Ok(at) = TABLE.binary_search_by_key(&key, |(k, _)| k) {
-        return Some(TABLE[at].1);
+    if let Ok(at) = TABLE.binary_search_by_key(&key, |(k, ..)| k) {
+        return TABLE.get(at).map(|(_, kind, _)| *kind);
     }
     // Log levels per agent: `agent.NAME.debug.loglevel`, and `debug.NAME.loglevel` of old.
     let agent = key.strip_prefix("agent.").or_else(|| key.strip_prefix("debug."))?;
@@ -275,7 +293,18 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted() {
-        assert!(TABLE.is_sorted_by_key(|(key, _)| *key));
+        assert!(TABLE.is_sorted_by_key(|(key, ..)| *key));
+    }
+
+    #[test]
+    fn every_default_is_a_value_and_the_nodes_own() {
+        for setting in settings() {
+            let empty = setting.kind == Kind::Text && setting.default.is_empty();
+            assert!(empty || check_item(setting.key, setting.default).is_ok(), "{}", setting.key);
+        }
+        let all = settings().map(|s| (s.key.to_owned(), s.default.to_owned())).collect();
+        let got = properties(&all, &Properties::default(), UnixMillis(1));
+        assert_eq!(got, Properties::default());
     }
 
     #[test]

@@ -457,8 +457,8 @@ fn keep_within(
         }
         let Spec::App(app) = &stored.object.spec else { continue };
         let devices = next.values().filter_map(|o| objects::node(next, o));
-        for node in devices.filter(|node| objects::targets(app, node)) {
-            let device = &node.object.key;
+        for told in devices.filter(|d| objects::targets(app, d)) {
+            let device = &told.object.key;
             let new = put.iter().find(|s| s.object.key == *device);
             let node = new.or_else(|| known.stored.get(device).map(|s| &**s));
             if !node.is_some_and(|s| within(projects, s)) {
