@@ -11,12 +11,13 @@ use crate::words;
 const SIGN: &str = r#"<svg viewBox="0 0 16 16" aria-hidden="true"><path fill="currentColor" d="M8 0 15 4v8l-7 4-7-4V4zm0 2.3L3 5.2v5.6l5 2.9 5-2.9V5.2zM8 5l2.6 1.5v3L8 11 5.4 9.5v-3z"/></svg>"#;
 
 /// Where the pages of the frame's navigation are.
-const WAYS: [(&str, &str); 9] = [
+const WAYS: [(&str, &str); 10] = [
     ("/", "Fleet"),
     ("/map", "Map"),
     ("/apps", "Apps"),
     ("/catalogue", "Catalogue"),
     ("/objects", "Objects"),
+    ("/rollouts", "Rollouts"),
     ("/onboard", "Add a node"),
     ("/events", "Events"),
     ("/audit", "Audit"),

@@ -8,6 +8,7 @@
 //! | a node | [`device`], with [`charts`] and a network [`picture`] |
 //! | apps; the catalogue | [`apps`], [`catalogue`] |
 //! | objects: editor, history | [`objects`], [`diff`] |
+//! | rollouts | [`rollouts`] |
 //! | a new node | [`onboard`] |
 //! | events, audit, settings | [`log`] |
 
@@ -24,6 +25,7 @@ mod login;
 mod objects;
 mod onboard;
 mod picture;
+mod rollouts;
 mod summary;
 
 use std::convert::Infallible;
@@ -80,6 +82,8 @@ pub(crate) fn routes(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Rout
         .route("/objects/{kind}/{name}", get(objects::edit))
         .route("/objects/{kind}/{name}/history", get(objects::history))
         .route("/objects/{kind}/{name}/delete", post(objects::delete))
+        .route("/rollouts", get(rollouts::list))
+        .route("/rollouts/{name}", get(rollouts::one).post(rollouts::tell))
         .route("/onboard", get(onboard::page).post(onboard::add))
         .route("/onboard/{name}", get(onboard::added))
         .route("/onboard/{name}/config.tar", post(onboard::tar))

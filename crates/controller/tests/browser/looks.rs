@@ -8,7 +8,7 @@ use crate::fleet;
 const CHECK: &str = include_str!("check.js");
 
 /// Pages: name of the picture and path.
-const PAGES: [(&str, &str); 22] = [
+const PAGES: [(&str, &str); 24] = [
     ("fleet", "/"),
     ("fleet-problems", "/?state=problem&sort=problems"),
     ("fleet-nothing", "/?q=nothing+of+that+name"),
@@ -28,6 +28,8 @@ const PAGES: [(&str, &str); 22] = [
     ("objects", "/objects"),
     ("object", "/objects/App/vision"),
     ("object-history", "/objects/App/gateway/history"),
+    ("rollouts", "/rollouts"),
+    ("account", "/account"),
     ("onboard", "/onboard"),
     ("audit", "/audit"),
     ("settings", "/settings"),
