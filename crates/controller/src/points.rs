@@ -77,6 +77,13 @@ mod tests {
             sent: model::Bytes(7),
             services: Vec::new(),
             apps: Vec::new(),
+            disks: Vec::new(),
+            networks: Vec::new(),
+            volumes: Vec::new(),
+            instances: Vec::new(),
+            config_received: None,
+            config_processed: None,
+            cipher_failures: 0,
             timeline: Vec::new(),
             dropped_lines: 0,
         }

@@ -75,6 +75,8 @@ impl Fleet {
         what: &api::onboarding::Registration,
         onboard: &[u8],
     ) -> Result<Registered, FleetError> {
+        // Another process may have been told a moment ago that it may come.
+        self.follow().await?;
         let digest = what.certificate.digest();
         let now = self.now();
         let fresh = Uuid::new_v4();

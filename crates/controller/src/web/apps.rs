@@ -14,7 +14,7 @@ use super::summary::{AppSummary, Summaries};
 use super::{Caller, Part, Trouble, answer, to};
 use crate::db::StoredObject;
 use crate::fleet::{Fleet, Known};
-use crate::objects::{AppSpec, Key, Kind, Spec, targets};
+use crate::objects::{AppSpec, Key, Kind, Spec, node, targets};
 use crate::reports;
 use crate::view::DeviceState;
 
@@ -57,15 +57,17 @@ fn places<'a>(
         state: reports::liveness(fleet, known, device).0,
         said: summaries.look(|all| all.get(&device.object.uid)?.apps.get(name).cloned()),
     };
-    if app.device.0.iter().all(|d| d != "*") {
+    if app.device.matching.is_none() && app.device.names.iter().all(|d| d != "*") {
         // Nodes that are named are few beside all there are.
         let named =
-            app.device.0.iter().filter_map(|d| known.stored.get(&Key::new(Kind::Device, d)));
+            app.device.names.iter().filter_map(|d| known.stored.get(&Key::new(Kind::Device, d)));
         let mut all: Vec<Place<'a>> = named.map(|d| place(d)).collect();
         all.sort_by_key(|p| p.device);
         return all;
     }
-    let all = known.of_kind(Kind::Device).filter(|d| targets(app, &d.object.key.name));
+    let all = known.of_kind(Kind::Device).filter(|d| {
+        node(&known.objects, &d.object).is_some_and(|node| targets(app, &node))
+    });
     all.map(place).collect()
 }
 

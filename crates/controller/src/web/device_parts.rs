@@ -348,9 +348,14 @@ pub(super) fn summary(spec: &Spec) -> String {
             format!("{ports}, {} settings", d.settings.len())
         }
         Spec::App(a) => {
-            let on = a.device.0.join(", ");
-            let on =
-                if on.is_empty() { "no node".to_owned() } else { on.replace('*', "every node") };
+            let mut on = a.device.names.join(", ").replace('*', "every node");
+            if let Some(query) = &a.device.matching {
+                let and = if on.is_empty() { "" } else { " and " };
+                on.push_str(&format!("{and}nodes with {query}"));
+            }
+            if on.is_empty() {
+                "no node".clone_into(&mut on);
+            }
             format!("runs {} on {on}", a.image)
         }
         Spec::Network(n) => match n.subnet {
@@ -360,6 +365,14 @@ pub(super) fn summary(spec: &Spec) -> String {
         Spec::Image(i) => i.path.clone(),
         Spec::Datastore(d) => d.host.clone(),
         Spec::Volume(v) => v.size.map_or_else(String::new, |s| s.0.to_string()),
+        Spec::Hardware(h) => format!("{} {}", h.manufacturer, h.product),
+        Spec::BaseOs(b) => format!("version {} from {}", b.version, b.image),
+        // Nothing of it is ever shown.
+        Spec::Secret(_) => String::new(),
+        Spec::Enrolment(e) => e.url.clone(),
+        Spec::Patch(p) => format!("version {} for {}", p.version, p.apps.join(", ")),
+        Spec::Project(p) => p.description.clone(),
+        Spec::Template(t) => format!("{} variables", t.variables.len()),
     }
 }
 
@@ -421,9 +434,6 @@ pub(super) fn verdict(verdict: Option<&Verdict>, now: UnixMillis) -> Markup {
                 @match serde_json::from_str::<Value>(&verdict.verdict) {
                     Ok(value) => (tree(&value, 0)),
                     Err(_) => pre { (verdict.verdict) },
-                }
-                @if let Some(quote) = &verdict.quote {
-                    details { summary { "The quote as it came (" (quote.len()) " bytes)" } pre { (hex::encode(quote)) } }
                 }
             } @else {
                 p.soft {

@@ -16,7 +16,7 @@ use super::summary::{AppSummary, Summaries, Summary};
 use super::{Caller, Part, Trouble, answer};
 use crate::db::{DeviceRow, StoredObject};
 use crate::fleet::{Fleet, Known};
-use crate::objects::{Kind, Spec, targets};
+use crate::objects::{AppSpec, Kind, Object, Spec, node, targets};
 use crate::reports;
 use crate::view::DeviceState;
 
@@ -155,23 +155,45 @@ fn location(stored: &StoredObject) -> Option<(f64, f64)> {
     ((-90.0..=90.0).contains(&north) && (-180.0..=180.0).contains(&east)).then_some((north, east))
 }
 
-/// The names of the apps of each node. An app for every node stands under `*`.
-fn apps_of(known: &Known) -> (HashMap<&str, Vec<&str>>, Vec<&str>) {
-    let mut named: HashMap<&str, Vec<&str>> = HashMap::new();
-    let mut everywhere = Vec::new();
-    for stored in known.of_kind(Kind::App) {
-        let Spec::App(app) = &stored.object.spec else { continue };
-        let name = stored.object.key.name.as_str();
-        // `*` stands for every node; a name no node has tells it from the rest.
-        if targets(app, "") {
-            everywhere.push(name);
-            continue;
+/// The names of apps, by how they find their nodes.
+#[derive(Default)]
+struct Apps<'a> {
+    named: HashMap<&'a str, Vec<&'a str>>,
+    everywhere: Vec<&'a str>,
+    matching: Vec<(&'a str, &'a AppSpec)>,
+}
+
+impl<'a> Apps<'a> {
+    fn of(known: &'a Known) -> Apps<'a> {
+        let mut apps = Apps::default();
+        for stored in known.of_kind(Kind::App) {
+            let Spec::App(app) = &stored.object.spec else { continue };
+            let name = stored.object.key.name.as_str();
+            if app.device.names.iter().any(|d| d == "*") {
+                apps.everywhere.push(name);
+            } else if app.device.matching.is_some() {
+                apps.matching.push((name, app));
+            } else {
+                for device in &app.device.names {
+                    apps.named.entry(device.as_str()).or_default().push(name);
+                }
+            }
         }
-        for device in &app.device.0 {
-            named.entry(device.as_str()).or_default().push(name);
-        }
+        apps
     }
-    (named, everywhere)
+
+    fn on(&self, known: &Known, device: &Object) -> Vec<&'a str> {
+        let named = self.named.get(device.key.name.as_str()).into_iter().flatten();
+        let mut all: Vec<&'a str> = named.chain(&self.everywhere).copied().collect();
+        // Labels may come from a template: only looked at if somebody asks for some.
+        if !self.matching.is_empty()
+            && let Some(node) = node(&known.objects, device)
+        {
+            let fitting = self.matching.iter().filter(|(_, app)| targets(app, &node));
+            all.extend(fitting.map(|(name, _)| *name));
+        }
+        all
+    }
 }
 
 fn rows<'a>(fleet: &Fleet, known: &'a Known, all: &'a HashMap<Uuid, Summary>) -> Vec<Row<'a>> {
@@ -181,14 +203,14 @@ fn rows<'a>(fleet: &Fleet, known: &'a Known, all: &'a HashMap<Uuid, Summary>) ->
         .filter(|f| f.key.kind == Kind::Device)
         .map(|f| f.key.name.as_str())
         .collect();
-    let (named, everywhere) = apps_of(known);
+    let apps_of = Apps::of(known);
     let row = |stored: &'a StoredObject| {
         let id = stored.object.uid;
         let name = stored.object.key.name.as_str();
         let (state, seen) = reports::liveness(fleet, known, stored);
         let summary = all.get(&id);
-        let apps = named.get(name).into_iter().flatten().chain(&everywhere);
-        let apps = apps.map(|app| (*app, summary.and_then(|s| s.apps.get(*app))));
+        let apps = apps_of.on(known, &stored.object);
+        let apps = apps.into_iter().map(|app| (app, summary.and_then(|s| s.apps.get(app))));
         Row {
             stored,
             device: known.device(id),
