@@ -24,7 +24,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Serve nodes, operators, browsers and image pulls on one TLS port, until interrupted
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Write the files that a node's CONFIG partition needs to find this controller
     Conf(Conf),
     /// Make a new token for the administrator; the old one is refused from then on
@@ -164,7 +164,7 @@ struct Conf {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
-        Command::Serve(args) => runtime()?.block_on(serve(args)),
+        Command::Serve(args) => runtime()?.block_on(serve(*args)),
         Command::Conf(args) => conf(&args),
         Command::Backup { data, args } => runtime()?.block_on(backup::backup(args, data.folder())),
         Command::Restore { data, args } => {

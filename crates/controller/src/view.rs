@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::db::{Alert, Event, LogRow, Version};
 use crate::objects::{Flaw, Key};
-pub use crate::operator::{NamedRule, Compared, DeviceDiff, DeviceDrift, Group, NamedWindow};
+pub use crate::operator::{Compared, DeviceDiff, DeviceDrift, Group, NamedRule, NamedWindow};
 pub use crate::rollout::{Rollout, Scheduled};
 
 /// The controller itself.

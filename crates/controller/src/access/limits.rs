@@ -140,7 +140,7 @@ impl Drop for Hold {
 
 /// Seconds for `Retry-After`: whole ones, at least one.
 pub(crate) fn seconds(wait: Duration) -> u64 {
-    wait.as_secs_f64().ceil().max(1.0) as u64
+    (wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1)
 }
 
 /// What wrong log-ins cost: so many are free, then each further one doubles the wait, up to `most`.

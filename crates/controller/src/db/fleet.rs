@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
-use crate::objects::{Key, Object, Objects, read_spec};
+use crate::objects::{Key, Object, read_spec};
 
 /// An object and its spec as it was written.
 #[derive(Debug, Clone, PartialEq)]
@@ -459,9 +459,4 @@ pub(super) fn uid(row: &AnyRow, column: usize, what: &str) -> Result<Uuid, DbErr
     let raw: Vec<u8> = row.try_get(column).doing("read an id")?;
     let damaged = |e: uuid::Error| DbError::Damaged { what: what.to_owned(), why: e.to_string() };
     Uuid::from_slice(&raw).map_err(damaged)
-}
-
-/// The objects alone, by key.
-pub(crate) fn by_key(stored: &[StoredObject]) -> Objects {
-    stored.iter().map(|s| (s.object.key.clone(), s.object.clone())).collect()
 }

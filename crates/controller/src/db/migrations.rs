@@ -320,10 +320,8 @@ async fn version(engine: Engine, tx: &mut Tx) -> Result<i64, DbError> {
     if engine == Engine::Sqlite {
         let row = sqlx::query("PRAGMA user_version").fetch_one(&mut **tx).await.doing(doing)?;
         // Small numbers come with fewer bits.
-        return Ok(row
-            .try_get::<i64, _>(0)
-            .or_else(|_| row.try_get::<i32, _>(0).map(i64::from))
-            .doing(doing)?);
+        let wide = row.try_get::<i64, _>(0);
+        return wide.or_else(|_| row.try_get::<i32, _>(0).map(i64::from)).doing(doing);
     }
     // Two controllers that start at once migrate one after the other; the lock goes with the
     // transaction. Its number means nothing.

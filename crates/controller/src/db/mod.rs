@@ -18,9 +18,9 @@ mod journal;
 mod leases;
 mod migrations;
 mod overlay;
+mod pages;
 mod retention;
 mod rollout;
-mod pages;
 mod telemetry;
 
 use std::fmt;
@@ -33,19 +33,20 @@ use sqlx::any::AnyPoolOptions;
 
 pub use access::{AuditFilter, AuditRow};
 pub(crate) use access::{Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
+pub use alerts::Alert;
+pub(crate) use alerts::RuleRow;
 pub(crate) use attest::{Shown, Verdict};
 pub(crate) use backup::Table;
 pub(crate) use blobs::{Blob, ImageFile, Part, Tag, Upload};
-pub(crate) use fleet::{DeviceRow, Standing, StoredObject, by_key};
-pub use alerts::Alert;
-pub(crate) use alerts::RuleRow;
+pub(crate) use fleet::{DeviceRow, Standing, StoredObject};
 pub use history::Version;
-pub(crate) use journal::{Change, Entry, Logged, Written};
+pub(crate) use journal::{Change, Entry, Written};
 pub(crate) use overlay::Overlaid;
+pub(crate) use pages::Told;
 pub(crate) use retention::Aging;
 pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
-pub(crate) use pages::Told;
-pub use telemetry::{Event, LogRow, Point};
+pub(crate) use telemetry::Point;
+pub use telemetry::{Event, LogRow};
 pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
 
 /// Where the database is.

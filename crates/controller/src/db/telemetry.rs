@@ -70,25 +70,25 @@ pub(crate) struct Incoming {
 
 /// A point of a node's charts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Point {
+pub(crate) struct Point {
     /// When.
-    pub at: UnixMillis,
+    pub(crate) at: UnixMillis,
     /// Processor time since the start, nanoseconds, over all processors.
-    pub cpu_ns: u64,
+    pub(crate) cpu_ns: u64,
     /// Processors.
-    pub cpus: u64,
+    pub(crate) cpus: u64,
     /// Bytes of memory in use, and in all.
-    pub memory_used: u64,
+    pub(crate) memory_used: u64,
     /// In all.
-    pub memory_total: u64,
+    pub(crate) memory_total: u64,
     /// Bytes of /persist in use, and in all.
-    pub disk_used: u64,
+    pub(crate) disk_used: u64,
     /// In all.
-    pub disk_total: u64,
+    pub(crate) disk_total: u64,
     /// Bytes received through all ports since the start.
-    pub received: u64,
+    pub(crate) received: u64,
     /// Bytes sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
 }
 
 /// A log file as it came.

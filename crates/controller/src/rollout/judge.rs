@@ -31,11 +31,18 @@ pub(crate) fn health(facts: &Facts<'_>, about: &About, gate: &Gate) -> Health {
     }
     if gate.running {
         let apps = facts.told.apps.values().filter(|a| about.apps.contains(&a.name));
+        let mut waits = None;
         for drift in apps.filter_map(|app| drift::of_app(app, facts)) {
             let failed = drift.reported == "error" || has_errors(facts, &drift.subject);
             let since = drift.since.map(|at| format!(" since {}", time(at))).unwrap_or_default();
             let words = format!("{}: {}: {}{since}", drift.subject, drift.reported, drift.reason);
-            return if failed { Health::Bad(words) } else { Health::NotYet(words) };
+            if failed {
+                return Health::Bad(words);
+            }
+            waits.get_or_insert(words);
+        }
+        if let Some(words) = waits {
+            return Health::NotYet(words);
         }
     }
     if gate.no_new_errors {

@@ -65,9 +65,9 @@ fn places<'a>(
         all.sort_by_key(|p| p.device);
         return all;
     }
-    let all = known.of_kind(Kind::Device).filter(|d| {
-        node(&known.objects, &d.object).is_some_and(|node| targets(app, &node))
-    });
+    let all = known
+        .of_kind(Kind::Device)
+        .filter(|d| node(&known.objects, &d.object).is_some_and(|node| targets(app, &node)));
     all.map(place).collect()
 }
 

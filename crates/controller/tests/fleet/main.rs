@@ -1,8 +1,10 @@
 //! The controller from outside: nodes, operators and browsers on real connections.
 
+#![expect(clippy::disallowed_methods, reason = "tests start servers of others and damage files")]
+
 mod access;
-mod backup;
 mod alerts;
+mod backup;
 mod common;
 mod device_api;
 mod images;
@@ -11,5 +13,5 @@ mod oidc;
 mod operator_api;
 mod postgres;
 mod reports;
-mod routes;
 mod rollouts;
+mod routes;
