@@ -40,6 +40,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("iproute2", "network namespaces"),
     ("curl", "asks pages through them"),
     ("python3-venv", "checks bills of materials"),
+    ("postgresql", "a database that several controllers share"),
     ("chromium", "shows the controller's pages"),
     ("fonts-dejavu-core", "writes their text"),
 ];
