@@ -247,7 +247,6 @@ async fn a_reference_device_without_a_tpm_onboards_and_stays_healthy() {
 }
 
 #[tokio::test]
-#[ignore = "the device API does not look up a device's certificate for quotes yet"]
 async fn a_reference_device_with_a_tpm_onboards_and_stays_healthy() {
     let Some(mut reference) = Reference::start().await else { return };
     reference.onboard().await;
