@@ -20,10 +20,10 @@ use crate::access::oidc::{Oidc, OidcSettings};
 use crate::access::password::Cost;
 use crate::access::{Access, AccessError, random};
 use crate::blobs::{BlobError, BlobLocation, Blobs};
-use crate::db::{Db, DbError, Location};
+use crate::db::{Db, DbError, Location, Vault};
 use crate::fleet::{self, Fleet, StartError};
 use crate::images::Images;
-use crate::pki::{Pki, PkiError, PkiFiles, make_private};
+use crate::pki::{Pki, PkiError, PkiFiles, make_private, secrets_key};
 use crate::registry::{Keeper, Registry};
 use crate::retention::Retention;
 use crate::{access, blobs, device_api, operator, registry, server, upkeep, web};
@@ -215,8 +215,10 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let (chain, key) = pki.tls(&data, &files, &names, now)?;
     let tls = tls_config(chain, key)?;
     let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
-    let db = Db::open(&database).await?;
+    let mut db = Db::open(&database).await?;
     same_root(&db, &database, &pki).await?;
+    let fresh = random::<32>().map_err(AccessError::from)?;
+    db.keep_secrets(Vault::new(&secrets_key(&data, &fresh)?)?).await?;
     let first_token = access::first_token(&db, &data, now).await?;
 
     let listener = server::listen(listen)

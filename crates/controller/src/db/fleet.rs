@@ -98,7 +98,7 @@ impl Db {
         .fetch_all(self.read())
         .await
         .doing("read objects")?;
-        rows.iter().map(object).collect()
+        rows.iter().map(|r| object(self, r)).collect()
     }
 
     /// One object.
@@ -112,7 +112,7 @@ impl Db {
         .fetch_optional(self.read())
         .await
         .doing("read an object")?;
-        row.as_ref().map(object).transpose()
+        row.as_ref().map(|r| object(self, r)).transpose()
     }
 
     /// All nodes, also those that are gone.
@@ -273,7 +273,12 @@ impl Db {
     }
 }
 
-pub(super) async fn put_object(tx: &mut Tx, stored: &StoredObject) -> Result<(), DbError> {
+/// Stores an object; `spec` is the text that is stored for what it says.
+pub(super) async fn put_object(
+    tx: &mut Tx,
+    stored: &StoredObject,
+    spec: &str,
+) -> Result<(), DbError> {
     let object = &stored.object;
     sqlx::query(
         "INSERT INTO objects VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
@@ -283,7 +288,7 @@ pub(super) async fn put_object(tx: &mut Tx, stored: &StoredObject) -> Result<(),
     .bind(object.key.kind.name())
     .bind(&object.key.name)
     .bind(object.uid.as_bytes().as_slice())
-    .bind(text(&stored.written.to_string()))
+    .bind(spec)
     .bind(signed(object.generation))
     .bind(i64::from(object.restart))
     .bind(i64::from(object.purge))
@@ -388,15 +393,14 @@ pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> R
     .map(drop)
 }
 
-fn object(row: &AnyRow) -> Result<StoredObject, DbError> {
+fn object(db: &Db, row: &AnyRow) -> Result<StoredObject, DbError> {
     let doing = "read an object";
     let (kind, name): (String, String) =
         (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?);
     let damaged = |why: String| DbError::Damaged { what: format!("object {kind} {name}"), why };
     let key = Key { kind: kind.parse().map_err(damaged)?, name: name.clone() };
     let written: String = row.try_get(3).doing(doing)?;
-    let written: serde_json::Value =
-        serde_json::from_str(&written).map_err(|e| damaged(e.to_string()))?;
+    let written = db.spec_written(&key, &written)?;
     let pinned: Option<String> = row.try_get(7).doing(doing)?;
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(StoredObject {

@@ -51,7 +51,7 @@ impl Db {
             .fetch_all(self.read())
             .await
             .doing("read the history of an object")?;
-        rows.iter().map(|r| version(key, r)).collect()
+        rows.iter().map(|r| version(self, key, r)).collect()
     }
 
     /// An object as it was at a revision. `None`: it was not there. Versions older than this table
@@ -75,7 +75,7 @@ impl Db {
             .await
             .doing(doing)?;
         let Some(row) = row else { return Ok(None) };
-        let said = version(key, &row)?;
+        let said = version(self, key, &row)?;
         let Some(written) = said.spec else { return Ok(None) };
         let damaged = |why: String| DbError::Damaged { what: format!("version of {key}"), why };
         let spec = read_spec(key, &written).map_err(|e| damaged(e.to_string()))?;
@@ -96,12 +96,8 @@ impl Db {
     }
 }
 
-fn version(key: &Key, row: &AnyRow) -> Result<Version, DbError> {
+fn version(db: &Db, key: &Key, row: &AnyRow) -> Result<Version, DbError> {
     let doing = "read the history of an object";
-    let damaged = |e: serde_json::Error| DbError::Damaged {
-        what: format!("version of {key}"),
-        why: e.to_string(),
-    };
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     let spec: Option<String> = row.try_get(6).doing(doing)?;
     Ok(Version {
@@ -111,6 +107,6 @@ fn version(key: &Key, row: &AnyRow) -> Result<Version, DbError> {
         at: UnixMillis(unsigned(row.try_get(3).doing(doing)?)),
         restart: count(row.try_get(4).doing(doing)?),
         purge: count(row.try_get(5).doing(doing)?),
-        spec: spec.map(|s| serde_json::from_str(&s)).transpose().map_err(damaged)?,
+        spec: spec.map(|s| db.spec_written(key, &s)).transpose()?,
     })
 }

@@ -149,8 +149,9 @@ impl Db {
             }
         }
         for stored in &change.put {
-            put_object(&mut tx, stored).await?;
-            remember(&mut tx, now, change, &stored.object.key, Some(stored)).await?;
+            let spec = self.spec_text(&stored.object.key, &stored.written)?;
+            put_object(&mut tx, stored, &spec).await?;
+            remember(&mut tx, now, change, &stored.object.key, Some((stored, spec))).await?;
             note(&mut tx, now, &Entry::Object(stored.object.key.clone())).await?;
         }
         for key in &change.removed {
@@ -256,8 +257,9 @@ async fn remember(
     revision: u64,
     change: &Change,
     key: &Key,
-    stored: Option<&StoredObject>,
+    stored: Option<(&StoredObject, String)>,
 ) -> Result<(), DbError> {
+    let (stored, spec) = stored.unzip();
     sqlx::query(
         "INSERT INTO object_history
              (kind, name, revision, spec, generation, author, at_ms, uid, restart, purge, pinned)
@@ -266,7 +268,7 @@ async fn remember(
     .bind(key.kind.name())
     .bind(&key.name)
     .bind(signed(revision))
-    .bind(stored.map(|s| s.written.to_string()))
+    .bind(spec)
     .bind(signed(stored.map_or(0, |s| s.object.generation)))
     .bind(text(&change.author))
     .bind(signed(change.at.0))

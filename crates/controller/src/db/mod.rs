@@ -22,9 +22,11 @@ mod pages;
 mod retention;
 mod rollout;
 mod telemetry;
+mod vault;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Diagnose, Diagnosis, Who};
@@ -48,6 +50,7 @@ pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
 pub(crate) use telemetry::Point;
 pub use telemetry::{Event, LogRow};
 pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
+pub(crate) use vault::Vault;
 
 /// Where the database is.
 #[derive(Clone, PartialEq, Eq)]
@@ -97,6 +100,8 @@ pub(crate) struct Db {
     engine: Engine,
     writer: AnyPool,
     readers: AnyPool,
+    /// `None`: no secret is read or written.
+    vault: Option<Arc<Vault>>,
 }
 
 /// Why the database could not do as told.
@@ -126,6 +131,14 @@ pub enum DbError {
         /// Why.
         source: sqlx::Error,
     },
+    /// Its secrets are sealed with another key.
+    #[error("the secrets in the database are sealed with key {stored}; pki/secrets.key is {ours}")]
+    OtherSecretsKey {
+        /// The id of the key that was first.
+        stored: String,
+        /// The id of this controller's.
+        ours: String,
+    },
     /// The controller is stopping.
     #[error("the database is closed")]
     Closed,
@@ -154,6 +167,11 @@ impl Diagnose for DbError {
             DbError::Query { .. } => Diagnosis::of(
                 Who::Operator,
                 "check the free space where the data folder is, or the PostgreSQL server",
+            ),
+            DbError::OtherSecretsKey { .. } => Diagnosis::of(
+                Who::Operator,
+                "copy pki/secrets.key from the data folder, or a backup, of the controller that was \
+                 first",
             ),
             DbError::Closed => Diagnosis::of(Who::Operator, "start the controller again"),
             DbError::Damaged { .. } => {
@@ -209,13 +227,13 @@ impl Db {
         // One connection writes: writers wait in our queue, not in SQLite's.
         let writer = pool(1).connect(&url).await?;
         let readers = pool(4).connect(&url).await?;
-        Ok(Db { engine: Engine::Sqlite, writer, readers })
+        Ok(Db { engine: Engine::Sqlite, writer, readers, vault: None })
     }
 
     async fn postgres(url: &str) -> Result<Db, sqlx::Error> {
         let options = AnyPoolOptions::new().max_connections(16);
         let pool = options.acquire_timeout(Duration::from_secs(10)).connect(url).await?;
-        Ok(Db { engine: Engine::Postgres, writer: pool.clone(), readers: pool })
+        Ok(Db { engine: Engine::Postgres, writer: pool.clone(), readers: pool, vault: None })
     }
 
     pub(crate) fn engine(&self) -> Engine {

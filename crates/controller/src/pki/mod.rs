@@ -6,6 +6,7 @@
 //! its end comes near. It decides nothing about devices.
 
 mod given;
+mod secrets;
 
 use std::fs;
 use std::io;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use given::PkiFiles;
+pub(crate) use secrets::secrets_key;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// As long as EVE gives its own device certificates.

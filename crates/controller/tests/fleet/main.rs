@@ -15,3 +15,4 @@ mod postgres;
 mod reports;
 mod rollouts;
 mod routes;
+mod secrets;
