@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use model::UnixMillis;
+use model::{Secret, UnixMillis};
 use uuid::Uuid;
 
 use super::{Fleet, FleetError, Known};
@@ -212,6 +212,7 @@ impl Fleet {
         objects: &Objects,
     ) -> Option<model::desired::Device> {
         let row = known.device(id);
+        let keeper = self.registry.keeper();
         let target = Target {
             device,
             controller: self.controller,
@@ -221,6 +222,7 @@ impl Fleet {
             epoch: row.map_or(0, |d| d.epoch),
             reboots: row.map_or(0, |d| d.reboots),
             shutdowns: row.map_or(0, |d| d.shutdowns),
+            registry_password: (!keeper.open).then(|| Secret::new(keeper.device_token(id))),
             edge_view: None,
         };
         Some(compile(&target, objects))

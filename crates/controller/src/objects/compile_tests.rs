@@ -17,6 +17,7 @@ pub(super) fn told(objects: &Objects, device: &str) -> model::desired::Device {
         epoch: 0,
         reboots: 2,
         shutdowns: 0,
+        registry_password: None,
         edge_view: None,
     };
     compile(&target, objects)

@@ -4,7 +4,8 @@ use bytes::Bytes;
 use hyper::{HeaderMap, Method, StatusCode};
 use sha2::{Digest as _, Sha256};
 
-use crate::common::{Home, Node, device};
+use crate::common::{Home, Node, device, now};
+use crate::device_api::attest;
 
 struct Client {
     node: Node,
@@ -261,6 +262,65 @@ async fn who_may_pull_and_push_is_told_by_tokens() {
     let wrong = Client { node: home.node("x"), auth: format!("Basic {}", base64("ann:guess")) };
     assert_eq!(wrong.get("/v2/token").await.0, StatusCode::UNAUTHORIZED);
     assert_eq!(wrong.get(&blob).await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_node_opens_a_closed_registry_with_what_its_config_says() {
+    use api::cipher::{CertHash, ExchangeKey, Opener};
+    use api::convert::attest::{NodeCertificate, Purpose, Request};
+    use api::convert::config::{Answer, Request as ConfigRequest, read_sealed_answer};
+
+    let mut home = Home::start().await;
+    home.settings = |settings| settings.open_registry = false;
+    home.again().await;
+    let digest = sha256(b"hello");
+    let push = format!("/v2/a/blobs/uploads/?digest={digest}");
+    let admin = Client::admin(&home);
+    assert_eq!(admin.call("POST", &push, &[], "hello").await.0, StatusCode::CREATED);
+    let app = format!("kind: App\nname: a\nspec: {{device: edge-1, image: 'a@{digest}'}}\n");
+    let objects = format!("{}{app}", device("edge-1", "soft-1"));
+    home.operator().apply(&objects, false).await.unwrap();
+
+    let node = home.node("soft-1");
+    let id = node.onboard().await;
+    let key = ExchangeKey::generate().unwrap();
+    let own = api::exchange_certificate(&node.key, &node.certificate, &key, now()).unwrap();
+    let shown = NodeCertificate {
+        purpose: Purpose::KeyExchange,
+        hash: CertHash::of(own.pem()).0.to_vec(),
+        pem: own.pem().to_vec(),
+        mutable: true,
+    };
+    attest(&node, id, Request::Certificates(vec![shown])).await;
+
+    let asked = ConfigRequest { hash: String::new(), integrity_token: Vec::new() };
+    let (status, body) = node.post(&format!("id/{id}/config"), &asked.to_payload()).await;
+    assert_eq!(status, StatusCode::OK);
+    let payload = node.opened(&body).await;
+    let ours = std::fs::read(home.data().join("pki/ecdh.cert.pem")).unwrap();
+    let ours = api::Certificate::from_pem(&ours).unwrap();
+    let opener = Opener::new(&key, &own, &[ours]);
+    let answer = read_sealed_answer(&payload, id, "", &mut |contexts, block| {
+        let opener = opener.clone().with_contexts(contexts);
+        opener.open(block).map(|plain| plain.expose().clone()).map_err(|e| e.to_string())
+    });
+    let Answer::Changed { device: told, .. } = answer.unwrap() else { panic!("nothing is told") };
+    let datastore = told.datastores.values().next().unwrap();
+    let given = datastore.credentials.as_ref().unwrap();
+    assert_eq!(given.user.reveal(), id.to_string());
+    let clear = given.password.reveal().as_bytes();
+    assert!(!payload.windows(clear.len()).any(|w| w == clear), "it is sealed");
+
+    let pair = format!("{}:{}", given.user.reveal(), given.password.reveal());
+    let puller = Client { node: home.node("x"), auth: format!("Basic {}", base64(&pair)) };
+    assert_eq!(
+        puller.get(&format!("/v2/a/blobs/{digest}")).await,
+        (StatusCode::OK, "hello".into())
+    );
+    let status = puller.call("POST", &push, &[], "hello").await.0;
+    assert_ne!(status, StatusCode::CREATED, "it opens, and changes nothing");
+    home.operator().quarantine("edge-1", Some("stolen")).await.unwrap();
+    assert_eq!(puller.get(&format!("/v2/a/blobs/{digest}")).await.0, StatusCode::UNAUTHORIZED);
 }
 
 fn base64(text: &str) -> String {

@@ -55,6 +55,8 @@ pub struct Target<'a> {
     pub reboots: u32,
     /// How often a power-off was asked for.
     pub shutdowns: u32,
+    /// The password that opens the controller's own registry for the node. `None`: it is open to all.
+    pub registry_password: Option<Secret>,
     /// The EdgeView session that is open. `None`: none.
     pub edge_view: Option<Session>,
 }
@@ -336,7 +338,12 @@ impl Compiling<'_> {
                     prefix: String::new(),
                     trust_pem: vec![self.target.root_pem.to_owned()],
                     region: String::new(),
-                    credentials: None,
+                    credentials: self.target.registry_password.clone().map(|password| {
+                        Credentials {
+                            user: Secret::new(self.target.device.uid.to_string()),
+                            password,
+                        }
+                    }),
                 });
                 (id, host)
             }
