@@ -94,6 +94,8 @@ mod tests {
             shutdowns: 0,
             epoch: 0,
             quarantine: None,
+            views: 0,
+            view: None,
             token: None,
             gone: None,
             changed: 0,

@@ -73,6 +73,34 @@ pub struct Quarantine {
     pub reason: String,
 }
 
+/// The EdgeView session that is wanted of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewSession {
+    /// Where node and person meet: `host:port`, and a path if there is one.
+    pub dispatcher: String,
+    /// Minutes until it ends, 1 to 1440.
+    pub minutes: u32,
+    /// How many people may look at the same time, 1 to 5.
+    #[serde(default = "one")]
+    pub instances: u8,
+}
+
+fn one() -> u8 {
+    1
+}
+
+/// An EdgeView session that is open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Session {
+    /// For the person's side of EdgeView. Whoever has it can look into the node.
+    pub token: model::Secret,
+    /// When it ends.
+    pub until: UnixMillis,
+    /// How many sessions there were of this node, with this one.
+    pub generation: u32,
+}
+
 /// Whether a node is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

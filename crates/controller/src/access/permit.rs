@@ -39,6 +39,7 @@ const IN_PROJECTS: &[&str] = &[
     "/devices/{name}/attest",
     "/devices/{name}/resend",
     "/devices/{name}/quarantine",
+    "/devices/{name}/edgeview",
     "/apps",
     "/apps/{name}",
     "/apps/{name}/restart",

@@ -1,6 +1,6 @@
 //! Objects, and who the nodes are.
 
-use model::UnixMillis;
+use model::{Secret, UnixMillis};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
@@ -38,6 +38,10 @@ pub(crate) struct DeviceRow {
     pub(crate) quarantine: Option<String>,
     /// Its integrity token.
     pub(crate) token: Option<Vec<u8>>,
+    /// How many EdgeView sessions were opened for it.
+    pub(crate) views: u32,
+    /// The token of the one that is open, and when it ends.
+    pub(crate) view: Option<(Secret, UnixMillis)>,
     /// Its object was deleted.
     pub(crate) gone: Option<UnixMillis>,
     /// The revision that last changed this row.
@@ -367,11 +371,13 @@ pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> R
         .doing(doing)?;
     sqlx::query(
         "INSERT INTO devices (id, serial, soft_serial, wildcard, cert_pem, cert_hash,
-             registered_ms, onboard, reboots, shutdowns, epoch, quarantine, gone_ms, changed)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+             registered_ms, onboard, reboots, shutdowns, epoch, quarantine, gone_ms, changed,
+             views, view_token, view_until_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
          ON CONFLICT (id) DO UPDATE SET serial = $2, soft_serial = $3, wildcard = $4, cert_pem = $5,
              cert_hash = $6, registered_ms = $7, onboard = $8, reboots = $9, shutdowns = $10,
-             epoch = $11, quarantine = $12, gone_ms = $13, changed = $14",
+             epoch = $11, quarantine = $12, gone_ms = $13, changed = $14, views = $15,
+             view_token = $16, view_until_ms = $17",
     )
     .bind(row.id.as_bytes().as_slice())
     .bind(text(&row.serial))
@@ -387,6 +393,9 @@ pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> R
     .bind(row.quarantine.as_deref().map(text))
     .bind(row.gone.map(|at| signed(at.0)))
     .bind(signed(revision))
+    .bind(i64::from(row.views))
+    .bind(row.view.as_ref().map(|(token, _)| token.reveal()))
+    .bind(row.view.as_ref().map(|(_, until)| signed(until.0)))
     .execute(&mut **tx)
     .await
     .doing(doing)
@@ -422,13 +431,15 @@ fn object(db: &Db, row: &AnyRow) -> Result<StoredObject, DbError> {
 }
 
 const DEVICE: &str = "id, serial, soft_serial, wildcard, cert_pem, cert_hash, registered_ms, \
-                      onboard, reboots, shutdowns, epoch, quarantine, token, gone_ms, changed";
+                      onboard, reboots, shutdowns, epoch, quarantine, token, gone_ms, changed, \
+                      views, view_token, view_until_ms";
 
 /// Of the columns in [`DEVICE`].
 fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
     let doing = "read a device";
     let at = |n: Option<i64>| n.map(|n| UnixMillis(unsigned(n)));
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+    let until = at(row.try_get(17).doing(doing)?);
     Ok(DeviceRow {
         id: uid(row, 0, "device")?,
         serial: row.try_get(1).doing(doing)?,
@@ -445,6 +456,8 @@ fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
         token: row.try_get(12).doing(doing)?,
         gone: at(row.try_get(13).doing(doing)?),
         changed: unsigned(row.try_get(14).doing(doing)?),
+        views: count(row.try_get(15).doing(doing)?),
+        view: row.try_get::<Option<String>, _>(16).doing(doing)?.map(Secret::new).zip(until),
     })
 }
 

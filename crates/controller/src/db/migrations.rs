@@ -269,6 +269,11 @@ const STEPS: &[&str] = &["
     CREATE INDEX messages_blob ON messages (blob) WHERE blob IS NOT NULL;
     ALTER TABLE log_bundles ADD COLUMN blob BLOB;
     CREATE INDEX log_bundles_blob ON log_bundles (blob) WHERE blob IS NOT NULL;
+    ", "
+    -- EdgeView sessions: how many there were, and the open one.
+    ALTER TABLE devices ADD COLUMN views INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE devices ADD COLUMN view_token TEXT;
+    ALTER TABLE devices ADD COLUMN view_until_ms INTEGER;
     "];
 
 /// A step in PostgreSQL's words.

@@ -505,6 +505,8 @@ fn nobody(id: Uuid) -> DeviceRow {
         shutdowns: 0,
         epoch: 0,
         quarantine: None,
+        views: 0,
+        view: None,
         token: None,
         gone: None,
         changed: 0,

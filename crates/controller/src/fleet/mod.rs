@@ -10,6 +10,7 @@ mod overlay;
 mod seal;
 mod told;
 mod trust;
+mod viewing;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -148,6 +149,9 @@ pub(crate) enum FleetError {
     /// There are no random numbers.
     #[error("cannot seal the secrets of a config")]
     Seal(#[from] crate::access::NoRandomness),
+    /// An EdgeView session is not one that a node would open.
+    #[error("cannot open an EdgeView session")]
+    EdgeView(#[from] api::edgeview::EdgeviewError),
     /// Signing failed.
     #[error("cannot sign the config")]
     Sign(#[from] api::KeyError),

@@ -53,6 +53,8 @@ struct Basis {
     host: Option<Arc<str>>,
     /// Nothing is known of its counters.
     silent: bool,
+    /// An EdgeView session is open: it ends by the clock.
+    viewed: bool,
 }
 
 impl Fleet {
@@ -94,7 +96,8 @@ impl Fleet {
             let silent = self.restored.waits_for(id);
             let basis = self.look(|known| {
                 let own = known.devices.get(&id).map_or(0, |d| d.changed);
-                Basis { shared: known.shared, own, host: host.clone(), silent }
+                let viewed = known.session(id, self.now()).is_some();
+                Basis { shared: known.shared, own, host: host.clone(), silent, viewed }
             });
             let cached = self.told.get(id);
             if let Some(told) = cached.as_ref().filter(|t| t.basis == basis) {
@@ -223,7 +226,7 @@ impl Fleet {
             reboots: row.map_or(0, |d| d.reboots),
             shutdowns: row.map_or(0, |d| d.shutdowns),
             registry_password: (!keeper.open).then(|| Secret::new(keeper.device_token(id))),
-            edge_view: None,
+            edge_view: known.session(id, self.now()),
         };
         Some(compile(&target, objects))
     }

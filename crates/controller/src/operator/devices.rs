@@ -9,6 +9,8 @@
 //! | GET `/devices/{name or id}/verdict` | what its last proof said, register by register |
 //! | POST `/devices/{name or id}/accept` | trusts the state that it proved last, and no other |
 //! | PUT, DELETE `/devices/{name or id}/quarantine` | keeps it from its config, or no longer |
+//! | POST `/devices/{name or id}/edgeview` | opens an EdgeView session: [`view::NewSession`] |
+//! | DELETE `/devices/{name or id}/edgeview` | ends it |
 //! | PUT, DELETE `/serials/{serial}` | lets a serial number register (`*`: any), or no longer |
 
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use crate::view;
 
 /// Serial numbers of hardware and soft ones are shorter (EVE API, register).
 const SERIAL_MAX: usize = 256;
+/// A session that is forgotten ends within a day.
+const SESSION_MINUTES: std::ops::RangeInclusive<u32> = 1..=1440;
 
 pub(super) fn routes() -> Router<Arc<Fleet>> {
     Router::new()
@@ -37,6 +41,7 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
         .route("/devices/{name}/verdict", get(verdict))
         .route("/devices/{name}/accept", post(accept))
         .route("/devices/{name}/quarantine", put(quarantine).delete(release))
+        .route("/devices/{name}/edgeview", post(open_view).delete(close_view))
         .route("/serials/{serial}", put(allow).delete(disallow))
 }
 
@@ -172,6 +177,29 @@ async fn release(
 ) -> Done {
     let clear = |row: &mut DeviceRow| row.quarantine = None;
     fleet.change_device(&name, "released from quarantine", &caller.name, clear).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn open_view(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    Json(new): Json<view::NewSession>,
+) -> Result<(StatusCode, Json<view::Session>), Failed> {
+    if !SESSION_MINUTES.contains(&new.minutes) {
+        let why = format!("minutes: {} is not between 1 and 1440", new.minutes);
+        return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, why));
+    }
+    Ok((StatusCode::CREATED, Json(fleet.open_view(&name, &new, &caller.name).await?)))
+}
+
+async fn close_view(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Done {
+    let close = |row: &mut DeviceRow| row.view = None;
+    fleet.change_device(&name, "EdgeView session ended", &caller.name, close).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -111,9 +111,10 @@ impl From<store::StoreError> for Failed {
 impl From<FleetError> for Failed {
     fn from(e: FleetError) -> Failed {
         let status = match &e {
-            FleetError::Read(_) | FleetError::Flawed(_) | FleetError::NoImage { .. } => {
-                StatusCode::UNPROCESSABLE_ENTITY
-            }
+            FleetError::Read(_)
+            | FleetError::Flawed(_)
+            | FleetError::NoImage { .. }
+            | FleetError::EdgeView(_) => StatusCode::UNPROCESSABLE_ENTITY,
             FleetError::NoObject(_) => StatusCode::NOT_FOUND,
             FleetError::OtherProject { .. } => StatusCode::FORBIDDEN,
             FleetError::Used { .. }
