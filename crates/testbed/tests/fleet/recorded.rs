@@ -262,10 +262,15 @@ async fn a_reference_device_with_a_tpm_onboards_and_stays_healthy() {
     let went = device.send_quote(line, old.quote.unwrap(), now()).await.unwrap();
     assert_eq!(went, Attested::Refused(2));
 
-    let nonce = device.nonce(line, now()).await.unwrap().unwrap();
-    let quote =
-        Tpm::booted("reference").quote(&nonce, &SigningKey::from_pem(&key).unwrap()).unwrap();
-    assert_eq!(device.send_quote(line, quote, now()).await.unwrap(), Attested::Yes);
+    let key = SigningKey::from_pem(&key).unwrap();
+    // What runs is proven, and trusted once somebody has accepted it.
+    for went in [Attested::Refused(4), Attested::Yes] {
+        let Reference { device, line, .. } = &mut reference;
+        let nonce = device.nonce(line, now()).await.unwrap().unwrap();
+        let quote = Tpm::booted("reference").quote(&nonce, &key).unwrap();
+        assert_eq!(device.send_quote(line, quote, now()).await.unwrap(), went);
+        reference.operator.ask_device("reference", "accept").await.unwrap();
+    }
     reference.live().await;
     reference.running.stop().await;
 }
