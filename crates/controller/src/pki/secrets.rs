@@ -41,7 +41,7 @@ mod tests {
         let path = dir.path().join("pki/secrets.key");
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        std::fs::write(&path, "no key").unwrap();
+        store::save(&dir.path().join("pki"), "secrets.key", b"no key").unwrap();
         let e = secrets_key(dir.path(), &[3; 32]).unwrap_err().to_string();
         assert!(e.contains("secrets.key is damaged"), "{e}");
     }
