@@ -3,7 +3,7 @@
 //! A node with a TPM proves it by a quote; a node without one proves only that it is there and
 //! remembers its key. What a proven machine may look like is the policy's matter.
 
-mod policy;
+pub(crate) mod policy;
 
 use std::time::Duration;
 

@@ -51,7 +51,7 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
         .route("/me/tokens", get(my_tokens).post(make_mine))
         .route("/me/tokens/{token}", delete(end_mine))
         .route("/users", get(users))
-        .route("/users/{user}", get(user).put(put_user).delete(delete_user))
+        .route("/users/{user}", get(user).put(set_user).delete(delete_user))
         .route("/users/{user}/password", post(password))
         .route("/users/{user}/link", post(link))
         .route("/users/{user}/tokens", get(tokens).post(make_token))
@@ -249,14 +249,21 @@ async fn user(
     row.map(|r| Json(shown(r))).ok_or_else(|| no_user(&name))
 }
 
-/// Makes a user, or gives one another role and other projects.
-async fn put_user(
+async fn set_user(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     request: Request,
 ) -> Result<StatusCode, Failed> {
-    let spec: UserSpec = document(request).await?;
-    let why = if !is_name(&name) {
+    put_user(&fleet, &name, document(request).await?).await
+}
+
+/// Makes a user, or gives one another role and other projects.
+pub(crate) async fn put_user(
+    fleet: &Fleet,
+    name: &str,
+    spec: UserSpec,
+) -> Result<StatusCode, Failed> {
+    let why = if !is_name(name) {
         Some("name: 1 to 64 letters without spaces and `/`")
     } else if spec.projects.0.iter().any(|p| p.is_empty() || p.contains(char::is_control)) {
         Some("projects: a name is empty or holds a line break")
@@ -266,12 +273,12 @@ async fn put_user(
     if let Some(why) = why {
         return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, why));
     }
-    match fleet.db.set_role(&name, spec.role, &spec.projects).await? {
+    match fleet.db.set_role(name, spec.role, &spec.projects).await? {
         UserChange::Missing => {}
-        change => return done(change, &name, None),
+        change => return done(change, name, None),
     }
     let row = UserRow {
-        name: name.clone(),
+        name: name.to_owned(),
         role: spec.role,
         projects: spec.projects,
         password: None,
@@ -280,7 +287,7 @@ async fn put_user(
     };
     match fleet.db.add_user(&row).await? {
         UserChange::Done => Ok(StatusCode::CREATED),
-        change => done(change, &name, None),
+        change => done(change, name, None),
     }
 }
 

@@ -58,11 +58,17 @@ async fn versions(
     let key = key(&kind, name)?;
     let upto = which.before.map_or(u64::MAX, |b| b.saturating_sub(1));
     let limit = which.limit.unwrap_or(VERSIONS_DEFAULT).min(VERSIONS_MAX);
-    let all = fleet.db.versions(&key, upto, limit).await?;
+    let mut all = fleet.db.versions(&key, upto, limit).await?;
+    all.iter_mut().for_each(|v| hide(&key, v));
     if all.is_empty() && which.before.is_none() {
         return Err(unknown(key));
     }
     Ok(Json(all))
+}
+
+/// What nobody may see goes out of a version.
+fn hide(key: &Key, version: &mut Version) {
+    version.spec = version.spec.as_ref().map(|spec| objects::shown(key.kind, spec));
 }
 
 /// A version, and how it differs from what the object says now.
@@ -71,7 +77,8 @@ pub struct Compared {
     /// The version.
     #[serde(flatten)]
     pub version: Version,
-    /// Field by field, from that version to now: `memory: "64MiB", now "128MiB"`.
+    /// Field by field, from that version to now: `memory: "64MiB", now "128MiB"`. Values of secrets
+    /// are not told, only that they changed.
     pub since: Vec<String>,
 }
 
@@ -80,10 +87,16 @@ async fn version(
     Path((kind, name, revision)): Path<(String, String, u64)>,
 ) -> Result<Json<Compared>, Failed> {
     let key = key(&kind, name)?;
-    let version = at(&fleet, &key, revision).await?;
+    let mut version = at(&fleet, &key, revision).await?;
     let known = fleet.known();
     let now = known.stored.get(&key).map(|s| &s.written);
-    let since = history::differences(version.spec.as_ref(), now);
+    let changed = version.spec.as_ref() != now;
+    hide(&key, &mut version);
+    let now = now.map(|spec| objects::shown(key.kind, spec));
+    let mut since = history::differences(version.spec.as_ref(), now.as_ref());
+    if changed && since.is_empty() {
+        since.push("value: another one, which is shown to nobody".to_owned());
+    }
     Ok(Json(Compared { version, since }))
 }
 
@@ -118,7 +131,8 @@ pub struct DeviceDrift {
     pub drift: Vec<Drift>,
 }
 
-async fn of_device(
+/// What is not as it should be on a device; [`Fleet::store_taken`] comes before.
+pub(crate) async fn of_device(
     fleet: &Fleet,
     known: &Known,
     stored: &StoredObject,

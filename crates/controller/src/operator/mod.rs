@@ -51,9 +51,14 @@ const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
 const ROWS_MAX: u32 = 10_000;
 const ROWS_DEFAULT: u32 = 200;
 
+pub(crate) use access::put_user as put_user_as;
 pub use alerts::NamedRule;
+pub(crate) use history::of_device as drift_of;
 pub use history::{Compared, DeviceDiff, DeviceDrift};
 pub use rollouts::{Group, NamedWindow};
+pub(crate) use rollouts::{
+    GroupSpec, all_groups, all_windows, delete_group, delete_window, put_group, put_window,
+};
 
 pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
     Router::new()
@@ -83,7 +88,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
 
 /// Why a call failed, with the status it is answered with.
 #[derive(Debug)]
-struct Failed(StatusCode, view::Failure);
+pub(crate) struct Failed(pub(crate) StatusCode, pub(crate) view::Failure);
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {

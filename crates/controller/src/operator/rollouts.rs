@@ -176,7 +176,8 @@ pub struct Group {
     pub devices: Vec<String>,
 }
 
-async fn all_groups(fleet: &Fleet) -> Result<Vec<Group>, Failed> {
+/// All groups with their devices, by name.
+pub(crate) async fn all_groups(fleet: &Fleet) -> Result<Vec<Group>, Failed> {
     let known = fleet.known();
     let mut all = Vec::new();
     for (name, (query, note)) in fleet.db.groups().await? {
@@ -205,10 +206,10 @@ async fn group(
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct GroupSpec {
-    query: String,
+pub(crate) struct GroupSpec {
+    pub(crate) query: String,
     #[serde(default)]
-    note: String,
+    pub(crate) note: String,
 }
 
 pub(super) fn named(name: &str) -> Result<(), Failed> {
@@ -231,13 +232,22 @@ async fn set_group(
     By(by): By,
     request: Request,
 ) -> Result<StatusCode, Failed> {
-    named(&name)?;
-    let spec: GroupSpec = json(request).await?;
+    put_group(&fleet, &name, &json(request).await?, &by).await
+}
+
+/// Makes or changes a group.
+pub(crate) async fn put_group(
+    fleet: &Fleet,
+    name: &str,
+    spec: &GroupSpec,
+    by: &str,
+) -> Result<StatusCode, Failed> {
+    named(name)?;
     // A group cannot name another one: whoever reads it need not look for a ring.
     crate::rollout::select::Query::parse(&spec.query, &BTreeMap::new())
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("query: {e}")))?;
-    let said = said(&fleet, &by, &format!("Group {name}"), "set");
-    fleet.db.set_group(&name, Some((&spec.query, &spec.note)), &said).await?;
+    let said = said(fleet, by, &format!("Group {name}"), "set");
+    fleet.db.set_group(name, Some((&spec.query, &spec.note)), &said).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -245,6 +255,15 @@ async fn remove_group(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     By(by): By,
+) -> Result<StatusCode, Failed> {
+    delete_group(&fleet, &name, &by).await
+}
+
+/// Removes a group that no window names.
+pub(crate) async fn delete_group(
+    fleet: &Fleet,
+    name: &str,
+    by: &str,
 ) -> Result<StatusCode, Failed> {
     let used = |spec: &str| {
         serde_json::from_str::<WindowSpec>(spec).is_ok_and(|w| {
@@ -255,8 +274,8 @@ async fn remove_group(
         let text = format!("the group {name} is still used by the window {window}");
         return Err(failed(StatusCode::CONFLICT, text));
     }
-    let said = said(&fleet, &by, &format!("Group {name}"), "deleted");
-    fleet.db.set_group(&name, None, &said).await?;
+    let said = said(fleet, by, &format!("Group {name}"), "deleted");
+    fleet.db.set_group(name, None, &said).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -275,6 +294,11 @@ pub struct NamedWindow {
 }
 
 async fn windows(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<NamedWindow>>, Failed> {
+    all_windows(&fleet).await.map(Json)
+}
+
+/// All windows, by name; one that cannot be read is left out.
+pub(crate) async fn all_windows(fleet: &Fleet) -> Result<Vec<NamedWindow>, Failed> {
     let groups = calendar::queries(&fleet.db).await?;
     let now = fleet.now();
     let mut all = Vec::new();
@@ -285,7 +309,7 @@ async fn windows(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<NamedWindow
         let opens_at = window.as_ref().and_then(|w| w.opens_at(now));
         all.push(NamedWindow { name, spec, open_until, opens_at });
     }
-    Ok(Json(all))
+    Ok(all)
 }
 
 async fn set_window(
@@ -294,14 +318,23 @@ async fn set_window(
     By(by): By,
     request: Request,
 ) -> Result<StatusCode, Failed> {
-    named(&name)?;
-    let spec: WindowSpec = json(request).await?;
-    calendar::understood(&spec, &calendar::queries(&fleet.db).await?)
+    put_window(&fleet, &name, &json(request).await?, &by).await
+}
+
+/// Makes or changes a window.
+pub(crate) async fn put_window(
+    fleet: &Fleet,
+    name: &str,
+    spec: &WindowSpec,
+    by: &str,
+) -> Result<StatusCode, Failed> {
+    named(name)?;
+    calendar::understood(spec, &calendar::queries(&fleet.db).await?)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
     let text =
-        serde_json::to_string(&spec).map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
-    let said = said(&fleet, &by, &format!("Window {name}"), "set");
-    fleet.db.set_window(&name, Some(&text), &said).await?;
+        serde_json::to_string(spec).map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
+    let said = said(fleet, by, &format!("Window {name}"), "set");
+    fleet.db.set_window(name, Some(&text), &said).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -310,8 +343,17 @@ async fn remove_window(
     Path(name): Path<String>,
     By(by): By,
 ) -> Result<StatusCode, Failed> {
-    let said = said(&fleet, &by, &format!("Window {name}"), "deleted");
-    fleet.db.set_window(&name, None, &said).await?;
+    delete_window(&fleet, &name, &by).await
+}
+
+/// Removes a window.
+pub(crate) async fn delete_window(
+    fleet: &Fleet,
+    name: &str,
+    by: &str,
+) -> Result<StatusCode, Failed> {
+    let said = said(fleet, by, &format!("Window {name}"), "deleted");
+    fleet.db.set_window(name, None, &said).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

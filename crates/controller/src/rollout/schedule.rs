@@ -2,11 +2,12 @@
 
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::calendar::Calendar;
 use crate::db::{Also, Change, DbError, ScheduledRow};
 use crate::fleet::{Fleet, FleetError, How};
-use crate::objects;
+use crate::objects::{self, Kind};
 
 /// A change that waits for its time, or did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,7 +18,7 @@ pub struct Scheduled {
     pub due: UnixMillis,
     /// Who wants it.
     pub author: String,
-    /// YAML or JSON documents.
+    /// YAML or JSON documents, without the values of secrets.
     pub documents: String,
     /// `waiting`, `done`, `failed` or `cancelled`.
     pub state: String,
@@ -30,8 +31,25 @@ pub struct Scheduled {
 impl From<ScheduledRow> for Scheduled {
     fn from(row: ScheduledRow) -> Scheduled {
         let ScheduledRow { name, due, author, documents, state, outcome, done } = row;
+        let documents = hidden(documents);
         Scheduled { name, due, author, documents, state, outcome, done }
     }
+}
+
+/// Documents as they were written; as JSON lines without the values if secrets are among them.
+fn hidden(documents: String) -> String {
+    let Ok(all) = objects::read(&documents) else {
+        return "(not shown: no documents any more that this controller reads)".to_owned();
+    };
+    if all.iter().all(|d| d.key.kind != Kind::Secret) {
+        return documents;
+    }
+    let one = |d: &objects::Document| {
+        let spec = objects::shown(d.key.kind, &d.written);
+        let document = json!({"kind": d.key.kind.name(), "name": d.key.name, "spec": spec});
+        format!("{document}\n")
+    };
+    all.iter().map(one).collect::<Vec<_>>().join("---\n")
 }
 
 /// Makes the changes whose time has come. Each in one step with the note that it was made: also when

@@ -114,7 +114,7 @@ pub(super) async fn list(
     Extension(summaries): Extension<Arc<Summaries>>,
     Query(which): Query<Which>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     summaries.follow(&fleet).await?;
     let known = fleet.known();
@@ -129,7 +129,7 @@ pub(super) async fn list(
         .map(|s| (*s, Counts::of(&places(&fleet, &known, &summaries, s))))
         .collect();
     let head = html! {
-        (frame::head(&[], "Apps", "", &html! { a.button.first href="/catalogue" { "Deploy an app" } a.button href="/objects/new?kind=App" { "Write one" } }))
+        (frame::head(&[], "Apps", "", &html! { @if frame::acts(&caller) { a.button.first href="/catalogue" { "Deploy an app" } a.button href="/objects/new?kind=App" { "Write one" } } }))
         @if !all.is_empty() {
             form.filters role="search" action="/apps" data-filter="" {
                 div.wide { label for="q" { "Search" } input #q name="q" type="search" value=(which.q) placeholder="name or image" autocomplete="off"; }
@@ -152,7 +152,7 @@ pub(super) async fn list(
         }
     };
     let live = Some(url("/apps", &[("q", &which.q)]));
-    Ok(answer(&part, &Page { title: "Apps", way: "/apps", head, live, part: body }))
+    Ok(answer(&part, &Page { who: &caller, title: "Apps", way: "/apps", head, live, part: body }))
 }
 
 fn row(stored: &StoredObject, counts: &Counts, known: &Known, now: UnixMillis) -> Markup {
@@ -176,7 +176,7 @@ pub(super) async fn one(
     Path(name): Path<String>,
     Query(which): Query<Which>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     summaries.follow(&fleet).await?;
     let known = fleet.known();
@@ -195,15 +195,15 @@ pub(super) async fn one(
     let page = which.page.parse::<usize>().unwrap_or(1).clamp(1, pages);
     let now = fleet.now();
     let actions = html! {
-        a.button href={ "/objects/App/" (name) } { "Edit" }
-        details.menu {
+        a.button href={ "/objects/App/" (name) } { @if frame::acts(&caller) { "Edit" } @else { "Its object" } }
+        @if frame::acts(&caller) { details.menu {
             summary { "Act" }
             div {
                 form method="post" action={ "/apps/" (name) "/restart" } { p { "It stops and starts on " (all.len()) " nodes." } button { "Restart" } }
                 form method="post" action={ "/apps/" (name) "/purge" } { p { "Its volumes are made anew: what it wrote is lost." } button.risky { "Restart with fresh volumes" } }
                 form method="post" action={ "/objects/App/" (name) "/delete" } { p { "It is stopped and removed from its nodes." } button.risky { "Delete the app" } }
             }
-        }
+        } }
     };
     let head = frame::head(&[("/apps", "Apps")], &name, "", &actions);
     let flaws: Vec<_> = known.flaws.iter().filter(|f| f.key == key).collect();
@@ -230,7 +230,7 @@ pub(super) async fn one(
         }
     };
     let live = Some(url(&format!("/apps/{name}"), &[("page", &which.page)]));
-    Ok(answer(&part, &Page { title: &name, way: "/apps", head, live, part: body }))
+    Ok(answer(&part, &Page { who: &caller, title: &name, way: "/apps", head, live, part: body }))
 }
 
 fn facts(stored: &StoredObject, app: &AppSpec, now: UnixMillis) -> Markup {

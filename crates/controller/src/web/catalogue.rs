@@ -96,7 +96,7 @@ fn fill_text(text: &str, values: &BTreeMap<String, String>) -> String {
     out + rest
 }
 
-pub(super) async fn list(_: Caller) -> Result<Response, Trouble> {
+pub(super) async fn list(caller: Caller) -> Result<Response, Trouble> {
     let mut entries = Vec::new();
     for (id, _) in ENTRIES {
         entries.push((id, entry(id)?));
@@ -106,7 +106,7 @@ pub(super) async fn list(_: Caller) -> Result<Response, Trouble> {
         &[],
         "Catalogue",
         words,
-        &html! { a.button href="/objects/new?kind=App" { "Write an app of your own" } },
+        &html! { @if frame::acts(&caller) { a.button href="/objects/new?kind=App" { "Write an app of your own" } } },
     );
     let part = html! {
         div.cards {
@@ -114,29 +114,32 @@ pub(super) async fn list(_: Caller) -> Result<Response, Trouble> {
                 section.card {
                     h2 { (entry.title) }
                     p { (entry.about) }
-                    div { a.button href={ "/catalogue/" (id) } aria-label={ "Deploy: " (entry.title) } { "Deploy" } }
+                    @if frame::acts(&caller) { div { a.button href={ "/catalogue/" (id) } aria-label={ "Deploy: " (entry.title) } { "Deploy" } } }
                 }
             }
         }
     };
-    let page = Page { title: "Catalogue", way: "/catalogue", head, live: None, part };
+    let page = Page { who: &caller, title: "Catalogue", way: "/catalogue", head, live: None, part };
     Ok(page_of(StatusCode::OK, page.whole()))
 }
 
 pub(super) async fn form(
     State(fleet): State<Arc<Fleet>>,
     Path(id): Path<String>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let entry = entry(&id)?;
     let values = entry.fields.iter().map(|f| (f.name.clone(), f.default.clone())).collect();
-    Ok(page_of(StatusCode::OK, form_page(&fleet, &id, &entry, &values, &Markup::default())))
+    Ok(page_of(
+        StatusCode::OK,
+        form_page(&fleet, &caller, (&id, &entry), &values, &Markup::default()),
+    ))
 }
 
 fn form_page(
     fleet: &Fleet,
-    id: &str,
-    entry: &Entry,
+    who: &Caller,
+    (id, entry): (&str, &Entry),
     values: &BTreeMap<String, String>,
     outcome: &Markup,
 ) -> String {
@@ -146,7 +149,7 @@ fn form_page(
     let value = |field: &Field| values.get(&field.name).map_or("", String::as_str).to_owned();
     let part = html! {
         (outcome)
-        form.card method="post" action={ "/catalogue/" (id) } {
+        form.card method=[frame::acts(who).then_some("post")] action={ "/catalogue/" (id) } {
             @for field in &entry.fields {
                 div.field {
                     label for={ "f-" (field.name) } { (field.label) }
@@ -163,15 +166,15 @@ fn form_page(
                     }
                 }
             }
-            div.actions {
+            @if frame::acts(who) { div.actions {
                 button.first name="do" value="check" { "See what changes" }
                 button name="do" value="deploy" { "Deploy" }
-            }
+            } }
         }
     };
     let head =
         frame::head(&[("/catalogue", "Catalogue")], &entry.title, &entry.about, &Markup::default());
-    Page { title: &entry.title, way: "/catalogue", head, live: None, part }.whole()
+    Page { who, title: &entry.title, way: "/catalogue", head, live: None, part }.whole()
 }
 
 pub(super) async fn deploy(
@@ -194,11 +197,14 @@ pub(super) async fn deploy(
         Ok(_) if !dry_run => Ok(to(&after(&objects))),
         Ok(applied) => {
             let outcome = objects::outcome(&known, &applied, &documents);
-            Ok(page_of(StatusCode::OK, form_page(&fleet, &id, &entry, &values, &outcome)))
+            Ok(page_of(
+                StatusCode::OK,
+                form_page(&fleet, &caller, (&id, &entry), &values, &outcome),
+            ))
         }
         Err(e) => {
             let outcome = objects::refusal(e)?;
-            let text = form_page(&fleet, &id, &entry, &values, &outcome);
+            let text = form_page(&fleet, &caller, (&id, &entry), &values, &outcome);
             Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, text))
         }
     }

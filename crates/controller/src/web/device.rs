@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use model::{DeviceId, UnixMillis};
 use serde::Deserialize;
 
-use super::frame::{self, Page, state, tone_of, url, when, when_if};
+use super::frame::{self, Page, acts, state, tone_of, url, when, when_if};
 use super::{Caller, Part, Trouble, answer, charts, device_parts as parts, picture, to};
 use crate::db::{DeviceRow, Event, LogFilter};
 use crate::fleet::Fleet;
@@ -41,6 +41,7 @@ async fn find(fleet: &Fleet, name: &str) -> Result<Device, Trouble> {
 }
 
 fn page(
+    who: &Caller,
     device: &Device,
     tab: &str,
     extra: &Markup,
@@ -50,15 +51,16 @@ fn page(
 ) -> Response {
     let name = &device.name;
     let head = html! {
-        (frame::head(&[("/", "Fleet")], name, "", &parts::actions(device)))
+        (frame::head(&[("/", "Fleet")], name, "", &parts::actions(device, who)))
         nav.tabs aria-label={ "Pages of " (name) } {
-            @for (path, title) in TABS {
-                a href={ "/devices/" (name) (path) } aria-current=[(path == tab).then_some("page")] { (title) }
+            // What the objects say is of all projects: its page is closed to who has some.
+            @for (path, title) in TABS.iter().filter(|(p, _)| who.projects.all() || *p != "/config") {
+                a href={ "/devices/" (name) (path) } aria-current=[(*path == tab).then_some("page")] { (title) }
             }
         }
         (extra)
     };
-    answer(part, &Page { title: name, way: "/", head, live: Some(live), part: body })
+    answer(part, &Page { who, title: name, way: "/", head, live: Some(live), part: body })
 }
 
 /// How it is, in one line; the script says it aloud when it changes.
@@ -88,7 +90,7 @@ pub(super) async fn overview(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let now = fleet.now();
@@ -100,8 +102,8 @@ pub(super) async fn overview(
     let body = html! {
         (status(&device, now))
         (parts::problems(&device, quarantine.as_deref()))
-        @if device.state == DeviceState::Expected { (parts::how_to_come(&device)) }
-        (parts::apps(&device, now))
+        @if device.state == DeviceState::Expected { (parts::how_to_come(&device, &caller)) }
+        (parts::apps(&device, &caller, now))
         (parts::pending(&device))
         div.grid { (parts::facts(&device, now)) (parts::ports(&device)) }
         @if device.state != DeviceState::Expected {
@@ -110,14 +112,14 @@ pub(super) async fn overview(
         }
     };
     let live = format!("/devices/{}", device.name);
-    Ok(page(&device, "", &Markup::default(), &part, live, body))
+    Ok(page(&caller, &device, "", &Markup::default(), &part, live, body))
 }
 
 pub(super) async fn network(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let body = html! {
@@ -126,7 +128,7 @@ pub(super) async fn network(
         (parts::ports(&device))
     };
     let live = format!("/devices/{}/network", device.name);
-    Ok(page(&device, "/network", &Markup::default(), &part, live, body))
+    Ok(page(&caller, &device, "/network", &Markup::default(), &part, live, body))
 }
 
 /// Which lines of which log.
@@ -142,7 +144,7 @@ pub(super) async fn logs(
     Path(name): Path<String>,
     Query(which): Query<WhichLogs>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let app = match which.app.as_str() {
@@ -175,7 +177,7 @@ pub(super) async fn logs(
     };
     let live = url(&path, &[("app", &which.app), ("q", &which.q)]);
     let body = parts::log(&lines, which.q.trim());
-    Ok(page(&device, "/logs", &form, &part, live, body))
+    Ok(page(&caller, &device, "/logs", &form, &part, live, body))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -189,7 +191,7 @@ pub(super) async fn events(
     Path(name): Path<String>,
     Query(which): Query<WhichEvents>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let id = Some(device.id.raw());
@@ -206,14 +208,14 @@ pub(super) async fn events(
     };
     let now = fleet.now();
     let body = html! { div.card { (super::log::event_table(&events, |_: &Event| None, now)) } };
-    Ok(page(&device, "/events", &form, &part, url(&path, &[("q", &which.q)]), body))
+    Ok(page(&caller, &device, "/events", &form, &part, url(&path, &[("q", &which.q)]), body))
 }
 
 pub(super) async fn config(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let known = fleet.known();
@@ -234,27 +236,38 @@ pub(super) async fn config(
         (parts::history(&history, now))
     };
     let live = format!("/devices/{}/config", device.name);
-    Ok(page(&device, "/config", &Markup::default(), &part, live, body))
+    Ok(page(&caller, &device, "/config", &Markup::default(), &part, live, body))
 }
 
 pub(super) async fn trust(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let id = device.id.raw();
     let row = fleet.look(|known| known.device(id).cloned());
     let verdict = fleet.db.verdict(id).await?;
     let kinds = fleet.db.device_cert_kinds(id).await?;
+    // What a node must prove is said for all projects.
+    let accept = acts(&caller).then(|| format!("/devices/{}/accept", device.name));
     let now = fleet.now();
     let body = html! {
         (parts::certificates(row.as_ref(), &kinds, now))
-        (parts::verdict(verdict.as_ref(), now))
+        (parts::verdict(verdict.as_ref(), accept.as_deref(), now))
     };
     let live = format!("/devices/{}/trust", device.name);
-    Ok(page(&device, "/trust", &Markup::default(), &part, live, body))
+    Ok(page(&caller, &device, "/trust", &Markup::default(), &part, live, body))
+}
+
+pub(super) async fn accept(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+    caller: Caller,
+) -> Result<Response, Trouble> {
+    fleet.accept(&name, &caller.name).await?;
+    Ok(to(&format!("/devices/{name}/trust")))
 }
 
 pub(super) async fn restart(

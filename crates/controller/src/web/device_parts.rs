@@ -2,9 +2,11 @@
 
 use maud::{Markup, html};
 use model::UnixMillis;
-use serde_json::Value;
 
-use super::frame::{Tone, empty, state, tone_of_app, url, when, when_if};
+use super::frame::{Tone, acts, empty, state, tone_of_app, url, when, when_if};
+use crate::access::{Caller, Role};
+use crate::attest::policy::Standing;
+use crate::attest::{Findings, Judgement};
 use crate::db::{DeviceRow, LogRow, Verdict, Version};
 use crate::fleet::Known;
 use crate::objects::{Key, Kind, Spec};
@@ -20,11 +22,11 @@ const CERT_KINDS: [(i64, &str); 5] = [
 ];
 
 /// What can be done to a node; each asks before it acts.
-pub(super) fn actions(device: &Device) -> Markup {
+pub(super) fn actions(device: &Device, who: &Caller) -> Markup {
     let at = format!("/devices/{}", device.name);
     html! {
-        a.button href={ "/objects/Device/" (device.name) } { "Edit" }
-        details.menu {
+        @if who.projects.all() { a.button href={ "/objects/Device/" (device.name) } { @if acts(who) { "Edit" } @else { "Its object" } } }
+        @if who.role >= Role::Operator { details.menu {
             summary { "Act" }
             div {
                 form method="post" action={ (at) "/restart" } {
@@ -41,14 +43,14 @@ pub(super) fn actions(device: &Device) -> Markup {
                     p { input #reason name="reason" maxlength="300" placeholder="disk was stolen"; }
                     button { "Set quarantine" }
                 }
-                form method="post" action={ (at) "/delete" } {
+                @if acts(who) { form method="post" action={ (at) "/delete" } {
                     label for="confirm" { "Delete" }
                     p.hint { "It is told that it is no longer known. Write its name to confirm." }
                     p { input #confirm name="name" placeholder=(device.name) autocomplete="off" required; }
                     button.risky { "Delete the node" }
-                }
+                } }
             }
-        }
+        } }
     }
 }
 
@@ -66,7 +68,7 @@ pub(super) fn problems(device: &Device, quarantine: Option<&str>) -> Markup {
     }
 }
 
-pub(super) fn how_to_come(device: &Device) -> Markup {
+pub(super) fn how_to_come(device: &Device, who: &Caller) -> Markup {
     html! {
         div.note {
             b { "Waiting for it. " }
@@ -74,17 +76,17 @@ pub(super) fn how_to_come(device: &Device) -> Markup {
             @if !device.serial.is_empty() { "serial number " code { (device.serial) } " " }
             @if !device.soft_serial.is_empty() { "soft serial number " code { (device.soft_serial) } " " }
             "as soon as it is switched on with this controller's configuration. "
-            a href={ "/onboard/" (device.name) } { "Get its configuration" }
+            @if acts(who) { a href={ "/onboard/" (device.name) } { "Get its configuration" } }
         }
     }
 }
 
-pub(super) fn apps(device: &Device, now: UnixMillis) -> Markup {
+pub(super) fn apps(device: &Device, who: &Caller, now: UnixMillis) -> Markup {
     html! {
         section.card {
             h2 { "Apps" }
             @if device.apps.is_empty() {
-                (empty("No app runs here", "Deploy one of the catalogue, or write an app whose device is this one.", Some(("/catalogue", "Catalogue"))))
+                (empty("No app runs here", "Deploy one of the catalogue, or write an app whose device is this one.", acts(who).then_some(("/catalogue", "Catalogue"))))
             } @else {
                 div.scroll { table.stack {
                     thead { tr {
@@ -94,7 +96,7 @@ pub(super) fn apps(device: &Device, now: UnixMillis) -> Markup {
                     tbody {
                         @for app in &device.apps {
                             tr {
-                                td data-of="" { a.name href={ "/apps/" (app.app) } { (app.app) } }
+                                td data-of="" { @if who.projects.all() { a.name href={ "/apps/" (app.app) } { (app.app) } } @else { b { (app.app) } } }
                                 td data-of="State" {
                                     (state(tone_of_app(&app.state, app.running, !app.problems.is_empty()), &app.state))
                                     @for problem in &app.problems { div.why { (problem) } }
@@ -422,7 +424,9 @@ pub(super) fn certificates(row: Option<&DeviceRow>, kinds: &[i64], now: UnixMill
     }
 }
 
-pub(super) fn verdict(verdict: Option<&Verdict>, now: UnixMillis) -> Markup {
+/// What a node's last quote proved; `accept` is where a form says that this state is to be trusted.
+pub(super) fn verdict(verdict: Option<&Verdict>, accept: Option<&str>, now: UnixMillis) -> Markup {
+    let judged = verdict.map(|v| serde_json::from_str::<Judgement>(&v.verdict));
     html! {
         section.card {
             h2 { "Attestation" }
@@ -431,9 +435,18 @@ pub(super) fn verdict(verdict: Option<&Verdict>, now: UnixMillis) -> Markup {
                     @if verdict.good { (state(Tone::Good, "trusted")) } @else { (state(Tone::Bad, "not trusted")) }
                     " judged " (when(now, verdict.at)) "."
                 }
-                @match serde_json::from_str::<Value>(&verdict.verdict) {
-                    Ok(value) => (tree(&value, 0)),
-                    Err(_) => pre { (verdict.verdict) },
+                @match &judged {
+                    Some(Ok(judged)) => {
+                        p { (judged.summary) "." }
+                        (findings(&judged.findings))
+                        @if let Some(accept) = accept.filter(|_| judged.proven) {
+                            form method="post" action=(accept) {
+                                p.hint { "Accept it if you know why the machine is as it is now, as after an update of its firmware. From then on it must prove these values, and no others." }
+                                div.actions { button { "Accept this state" } }
+                            }
+                        }
+                    },
+                    _ => p.soft { "Another version of the controller judged it; the next quote tells more." },
                 }
             } @else {
                 p.soft {
@@ -445,34 +458,42 @@ pub(super) fn verdict(verdict: Option<&Verdict>, now: UnixMillis) -> Markup {
     }
 }
 
-/// JSON of any shape as lists and tables: what a judge says grows by versions.
-fn tree(value: &Value, depth: usize) -> Markup {
-    const DEEP: usize = 6;
+fn findings(findings: &Findings) -> Markup {
     html! {
-        @match value {
-            Value::Object(fields) if depth < DEEP => dl {
-                @for (name, value) in fields { dt { (name.replace('_', " ")) } dd { (tree(value, depth + 1)) } }
-            },
-            Value::Array(all) if depth < DEEP && all.iter().all(Value::is_object) && !all.is_empty() => {
-                @let columns: std::collections::BTreeSet<&String> = all.iter().filter_map(Value::as_object).flat_map(|o| o.keys()).collect();
-                div.scroll { table {
-                    thead { tr { @for column in &columns { th scope="col" { (column.replace('_', " ")) } } } }
-                    tbody { @for row in all { tr { @for column in &columns { td { @if let Some(cell) = row.get(column.as_str()) { (tree(cell, depth + 1)) } } } } } }
-                } }
-            },
-            Value::Array(all) if depth < DEEP => ul.plain { @for one in all { li { (tree(one, depth + 1)) } } },
-            Value::String(text) => (text),
-            Value::Bool(true) => "yes",
-            Value::Bool(false) => "no",
-            Value::Null => span.soft { "–" },
-            other => code { (other) },
+        @if !findings.against.is_empty() { div.note.bad { b { "Why it is refused" } ul { @for why in &findings.against { li { (why) } } } } }
+        @if !findings.notes.is_empty() { div.note { b { "Odd, but it does not matter by the policy" } ul { @for note in &findings.notes { li { (note) } } } } }
+        @if !findings.pcrs.is_empty() {
+            div.scroll { table.stack {
+                caption.hidden { "Registers of the TPM" }
+                thead { tr { th scope="col" { "Register" } th scope="col" { "For" } th scope="col" { "Standing" } th scope="col" { "What it says" } th scope="col" { "Value" } } }
+                tbody {
+                    @for pcr in &findings.pcrs {
+                        tr {
+                            td.tight data-of="Register" { (pcr.register) }
+                            td data-of="For" { (pcr.about) }
+                            td.tight data-of="Standing" {
+                                @match pcr.standing {
+                                    Standing::Allowed => (state(Tone::Good, "as accepted")),
+                                    Standing::Forbidden => (state(Tone::Bad, "another value")),
+                                    Standing::Unjudged => (state(Tone::Idle, "not judged")),
+                                }
+                            }
+                            td data-of="Says" { (pcr.text) }
+                            td data-of="Value" { code { (pcr.value) } }
+                        }
+                    }
+                }
+            } }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::str::FromStr;
+
     use super::*;
+    use crate::attest::policy::{Logged, Pcr};
 
     #[test]
     fn what_was_searched_is_marked_and_the_rest_escaped() {
@@ -483,13 +504,36 @@ mod tests {
     }
 
     #[test]
-    fn a_verdict_of_any_shape_is_shown_and_escaped() {
-        let value = serde_json::json!({
-            "pcrs": [{"pcr": 0, "why": "<script>"}, {"pcr": 7, "good": true}], "note": null,
-            "deep": [[[[[[[[[1]]]]]]]]],
-        });
-        let text = tree(&value, 0).into_string();
-        assert!(text.contains("&lt;script&gt;") && !text.contains("<script>"), "{text}");
-        assert!(text.contains("<th scope=\"col\">good</th>"), "{text}");
+    fn a_verdict_is_explained_register_by_register_and_escaped() {
+        let digest = model::Digest::from_str(&"ab".repeat(32)).unwrap();
+        let pcr = Pcr {
+            register: 7,
+            about: "Secure Boot".into(),
+            value: digest,
+            standing: Standing::Forbidden,
+            allowed: Vec::new(),
+            log: Logged::Missing,
+            text: "<script> was measured".into(),
+            events: Vec::new(),
+        };
+        let findings = Findings { pcrs: vec![pcr], ..Findings::default() };
+        let judged = serde_json::json!({"good": false, "proven": true, "summary": "no", "findings": findings});
+        let row = Verdict { at: UnixMillis(5), good: false, verdict: judged.to_string() };
+        let text = verdict(Some(&row), Some("/x/accept"), UnixMillis(9)).into_string();
+        for part in [
+            "Secure Boot",
+            "another value",
+            "&lt;script&gt;",
+            "action=\"/x/accept\"",
+            "not trusted",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("<script>"), "{text}");
+        let looks = verdict(Some(&row), None, UnixMillis(9)).into_string();
+        assert!(!looks.contains("<form"), "{looks}");
+        let other = Verdict { verdict: "[]".into(), ..row };
+        let text = verdict(Some(&other), Some("/x/accept"), UnixMillis(9)).into_string();
+        assert!(text.contains("Another version") && !text.contains("<form"), "{text}");
     }
 }

@@ -1,6 +1,6 @@
 //! The fleet as a list and as a map. Both are made of what is in memory.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use axum::Extension;
@@ -16,7 +16,7 @@ use super::summary::{AppSummary, Summaries, Summary};
 use super::{Caller, Part, Trouble, answer};
 use crate::db::{DeviceRow, StoredObject};
 use crate::fleet::{Fleet, Known};
-use crate::objects::{AppSpec, Kind, Object, Spec, node, targets};
+use crate::objects::{AppSpec, Kind, Object, Query as Labels, Spec, node, targets};
 use crate::reports;
 use crate::view::DeviceState;
 
@@ -35,7 +35,7 @@ pub(super) struct Wish {
     q: String,
     /// `online`, `silent`, `registered`, `expected`, `problem`.
     state: String,
-    /// `site=berlin, tier`: all must be so.
+    /// A query over labels: `site=berlin, tier in (a, b), !lab`.
     label: String,
     version: String,
     project: String,
@@ -133,17 +133,15 @@ fn project(stored: &StoredObject) -> &str {
     stored.written.get("project").and_then(|p| p.as_str()).unwrap_or_default()
 }
 
-/// Whether labels are as a filter wants: terms `key` or `key=value`, separated by commas.
-fn has_labels(stored: &StoredObject, wanted: &str) -> bool {
-    let have = labels(stored);
-    wanted.split(',').map(str::trim).filter(|t| !t.is_empty()).all(|term| {
-        match term.split_once('=') {
-            Some((key, value)) => {
-                have.iter().any(|(k, v)| *k == key.trim() && v.as_str() == value.trim())
-            }
-            None => have.iter().any(|(k, _)| *k == term),
-        }
-    })
+/// What a filter over labels asks for. `None`: nothing.
+fn query(text: &str) -> Option<Result<Labels, String>> {
+    let text = text.trim();
+    (!text.is_empty()).then(|| text.parse())
+}
+
+fn has_labels(stored: &StoredObject, wanted: &Labels) -> bool {
+    let have = labels(stored).into_iter().map(|(k, v)| (k.to_owned(), v));
+    wanted.fits(&have.collect::<BTreeMap<_, _>>())
 }
 
 /// Where a node says it stands: the label `location`, degrees north and east.
@@ -224,7 +222,7 @@ fn rows<'a>(fleet: &Fleet, known: &'a Known, all: &'a HashMap<Uuid, Summary>) ->
     known.of_kind(Kind::Device).map(row).collect()
 }
 
-fn wanted(row: &Row<'_>, wish: &Wish, words: &str) -> bool {
+fn wanted(row: &Row<'_>, wish: &Wish, words: &str, query: Option<&Labels>) -> bool {
     let holds = |text: &str| text.to_lowercase().contains(words);
     let found = words.is_empty()
         || holds(row.name())
@@ -239,7 +237,7 @@ fn wanted(row: &Row<'_>, wish: &Wish, words: &str) -> bool {
     };
     found
         && state
-        && (wish.label.trim().is_empty() || has_labels(row.stored, &wish.label))
+        && query.is_none_or(|query| has_labels(row.stored, query))
         && (wish.version.is_empty() || row.version() == wish.version)
         && (wish.project.is_empty() || project(row.stored) == wish.project)
 }
@@ -298,21 +296,24 @@ pub(super) async fn list(
     Extension(summaries): Extension<Arc<Summaries>>,
     Query(wish): Query<Wish>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     summaries.follow(&fleet).await?;
     let known = fleet.known();
     let now = fleet.now();
     let (head, body) = summaries.look(|all| {
         let rows = rows(&fleet, &known, all);
-        let head = if part.wanted() { Markup::default() } else { list_head(&rows, &wish) };
+        let head = match part.wanted() {
+            true => Markup::default(),
+            false => list_head(&rows, &wish, &caller),
+        };
         (head, list_part(rows, &wish, now))
     });
     let live = Some(wish.url("/", &[]));
-    Ok(answer(&part, &Page { title: "Fleet", way: "/", head, live, part: body }))
+    Ok(answer(&part, &Page { who: &caller, title: "Fleet", way: "/", head, live, part: body }))
 }
 
-fn list_head(rows: &[Row<'_>], wish: &Wish) -> Markup {
+fn list_head(rows: &[Row<'_>], wish: &Wish, who: &Caller) -> Markup {
     let mut versions = BTreeSet::new();
     let mut projects = BTreeSet::new();
     for row in rows {
@@ -337,7 +338,7 @@ fn list_head(rows: &[Row<'_>], wish: &Wish) -> Markup {
     ];
     let states = states.map(|(v, t)| (v.to_owned(), t.to_owned()));
     html! {
-        (frame::head(&[], "Fleet", "", &html! { a.button.first href="/onboard" { "Add a node" } }))
+        (frame::head(&[], "Fleet", "", &html! { @if frame::acts(who) { a.button.first href="/onboard" { "Add a node" } } }))
         @if !rows.is_empty() {
             form.filters role="search" action="/" data-filter="" {
                 div.wide {
@@ -347,7 +348,7 @@ fn list_head(rows: &[Row<'_>], wish: &Wish) -> Markup {
                 (frame::choice("state", "state", "State", &states, &wish.state))
                 div {
                     label for="label" { "Labels" }
-                    input #label name="label" value=(wish.label) placeholder="site=berlin, tier" size="16" autocomplete="off";
+                    input #label name="label" value=(wish.label) placeholder="site=berlin, tier in (a, b)" size="22" autocomplete="off";
                 }
                 @if versions.len() > 1 || !wish.version.is_empty() {
                     (frame::choice("version", "version", "Version", &choices("any", &versions), &wish.version))
@@ -369,7 +370,10 @@ fn list_part(all: Vec<Row<'_>>, wish: &Wish, now: UnixMillis) -> Markup {
         return html! { div.card { (empty("There is no node yet", text, Some(("/onboard", "Add a node")))) } };
     }
     let words = wish.q.trim().to_lowercase();
-    let mut rows: Vec<Row<'_>> = all.into_iter().filter(|r| wanted(r, wish, &words)).collect();
+    let asked = query(&wish.label);
+    let wanted_labels = asked.as_ref().and_then(|q| q.as_ref().ok());
+    let mut rows: Vec<Row<'_>> =
+        all.into_iter().filter(|r| wanted(r, wish, &words, wanted_labels)).collect();
     sort(&mut rows, &wish.sort);
     let found = rows.len();
     let pages = found.div_ceil(PAGE).max(1);
@@ -397,6 +401,7 @@ fn list_part(all: Vec<Row<'_>>, wish: &Wish, now: UnixMillis) -> Markup {
                 }
             }
         }
+        @if let Some(Err(why)) = &asked { p.note.bad role="alert" { "Labels: " (why) ". All nodes are shown." } }
         div.card {
             @if rows.is_empty() {
                 (empty("No node is so", "Nothing fits all filters together.", Some(("/", "Show all nodes"))))
@@ -471,7 +476,7 @@ pub(super) async fn map(
     State(fleet): State<Arc<Fleet>>,
     Extension(summaries): Extension<Arc<Summaries>>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     summaries.follow(&fleet).await?;
     let known = fleet.known();
@@ -479,7 +484,7 @@ pub(super) async fn map(
     let words = "Nodes with the label location: degrees north and east, as 52.52,13.40.";
     let head = frame::head(&[], "Map", words, &Markup::default());
     let live = Some("/map".to_owned());
-    Ok(answer(&part, &Page { title: "Map", way: "/map", head, live, part: body }))
+    Ok(answer(&part, &Page { who: &caller, title: "Map", way: "/map", head, live, part: body }))
 }
 
 fn map_part(rows: &[Row<'_>]) -> Markup {

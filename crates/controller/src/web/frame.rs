@@ -4,28 +4,48 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use model::UnixMillis;
 
+use crate::access::{Caller, Role};
 use crate::view::DeviceState;
 use crate::words;
 
 /// A node of the fleet, drawn by three boxes.
 const SIGN: &str = r#"<svg viewBox="0 0 16 16" aria-hidden="true"><path fill="currentColor" d="M8 0 15 4v8l-7 4-7-4V4zm0 2.3L3 5.2v5.6l5 2.9 5-2.9V5.2zM8 5l2.6 1.5v3L8 11 5.4 9.5v-3z"/></svg>"#;
 
-/// Where the pages of the frame's navigation are.
-const WAYS: [(&str, &str); 10] = [
-    ("/", "Fleet"),
-    ("/map", "Map"),
-    ("/apps", "Apps"),
-    ("/catalogue", "Catalogue"),
-    ("/objects", "Objects"),
-    ("/rollouts", "Rollouts"),
-    ("/onboard", "Add a node"),
-    ("/events", "Events"),
-    ("/audit", "Audit"),
-    ("/settings", "Settings"),
+/// Where the pages of the frame's navigation are, and for whom.
+const WAYS: [(&str, &str, Role); 14] = [
+    ("/", "Fleet", Role::Viewer),
+    ("/map", "Map", Role::Viewer),
+    ("/alerts", "Alerts", Role::Viewer),
+    ("/drift", "Drift", Role::Viewer),
+    ("/apps", "Apps", Role::Viewer),
+    ("/catalogue", "Catalogue", Role::Operator),
+    ("/objects", "Objects", Role::Viewer),
+    ("/rollouts", "Rollouts", Role::Viewer),
+    ("/groups", "Groups and windows", Role::Viewer),
+    ("/onboard", "Add a node", Role::Operator),
+    ("/events", "Events", Role::Viewer),
+    ("/audit", "Audit", Role::Admin),
+    ("/users", "Users", Role::Admin),
+    ("/settings", "Settings", Role::Viewer),
 ];
+
+/// The ways of who looks: nobody is led where they are refused.
+fn ways(who: &Caller) -> Vec<(&'static str, &'static str)> {
+    if !who.projects.all() {
+        return vec![("/account", "Your nodes")];
+    }
+    let open = WAYS.iter().filter(|(_, _, role)| who.role >= *role);
+    open.map(|(to, name, _)| (*to, *name)).collect()
+}
+
+/// Whether somebody may change what all projects share.
+pub(super) fn acts(who: &Caller) -> bool {
+    who.role >= Role::Operator && who.projects.all()
+}
 
 /// A page as it is put together.
 pub(super) struct Page<'a> {
+    pub(super) who: &'a Caller,
     pub(super) title: &'a str,
     /// Which way of the navigation it belongs to.
     pub(super) way: &'a str,
@@ -62,7 +82,7 @@ impl Page<'_> {
                     a.brand href="/" aria-label="EVE controller: fleet" { (PreEscaped(SIGN)) span { "EVE controller" } }
                     nav aria-label="Main" {
                         ul {
-                            @for (to, name) in WAYS {
+                            @for (to, name) in ways(self.who) {
                                 li { a href=(to) aria-current=[(to == self.way).then_some("page")] { (name) } }
                             }
                         }

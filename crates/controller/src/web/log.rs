@@ -86,7 +86,7 @@ pub(super) async fn events(
     State(fleet): State<Arc<Fleet>>,
     Query(which): Query<Which>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let events = fleet.db.events_with(None, &which.q, which.before(), LINES).await?;
     let name = |e: &Event| device::name_of(&fleet, e.device?);
@@ -99,14 +99,17 @@ pub(super) async fn events(
     };
     let head = html! { (frame::head(&[], "Events", "", &Markup::default())) (search("/events", &which.q, "app, node or what happened")) };
     let live = Some(url("/events", &[("q", &which.q), ("before", &which.before)]));
-    Ok(answer(&part, &Page { title: "Events", way: "/events", head, live, part: body }))
+    Ok(answer(
+        &part,
+        &Page { who: &caller, title: "Events", way: "/events", head, live, part: body },
+    ))
 }
 
 pub(super) async fn audit(
     State(fleet): State<Arc<Fleet>>,
     Query(which): Query<Which>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let lines = fleet.db.audited(&which.q, which.before(), LINES).await?;
     let now = fleet.now();
@@ -134,13 +137,13 @@ pub(super) async fn audit(
     let words = "Who changed what. Nobody can change these lines.";
     let head = html! { (frame::head(&[], "Audit", words, &Markup::default())) (search("/audit", &which.q, "who, what or which object")) };
     let live = Some(url("/audit", &[("q", &which.q), ("before", &which.before)]));
-    Ok(answer(&part, &Page { title: "Audit", way: "/audit", head, live, part: body }))
+    Ok(answer(&part, &Page { who: &caller, title: "Audit", way: "/audit", head, live, part: body }))
 }
 
 pub(super) async fn settings(
     State(fleet): State<Arc<Fleet>>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let known = fleet.known();
     let images = fleet.registry().names().map_err(|e| Trouble::Own(model::chain(&e)))?;
@@ -178,7 +181,7 @@ pub(super) async fn settings(
                         @for serial in known.serials.iter().filter(|s| !s.contains('\u{1f}')) {
                             tr {
                                 td { code { (serial) } @if serial == "*" { " " b { "any node may register" } } }
-                                td.tight { form.inline method="post" action="/settings/serials" { input type="hidden" name="serial" value=(serial); button.risky name="do" value="remove" aria-label={ "Remove " (serial) } { "Remove" } } }
+                                td.tight { @if frame::acts(&caller) { form.inline method="post" action="/settings/serials" { input type="hidden" name="serial" value=(serial); button.risky name="do" value="remove" aria-label={ "Remove " (serial) } { "Remove" } } } }
                             }
                         }
                     }
@@ -188,13 +191,16 @@ pub(super) async fn settings(
     };
     let head = html! {
         (frame::head(&[], "Settings", "", &Markup::default()))
-        form.filters method="post" action="/settings/serials" {
+        @if frame::acts(&caller) { form.filters method="post" action="/settings/serials" {
             div.wide { label for="serial" { "Let a serial number register (* is any)" } input #serial name="serial" maxlength="256" required autocomplete="off"; }
             button name="do" value="add" { "Allow" }
-        }
+        } }
     };
     let live = Some("/settings".to_owned());
-    Ok(answer(&part, &Page { title: "Settings", way: "/settings", head, live, part: body }))
+    Ok(answer(
+        &part,
+        &Page { who: &caller, title: "Settings", way: "/settings", head, live, part: body },
+    ))
 }
 
 #[derive(Debug, Deserialize)]

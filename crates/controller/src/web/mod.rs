@@ -8,18 +8,22 @@
 //! | a node | [`device`], with [`charts`] and a network [`picture`] |
 //! | apps; the catalogue | [`apps`], [`catalogue`] |
 //! | objects: editor, history | [`objects`], [`diff`] |
-//! | rollouts | [`rollouts`] |
+//! | rollouts; what differs; alerts | [`rollouts`], [`drift`], [`alerts`] |
+//! | groups and windows; users | [`groups`], [`users`] |
 //! | a new node | [`onboard`] |
 //! | events, audit, settings | [`log`] |
 
+mod alerts;
 mod apps;
 mod catalogue;
 mod charts;
 mod device;
 mod device_parts;
 mod diff;
+mod drift;
 mod fleet;
 mod frame;
+mod groups;
 mod log;
 mod login;
 mod objects;
@@ -27,6 +31,7 @@ mod onboard;
 mod picture;
 mod rollouts;
 mod summary;
+mod users;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -47,6 +52,7 @@ use tokio::sync::watch;
 use crate::access::{Caller, NoRandomness};
 use crate::db::DbError;
 use crate::fleet::{Fleet, FleetError};
+use crate::operator::Failed;
 use frame::Page;
 use summary::Summaries;
 
@@ -84,6 +90,17 @@ pub(crate) fn routes(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Rout
         .route("/objects/{kind}/{name}/delete", post(objects::delete))
         .route("/rollouts", get(rollouts::list))
         .route("/rollouts/{name}", get(rollouts::one).post(rollouts::tell))
+        .route("/drift", get(drift::page))
+        .route("/alerts", get(alerts::page))
+        .route("/alerts/{id}/ack", post(alerts::ack))
+        .route("/groups", get(groups::page).post(groups::set_group))
+        .route("/groups/{name}/delete", post(groups::remove_group))
+        .route("/windows", post(groups::set_window))
+        .route("/windows/{name}/delete", post(groups::remove_window))
+        .route("/users", get(users::list).post(users::put))
+        .route("/users/{name}/link", post(users::link))
+        .route("/users/{name}/delete", post(users::delete))
+        .route("/devices/{name}/accept", post(device::accept))
         .route("/onboard", get(onboard::page).post(onboard::add))
         .route("/onboard/{name}", get(onboard::added))
         .route("/onboard/{name}/config.tar", post(onboard::tar))
@@ -173,6 +190,16 @@ impl From<DbError> for Trouble {
     }
 }
 
+impl From<Failed> for Trouble {
+    fn from(Failed(status, failure): Failed) -> Trouble {
+        match status {
+            StatusCode::NOT_FOUND => Trouble::Missing,
+            status if status.is_server_error() => Trouble::Own(failure.error),
+            _ => Trouble::Refused(failure.error),
+        }
+    }
+}
+
 impl From<NoRandomness> for Trouble {
     fn from(e: NoRandomness) -> Trouble {
         Trouble::Own(model::chain(&e))
@@ -188,6 +215,8 @@ impl From<FleetError> for Trouble {
             | FleetError::Used { .. }
             | FleetError::Exists(_)
             | FleetError::Overtaken { .. }
+            | FleetError::NothingProven(_)
+            | FleetError::OtherProject { .. }
             | FleetError::NoImage { .. } => Trouble::Refused(model::chain(&e)),
             e => Trouble::Own(model::chain(&e)),
         }

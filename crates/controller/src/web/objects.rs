@@ -15,7 +15,7 @@ use super::diff::diff;
 use super::frame::{self, Page, Tone, empty, state, url, when};
 use super::{Caller, Part, Trouble, answer, html as page_of, to};
 use crate::fleet::{Fleet, FleetError, How, Known};
-use crate::objects::{Key, Kind, read};
+use crate::objects::{Key, Kind, read, shown};
 use crate::view::{Action, Applied};
 
 /// Objects of one page.
@@ -33,7 +33,7 @@ pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Query(which): Query<Which>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let known = fleet.known();
     let now = fleet.now();
@@ -49,7 +49,7 @@ pub(super) async fn list(
     let text =
         "What nodes are told is made of these. They are written as YAML, here or with eve apply.";
     let head = html! {
-        (frame::head(&[], "Objects", text, &html! { a.button.first href="/objects/new" { "Write one" } }))
+        (frame::head(&[], "Objects", text, &html! { @if frame::acts(&caller) { a.button.first href="/objects/new" { "Write one" } } }))
         form.filters role="search" action="/objects" data-filter="" {
             (frame::choice("kind", "kind", "Kind", &kinds, &which.kind))
             div.wide { label for="q" { "Search" } input #q name="q" type="search" value=(which.q) placeholder="name" autocomplete="off"; }
@@ -84,11 +84,15 @@ pub(super) async fn list(
         }
     };
     let live = Some(url("/objects", &[("kind", &which.kind), ("q", &which.q)]));
-    Ok(answer(&part, &Page { title: "Objects", way: "/objects", head, live, part: body }))
+    Ok(answer(
+        &part,
+        &Page { who: &caller, title: "Objects", way: "/objects", head, live, part: body },
+    ))
 }
 
-/// An object as an operator writes it.
+/// An object as an operator writes it, without what nobody may see ([`shown`]).
 pub(super) fn yaml(key: &Key, spec: &Value) -> Result<String, Trouble> {
+    let spec = shown(key.kind, spec);
     let whole = json!({"kind": key.kind.name(), "name": key.name, "spec": spec});
     serde_saphyr::to_string(&whole).map_err(|e| Trouble::Own(format!("{key} as YAML: {e}")))
 }
@@ -118,7 +122,7 @@ fn example(kind: Kind) -> Option<&'static str> {
     })
 }
 
-pub(super) async fn new(Query(of): Query<NewOf>, _: Caller) -> Result<Response, Trouble> {
+pub(super) async fn new(Query(of): Query<NewOf>, caller: Caller) -> Result<Response, Trouble> {
     let kind = of.kind.parse().unwrap_or(Kind::App);
     let plain = format!("kind: {kind}\nname: \nspec: {{}}\n");
     let text = example(kind).map_or(plain, str::to_owned);
@@ -129,7 +133,7 @@ pub(super) async fn new(Query(of): Query<NewOf>, _: Caller) -> Result<Response, 
         }
     };
     let title = format!("New {kind}");
-    let page = editor(&title, &text, &[], &ways, None);
+    let page = editor(&caller, (&title, &text), &[], &ways, None);
     Ok(page_of(StatusCode::OK, page))
 }
 
@@ -148,7 +152,7 @@ pub(super) async fn edit(
     State(fleet): State<Arc<Fleet>>,
     Path((kind, name)): Path<(String, String)>,
     Query(From { from }): Query<From>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let key = key(&kind, &name)?;
     let known = fleet.known();
@@ -169,14 +173,15 @@ pub(super) async fn edit(
         (said)
         @if !flaws.is_empty() { div.note.bad { b { "It has mistakes" } ul { @for f in flaws { li { (f.field) ": " (f.text) } } } } }
     };
-    let page = editor(&key.to_string(), &text, &[(key.clone(), generation)], &said, None);
+    let page =
+        editor(&caller, (&key.to_string(), &text), &[(key.clone(), generation)], &said, None);
     Ok(page_of(StatusCode::OK, page))
 }
 
 /// The editor. `looked` are the objects it began with, and their versions then.
 fn editor(
-    title: &str,
-    text: &str,
+    who: &Caller,
+    (title, text): (&str, &str),
     looked: &[(Key, u64)],
     said: &Markup,
     line: Option<u64>,
@@ -191,7 +196,7 @@ fn editor(
                 _ => {},
             }
             a.button href={ "/objects/" (key.kind) "/" (key.name) "/history" } { "History" }
-            @if key.kind != Kind::Device {
+            @if key.kind != Kind::Device && frame::acts(who) {
                 details.menu {
                     summary { "Delete" }
                     div { form method="post" action={ "/objects/" (key.kind) "/" (key.name) "/delete" } {
@@ -205,22 +210,22 @@ fn editor(
     let head = frame::head(&[("/objects", "Objects")], title, "", &actions);
     let part = html! {
         (said)
-        form method="post" action="/objects/save" {
+        form method=[frame::acts(who).then_some("post")] action="/objects/save" {
             @for (key, generation) in looked { input type="hidden" name="looked" value={ (key.kind) "/" (key.name) "/" (generation) }; }
             input type="hidden" name="title" value=(title);
             label for="text" { "YAML, one object or several" }
             div.editor {
                 pre aria-hidden="true" { (numbers.join("\n")) }
-                textarea #text name="text" spellcheck="false" autocapitalize="off" data-line=[line] { (text) }
+                textarea #text name="text" spellcheck="false" autocapitalize="off" readonly[!frame::acts(who)] data-line=[line] { (text) }
             }
-            p.hint { "Tab leaves the field. What is wrong is told with its line before anything changes." }
+            @if frame::acts(who) { p.hint { "Tab leaves the field. What is wrong is told with its line before anything changes." }
             div.actions {
                 button.first name="do" value="check" { "See what changes" }
                 button name="do" value="save" { "Save" }
-            }
+            } }
         }
     };
-    Page { title, way: "/objects", head, live: None, part }.whole()
+    Page { who, title, way: "/objects", head, live: None, part }.whole()
 }
 
 /// What the editor sends.
@@ -260,7 +265,10 @@ pub(super) async fn save(
         }
         Ok(applied) => {
             let said = outcome(&known, &applied, &text);
-            Ok(page_of(StatusCode::OK, editor(&edited.title, &text, &expected, &said, None)))
+            Ok(page_of(
+                StatusCode::OK,
+                editor(&caller, (&edited.title, &text), &expected, &said, None),
+            ))
         }
         Err(FleetError::Overtaken { key, found, .. }) => {
             let now = fleet.known();
@@ -274,13 +282,13 @@ pub(super) async fn save(
                 div.card { (diff(&theirs, &text)) }
             };
             expected.iter_mut().filter(|(k, _)| *k == key).for_each(|(_, g)| *g = found);
-            let page = editor(&edited.title, &text, &expected, &said, None);
+            let page = editor(&caller, (&edited.title, &text), &expected, &said, None);
             Ok(page_of(StatusCode::CONFLICT, page))
         }
         Err(e) => {
             let line = line_of(&e.to_string());
             let said = refusal(e)?;
-            let page = editor(&edited.title, &text, &expected, &said, line);
+            let page = editor(&caller, (&edited.title, &text), &expected, &said, line);
             Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, page))
         }
     }
@@ -322,7 +330,8 @@ pub(super) fn outcome(known: &Known, applied: &Applied, text: &str) -> Markup {
             @for change in &applied.changes {
                 @let tone = match change.action { Action::Created => Tone::Good, Action::Changed => Tone::Wait, Action::Removed => Tone::Bad, Action::Unchanged => Tone::Idle };
                 h3 { (change.key) " " (state(tone, change.action.name())) }
-                @if change.action != Action::Unchanged {
+                @if change.action != Action::Unchanged && change.key.kind == Kind::Secret { p.soft { "Its value is shown to nobody." } }
+                @else if change.action != Action::Unchanged {
                     (diff(&old(&change.key).unwrap_or_default(), &new(&change.key).unwrap_or_default()))
                 }
             }
@@ -363,7 +372,7 @@ pub(super) async fn history(
     State(fleet): State<Arc<Fleet>>,
     Path((kind, name)): Path<(String, String)>,
     Query(Compared { new }): Query<Compared>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let key = key(&kind, &name)?;
     let versions = fleet.db.versions(&key, u64::MAX, VERSIONS).await?;
@@ -378,11 +387,12 @@ pub(super) async fn history(
     let now = fleet.now();
     let own = format!("/objects/{}/{}", key.kind, key.name);
     let part = html! {
-        @if let Some(shown) = versions.get(at) {
+        @if let Some(version) = versions.get(at) {
             section.card {
-                h2 { "What " (shown.author) " changed " (when(now, shown.at)) }
-                (diff(&text(at + 1)?, &text(at)?))
-                @if shown.spec.is_some() { a.button href=(url(&own, &[("from", &shown.revision.to_string())])) { "Edit from this version" } }
+                h2 { "What " (version.author) " changed " (when(now, version.at)) }
+                @if key.kind == Kind::Secret { p.soft { "The values of secrets are shown to nobody, old ones neither." } }
+                @else { (diff(&text(at + 1)?, &text(at)?)) }
+                @if version.spec.is_some() && key.kind != Kind::Secret && frame::acts(&caller) { a.button href=(url(&own, &[("from", &version.revision.to_string())])) { "Edit from this version" } }
             }
         }
         section.card {
@@ -408,7 +418,7 @@ pub(super) async fn history(
     let title = format!("History of {key}");
     let crumbs = [("/objects", "Objects"), (own.as_str(), key.name.as_str())];
     let head = frame::head(&crumbs, &title, "", &Markup::default());
-    let page = Page { title: &title, way: "/objects", head, live: None, part };
+    let page = Page { who: &caller, title: &title, way: "/objects", head, live: None, part };
     Ok(page_of(StatusCode::OK, page.whole()))
 }
 

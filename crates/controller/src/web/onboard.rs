@@ -29,18 +29,18 @@ pub(super) struct New {
     labels: String,
 }
 
-pub(super) async fn page(_: Caller) -> Result<Response, Trouble> {
+pub(super) async fn page(caller: Caller) -> Result<Response, Trouble> {
     let new = New { by: "soft".to_owned(), ..New::default() };
-    Ok(page_of(StatusCode::OK, form(&new, &Markup::default())))
+    Ok(page_of(StatusCode::OK, form(&caller, &new, &Markup::default())))
 }
 
-fn form(new: &New, said: &Markup) -> String {
+fn form(who: &Caller, new: &New, said: &Markup) -> String {
     let words = "A node is expected under a name first. Then its configuration is written onto the \
                  stick or disk that it boots.";
     let head = frame::head(&[("/", "Fleet")], "Add a node", words, &Markup::default());
     let part = html! {
         (said)
-        form.card method="post" action="/onboard" {
+        form.card method=[frame::acts(who).then_some("post")] action="/onboard" {
             div.field {
                 label for="name" { "Name" }
                 input #name name="name" value=(new.name) required maxlength="63" pattern="[a-z0-9]([a-z0-9\\-]*[a-z0-9])?" autocomplete="off" aria-describedby="name-hint";
@@ -56,10 +56,11 @@ fn form(new: &New, said: &Markup) -> String {
                 input #serial name="serial" value=(new.serial) maxlength="128" autocomplete="off" aria-describedby="serial-hint";
                 p.hint #serial-hint { "Only needed when it is recognised by it: as its firmware says (dmidecode -s system-serial-number)" }
             }
-            div.actions { button.first { "Add the node" } }
+            @if frame::acts(who) { div.actions { button.first { "Add the node" } } }
+            @else { p.note { "Adding a node needs the role operator." } }
         }
     };
-    Page { title: "Add a node", way: "/onboard", head, live: None, part }.whole()
+    Page { who, title: "Add a node", way: "/onboard", head, live: None, part }.whole()
 }
 
 pub(super) async fn add(
@@ -71,7 +72,7 @@ pub(super) async fn add(
     let serial = new.serial.trim();
     let wrong = |why: &str| {
         let said = html! { p.note.bad role="alert" { (why) } };
-        Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, form(&new, &said)))
+        Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, form(&caller, &new, &said)))
     };
     let spec = match (new.by.as_str(), serial) {
         ("serial", "") => {
@@ -91,7 +92,7 @@ pub(super) async fn add(
         }
         Err(e) => {
             let said = objects::refusal(e)?;
-            Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, form(&new, &said)))
+            Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, form(&caller, &new, &said)))
         }
     }
 }
@@ -104,7 +105,7 @@ pub(super) async fn added(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     headers: HeaderMap,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let device = reports::device(&fleet, &name).await?.ok_or(Trouble::Missing)?;
     let name = &device.name;
@@ -117,14 +118,15 @@ pub(super) async fn added(
         section.card {
             h2 { "1. Get its configuration" }
             p.soft { "Five small files: whom to call, whom to trust, and what to register with. They hold a key; keep them as you keep a password." }
-            form method="post" action={ "/onboard/" (name) "/config.tar" } {
+            @if !frame::acts(&caller) { p { "Getting it needs the role operator." } }
+            @else { form method="post" action={ "/onboard/" (name) "/config.tar" } {
                 div.field {
                     label for="server" { "Host and port under which the node reaches this controller" }
                     input #server name="server" value=(host(&headers)) required pattern="\\S+" autocomplete="off" aria-describedby="server-hint";
                     p.hint #server-hint { "Must be one of the names that Settings lists" }
                 }
                 button.first { "Download " (name) ".tar" }
-            }
+            } }
         }
         section.card {
             h2 { "2. Put it onto an installer or a disk" }
@@ -147,7 +149,7 @@ pub(super) async fn added(
     let crumbs = [("/", "Fleet"), ("/onboard", "Add a node")];
     let title = format!("Configuration of {name}");
     let head = frame::head(&crumbs, &title, "", &Markup::default());
-    let page = Page { title: &title, way: "/onboard", head, live: None, part };
+    let page = Page { who: &caller, title: &title, way: "/onboard", head, live: None, part };
     Ok(page_of(StatusCode::OK, page.whole()))
 }
 

@@ -39,7 +39,7 @@ fn tone(phase: &str) -> Tone {
 pub(super) async fn list(
     State(fleet): State<Arc<Fleet>>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let mut all = Vec::new();
     for row in fleet.db.rollouts(false).await? {
@@ -56,7 +56,10 @@ pub(super) async fn list(
         "Changes that are taken to nodes in waves: the next one begins when all of one are well.";
     let head = frame::head(&[], "Rollouts", words, &Markup::default());
     let live = Some("/rollouts".to_owned());
-    Ok(answer(&part, &Page { title: "Rollouts", way: "/rollouts", head, live, part: body }))
+    Ok(answer(
+        &part,
+        &Page { who: &caller, title: "Rollouts", way: "/rollouts", head, live, part: body },
+    ))
 }
 
 fn card(rollout: &Rollout, now: UnixMillis) -> Markup {
@@ -99,12 +102,12 @@ pub(super) async fn one(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     Query(part): Query<Part>,
-    _: Caller,
+    caller: Caller,
 ) -> Result<Response, Trouble> {
     let rollout = drive::record(&fleet, &name).await?.shown(true);
     let now = fleet.now();
     let actions = html! {
-        details.menu {
+        @if frame::acts(&caller) { details.menu {
             summary { "Act" }
             div { form method="post" action={ "/rollouts/" (name) } {
                 p { "What is refused is told, and changes nothing." }
@@ -116,7 +119,7 @@ pub(super) async fn one(
                     button.risky name="do" value="rollback" { "Take it back" }
                 }
             } }
-        }
+        } }
     };
     let head = frame::head(&[("/rollouts", "Rollouts")], &name, "", &actions);
     let body = html! {
@@ -143,7 +146,10 @@ pub(super) async fn one(
         }
     };
     let live = Some(format!("/rollouts/{name}"));
-    Ok(answer(&part, &Page { title: &name, way: "/rollouts", head, live, part: body }))
+    Ok(answer(
+        &part,
+        &Page { who: &caller, title: &name, way: "/rollouts", head, live, part: body },
+    ))
 }
 
 #[derive(Debug, Deserialize)]
