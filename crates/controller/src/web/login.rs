@@ -80,7 +80,10 @@ pub(super) async fn enter(
 
 impl From<AccessError> for Trouble {
     fn from(e: AccessError) -> Trouble {
-        Trouble::Own(model::chain(&e))
+        match e {
+            AccessError::NoUser(_) => Trouble::Missing,
+            e => Trouble::Own(model::chain(&e)),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::fleet;
 const CHECK: &str = include_str!("check.js");
 
 /// Pages: name of the picture and path.
-const PAGES: [(&str, &str); 24] = [
+const PAGES: [(&str, &str); 28] = [
     ("fleet", "/"),
     ("fleet-problems", "/?state=problem&sort=problems"),
     ("fleet-nothing", "/?q=nothing+of+that+name"),
@@ -29,6 +29,10 @@ const PAGES: [(&str, &str); 24] = [
     ("object", "/objects/App/vision"),
     ("object-history", "/objects/App/gateway/history"),
     ("rollouts", "/rollouts"),
+    ("drift", "/drift"),
+    ("alerts", "/alerts"),
+    ("groups", "/groups"),
+    ("users", "/users"),
     ("account", "/account"),
     ("onboard", "/onboard"),
     ("audit", "/audit"),
