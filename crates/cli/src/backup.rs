@@ -29,6 +29,7 @@ impl Place {
 
 /// Arguments of `eve controller backup`.
 #[derive(Debug, clap::Args)]
+#[group(id = "backed_up")]
 pub(crate) struct Backup {
     #[command(flatten)]
     place: Place,
@@ -43,6 +44,7 @@ pub(crate) struct Backup {
 
 /// Arguments of `eve controller restore`.
 #[derive(Debug, clap::Args)]
+#[group(id = "restored")]
 pub(crate) struct Restore {
     /// The file that `eve controller backup` wrote; - for standard input
     #[arg(value_name = "FILE")]

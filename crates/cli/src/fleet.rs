@@ -11,34 +11,13 @@ use host::clock;
 use model::UnixMillis;
 
 use crate::controller::{data_folder, runtime};
-use crate::out::{self, OrAdvise, WrongUse};
+use crate::out::{self, OrAdvise};
 use crate::places;
 
 /// Documents of at most this size; the controller has the same bound.
 const DOCUMENTS_MAX: u64 = 1 << 20;
 /// `--follow` asks this often.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
-
-const APPLY_HELP: &str = "\
-Documents have a kind, a name and a spec, and refer to each other by name:
-
-  kind: Device                  # a node, before or after it registers
-  name: edge-1
-  spec:
-    soft_serial: 5f9c1f0a       # or serial: of the hardware
-    settings: {timer.config.interval: 10}
-  ---
-  kind: App
-  name: hello
-  spec:
-    device: edge-1              # or a list, or \"*\" for every node
-    image: hello:latest         # from the controller's registry, or datastore: NAME
-    ports: [\"8080:80\"]        # port of the node : port of the app
-    memory: 128MiB
-
-Further fields of an App: cpus, disk, network, outbound, volumes, environment, active, logs,
-start_delay_seconds, virtualization. Further kinds: Network, Volume, Image, Datastore. A wrong or
-unknown field is refused by its name, with those that exist.";
 
 /// `eve device|app|network|apply|delete|logs …`
 #[derive(Debug, clap::Subcommand)]
@@ -65,20 +44,8 @@ pub(crate) enum Command {
         command: Option<NetworkCommand>,
     },
     /// Make objects say what YAML or JSON documents say: all of them or none
-    #[command(after_long_help = APPLY_HELP)]
-    Apply {
-        #[command(flatten)]
-        to: To,
-        /// Files with documents; `-` reads standard input
-        #[arg(required_unless_present = "more", value_name = "FILE")]
-        files: Vec<PathBuf>,
-        /// One more file, for fingers that are used to it
-        #[arg(short = 'f', long = "filename", value_name = "FILE")]
-        more: Vec<PathBuf>,
-        /// Also if they refer to objects that do not exist; nodes then report those
-        #[arg(long)]
-        allow_missing: bool,
-    },
+    #[command(after_long_help = crate::apply::HELP)]
+    Apply(Box<crate::apply::Args>),
     /// Remove an object: `eve delete app hello`
     Delete {
         #[command(flatten)]
@@ -304,10 +271,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         Command::Device { to, command } => device(&to, command).await,
         Command::App { to, command } => app(&to, command).await,
         Command::Network { to, command } => network(&to, command).await,
-        Command::Apply { to, mut files, more, allow_missing } => {
-            files.extend(more);
-            apply(&to, &files, allow_missing).await
-        }
+        Command::Apply(args) => crate::apply::run(&args).await,
         Command::Delete { to, kind, name, force } => {
             to.client()?.delete(&kind, &name, force).await.or_advise()?;
             out::line(format_args!("{kind} {name} deleted"));
@@ -684,28 +648,6 @@ fn network_row(n: &view::NetworkOnDevice) -> Vec<String> {
         n.gateway.map_or_else(|| "-".to_owned(), |g| g.to_string()),
         n.problems.join("; "),
     ]
-}
-
-async fn apply(to: &To, files: &[PathBuf], allow_missing: bool) -> anyhow::Result<()> {
-    if files.iter().filter(|f| *f == Path::new("-")).count() > 1 {
-        return Err(WrongUse("standard input can be read once".to_owned()).into());
-    }
-    let mut all = String::new();
-    for file in files {
-        all.push_str(&read(file)?);
-        all.push_str("\n---\n");
-    }
-    let applied = to.client()?.apply(&all, allow_missing).await.or_advise()?;
-    if to.json {
-        return out::json(&applied);
-    }
-    for change in &applied.changes {
-        out::line(format_args!("{} {}", change.key, change.action.name()));
-    }
-    for flaw in &applied.missing {
-        out::line(format_args!("missing: {flaw}"));
-    }
-    Ok(())
 }
 
 async fn objects(to: &To) -> anyhow::Result<()> {

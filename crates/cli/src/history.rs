@@ -146,13 +146,20 @@ pub(crate) async fn diff(to: &To, name: &str, file: &Path) -> anyhow::Result<()>
     }
     if one.consequences.is_empty() {
         out::line(format_args!("{} is told nothing new", one.device));
+        return Ok(());
     }
+    show_diff(&one);
+    Ok(())
+}
+
+/// What a node would do: `!` marks what interrupts something that works.
+pub(crate) fn show_diff(one: &DeviceDiff) {
+    out::line(format_args!("{}:", one.device));
     for consequence in &one.consequences {
         let mark = if consequence.disrupts { "!" } else { " " };
         out::line(format_args!("{mark} {consequence}"));
     }
     if let Some(waits) = &one.waits {
-        out::line(format_args!("{} {waits}", one.device));
+        out::line(format_args!("  {waits}"));
     }
-    Ok(())
 }

@@ -3,6 +3,8 @@
 #[macro_use]
 mod out;
 mod access;
+mod alerts;
+mod apply;
 mod backup;
 mod build;
 mod cache;
@@ -19,8 +21,10 @@ mod history;
 mod image;
 mod install;
 mod mkfs;
+mod objects;
 mod pkg;
 mod places;
+mod push;
 mod rollout;
 mod run;
 mod sbom;
@@ -84,6 +88,10 @@ enum Command {
     #[command(flatten)]
     Fleet(fleet::Command),
     #[command(flatten)]
+    Objects(objects::Command),
+    #[command(flatten)]
+    Alerts(alerts::Command),
+    #[command(flatten)]
     Access(access::Command),
     #[command(flatten)]
     Rollout(rollout::Command),
@@ -122,6 +130,8 @@ fn main() -> std::process::ExitCode {
         Command::Status(args) => up::status(args),
         Command::Controller(args) => controller::run(args),
         Command::Fleet(command) => fleet::run(command),
+        Command::Objects(command) => objects::run(command),
+        Command::Alerts(command) => alerts::run(command),
         Command::Access(command) => access::run(command),
         Command::Rollout(command) => rollout::run(command),
         Command::History(command) => history::run(command),

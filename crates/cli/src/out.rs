@@ -174,7 +174,15 @@ pub(crate) fn short(text: &str, most: usize) -> String {
     }
 }
 
-fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
+/// Prints a screen of facts in place of the one before; where there is no terminal, after it.
+pub(crate) fn screen(text: &str) {
+    // ED and CUP of ECMA-48: clear the screen, go to its upper left corner.
+    let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
+    line(format_args!("{clear}{text}"));
+}
+
+/// Rows under a head as text, columns aligned, a line break after each.
+pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|h| h.to_uppercase()).collect();
     let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
     let columns = all.iter().map(|r| r.len()).max().unwrap_or(0);

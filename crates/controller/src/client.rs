@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use model::{Diagnose, Diagnosis, Who};
+use model::{Diagnose, Diagnosis, Digest, Who};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::access::TOKEN_FILE;
+use crate::objects::{Key, Kind};
 use crate::start::ENDPOINT_FILE;
 use crate::view;
 
@@ -131,6 +132,35 @@ impl Diagnose for ClientError {
             ClientError::Answer { .. } => "use an `eve` of the controller's version",
         };
         Diagnosis::of(Who::Operator, advice)
+    }
+}
+
+/// How documents are to be applied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Apply {
+    /// References may point to what is not there yet.
+    pub allow_missing: bool,
+    /// Only say what would change.
+    pub dry_run: bool,
+    /// Objects of these kinds that are not in the documents are removed.
+    pub prune: Vec<Kind>,
+    /// Objects that must still be of this generation; 0: that must not be there.
+    pub expected: Vec<(Key, u64)>,
+}
+
+impl Apply {
+    fn path(&self) -> String {
+        let prune: Vec<&str> = self.prune.iter().map(|k| k.name()).collect();
+        let expected = self.expected.iter();
+        let expected: Vec<String> =
+            expected.map(|(key, at)| format!("{}/{}@{at}", key.kind, key.name)).collect();
+        format!(
+            "/objects?allow_missing={}&dry_run={}&prune={}&expect={}",
+            self.allow_missing,
+            self.dry_run,
+            escaped(&prune.join(",")),
+            escaped(&expected.join(","))
+        )
     }
 }
 
@@ -266,8 +296,50 @@ impl Client {
         documents: &str,
         allow_missing: bool,
     ) -> Result<view::Applied, ClientError> {
-        let path = format!("/objects?allow_missing={allow_missing}");
-        let answer = self.call(Method::POST, &path, documents.to_owned().into()).await?;
+        let how = Apply { allow_missing, ..Apply::default() };
+        self.apply_as(documents, &how).await
+    }
+
+    /// The same with everything that can be said about how.
+    pub async fn apply_as(
+        &self,
+        documents: &str,
+        how: &Apply,
+    ) -> Result<view::Applied, ClientError> {
+        self.send(&how.path(), documents).await
+    }
+
+    /// Says that somebody has seen an alert.
+    pub async fn ack_alert(&self, id: u64) -> Result<(), ClientError> {
+        self.post(&format!("/alerts/{id}/ack")).await
+    }
+
+    /// How much of a single file is there: of the content with this SHA-256. `None`: nothing.
+    pub async fn image_file(
+        &self,
+        name: &str,
+        sha256: &Digest,
+    ) -> Result<Option<view::ImageFile>, ClientError> {
+        let path = format!("/images/{}?sha256={}", escaped(name), sha256.hex());
+        match self.get(&path).await {
+            Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Sends a part of a single file that begins at byte `first` of `total`; parts come in order.
+    /// An empty part of an empty file is whole, too.
+    pub async fn send_image_part(
+        &self,
+        name: &str,
+        sha256: &Digest,
+        (first, total): (u64, u64),
+        part: Bytes,
+    ) -> Result<view::ImageFile, ClientError> {
+        let path = format!("/images/{}?sha256={}", escaped(name), sha256.hex());
+        let last = first.saturating_add(part.len() as u64).checked_sub(1);
+        let range = last.map(|last| format!("bytes {first}-{last}/{total}"));
+        let answer = self.call_with(Method::PUT, &path, part, range).await?;
         self.read(&answer)
     }
 
@@ -356,7 +428,17 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Bytes, ClientError> {
-        let called = tokio::time::timeout(CALL, self.call_once(method, path, body)).await;
+        self.call_with(method, path, body, None).await
+    }
+
+    async fn call_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+        range: Option<String>,
+    ) -> Result<Bytes, ClientError> {
+        let called = tokio::time::timeout(CALL, self.call_once(method, path, body, range)).await;
         called.unwrap_or_else(|_| Err(ClientError::Slow { url: self.url.clone() }))
     }
 
@@ -365,6 +447,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Bytes,
+        range: Option<String>,
     ) -> Result<Bytes, ClientError> {
         let talk = |source| ClientError::Talk { url: self.url.clone(), source };
         let connect = |source| ClientError::Connect { url: self.url.clone(), source };
@@ -383,7 +466,11 @@ impl Client {
             .await
             .map_err(|e| talk(e.into()))?;
         let connection = tokio::spawn(connection);
-        let request = Request::builder()
+        let mut request = Request::builder();
+        if let Some(range) = range {
+            request = request.header(header::CONTENT_RANGE, range);
+        }
+        let request = request
             .method(method)
             // `/` of the API is its name without a slash at the end.
             .uri(format!("/api/operator/v1{}", if path == "/" { "" } else { path }))

@@ -10,7 +10,7 @@
 //! | POST `/apps/{name}/restart`, `/apps/{name}/purge` | restarts one; with fresh volumes |
 //! | GET `/networks`, `/networks/{name}` | networks |
 //! | GET `/objects`, `/objects/{kind}/{name}` | objects as they were written |
-//! | POST `/objects?allow_missing=true` | applies YAML or JSON documents, all or none |
+//! | POST `/objects?allow_missing=true&dry_run=true&prune=App,…&expect=App/hello@3,…` | applies YAML or JSON documents, all or none |
 //! | DELETE `/objects/{kind}/{name}?force=true` | removes one |
 //! | GET `/logs?device=…&app=…&after=…&limit=…` | log lines, oldest first |
 //! | GET `/events?after=…&limit=…` | what happened |
@@ -39,7 +39,7 @@ use serde::Deserialize;
 use uuid::Uuid;
 
 use crate::access::guard::with_token;
-use crate::access::{Caller, project_of};
+use crate::access::{Caller, Projects, project_of};
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
 use crate::objects::{Key, Kind};
@@ -258,6 +258,38 @@ fn key(kind: &str, name: String) -> Result<Key, Failed> {
 struct HowToApply {
     #[serde(default)]
     allow_missing: bool,
+    #[serde(default)]
+    dry_run: bool,
+    /// Kinds, with `,` between.
+    #[serde(default)]
+    prune: String,
+    /// `KIND/NAME@GENERATION`, with `,` between; generation 0: there is none.
+    #[serde(default)]
+    expect: String,
+}
+
+impl HowToApply {
+    fn read(&self, within: Projects) -> Result<How, Failed> {
+        let wrong = |text: String| failed(StatusCode::UNPROCESSABLE_ENTITY, text);
+        let parts = |list: &str| -> Vec<String> {
+            list.split(',').map(|p| p.trim().to_owned()).filter(|p| !p.is_empty()).collect()
+        };
+        let kind = |field: &str, text: &str| {
+            text.parse::<Kind>().map_err(|e| wrong(format!("{field}: {e}")))
+        };
+        let prune =
+            parts(&self.prune).iter().map(|p| kind("prune", p)).collect::<Result<_, _>>()?;
+        let mut expected = Vec::new();
+        for part in parts(&self.expect) {
+            let no = || wrong(format!("expect: {part:?} is not KIND/NAME@GENERATION"));
+            let (key, generation) = part.split_once('@').ok_or_else(no)?;
+            let (of, name) = key.split_once('/').ok_or_else(no)?;
+            let generation = generation.parse().map_err(|_| no())?;
+            expected.push((Key::new(kind("expect", of)?, name), generation));
+        }
+        let (allow_missing, dry_run) = (self.allow_missing, self.dry_run);
+        Ok(How { allow_missing, dry_run, prune, expected, within })
+    }
 }
 
 async fn apply(
@@ -272,8 +304,7 @@ async fn apply(
         .map_err(|status| failed(status, format!("more than {DOCUMENTS_MAX} of documents")))?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("no UTF-8: {e}")))?;
-    let within = caller.projects.clone();
-    let how = How { allow_missing: how.allow_missing, within, ..How::default() };
+    let how = how.read(caller.projects.clone())?;
     Ok(Json(fleet.apply(text, &how, &caller.name).await?))
 }
 

@@ -2,7 +2,8 @@
 
 use crate::common::{Home, device, now};
 use bytes::Bytes;
-use controller::client::{Client, ClientError};
+use controller::client::{Apply, Client, ClientError};
+use controller::objects::{Key, Kind};
 use controller::{ServeError, Settings, new_token, serve};
 use hyper::{Method, StatusCode};
 use model::Digest;
@@ -68,6 +69,40 @@ async fn documents_are_applied_all_or_none_and_again_without_effect() {
         "{refused}"
     );
     assert_eq!(operator.objects().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_dry_run_a_prune_and_an_expectation_do_what_they_say() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let volume = |name: &str, size: &str| {
+        format!("kind: Volume\nname: {name}\nspec: {{size: {size}}}\n---\n")
+    };
+    let both = volume("a", "1GiB") + &volume("b", "1GiB");
+    let dry = Apply { dry_run: true, ..Apply::default() };
+    let would = operator.apply_as(&both, &dry).await.unwrap();
+    assert_eq!(would.changes.len(), 2);
+    assert!(operator.objects().await.unwrap().is_empty(), "a dry run stores nothing");
+
+    operator.apply_as(&both, &Apply::default()).await.unwrap();
+    let prune = Apply { prune: vec![Kind::Volume], ..Apply::default() };
+    let text = device("edge-1", "one") + &volume("a", "1GiB");
+    let pruned = operator.apply_as(&text, &prune).await.unwrap();
+    let actions: Vec<_> =
+        pruned.changes.iter().map(|c| format!("{} {}", c.key, c.action.name())).collect();
+    assert_eq!(actions, ["Device edge-1 created", "Volume a unchanged", "Volume b removed"]);
+    assert_eq!(operator.objects().await.unwrap().len(), 2);
+
+    let key = Key::new(Kind::Volume, "a");
+    let at = |generation| Apply { expected: vec![(key.clone(), generation)], ..Apply::default() };
+    operator.apply_as(&volume("a", "2GiB"), &at(1)).await.unwrap();
+    let late = operator.apply_as(&volume("a", "3GiB"), &at(1)).await.unwrap_err();
+    assert!(matches!(&late, ClientError::Refused { status: 409, .. }), "{late}");
+    assert!(late.to_string().contains("it is at generation 2, not 1"), "{late}");
+    for query in ["prune=Nothing", "expect=Volume/a", "expect=a@1", "expect=Volume/a@x"] {
+        let refused = operator.send::<serde_json::Value>(&format!("/objects?{query}"), &both).await;
+        assert!(matches!(refused, Err(ClientError::Refused { status: 422, .. })), "{query}");
+    }
 }
 
 #[tokio::test]

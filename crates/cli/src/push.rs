@@ -1,0 +1,136 @@
+//! `eve image push|files`: single files that nodes download from the controller.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use anyhow::Context;
+use controller::view::ImageFile;
+use model::{Bytes, Digest};
+use sha2::{Digest as _, Sha256};
+
+use crate::fleet::{To, time};
+use crate::objects::Form;
+use crate::out::{self, OrAdvise, Step, WrongUse};
+
+/// A call carries so much: it has to be through within the minute that a call may take.
+const PART: u64 = 4 << 20;
+const READ: usize = 256 << 10;
+
+/// Sends a file, beginning where an earlier try ended.
+pub(crate) async fn file(to: &To, path: &Path, name: Option<&str>) -> anyhow::Result<()> {
+    let name = match name.or_else(|| path.file_name().and_then(|n| n.to_str())) {
+        Some(name) => name.to_owned(),
+        None => {
+            let text = format!("{} has no name that can be sent; give --name", path.display());
+            return Err(WrongUse(text).into());
+        }
+    };
+    if path.is_dir() {
+        return Err(out::advised(
+            format!("{} is a folder", path.display()),
+            "push a single file; OCI layouts are served with `eve controller serve --registry`",
+        ));
+    }
+    let client = to.client()?;
+    let cannot = || format!("cannot read {}", path.display());
+    let mut file = File::open(path).with_context(cannot)?;
+    let (digest, total) = digest_of(&mut file).with_context(cannot)?;
+    let there = client.image_file(&name, &digest).await.or_advise()?;
+    let step = Step::start(format!("sending {name}"));
+    let mut whole = there.as_ref().filter(|f| f.at.is_some()).cloned();
+    let mut have = there.map_or(0, |f| f.have);
+    if have > total {
+        return Err(out::advised(
+            format!("the controller has {have} bytes of {name}, the file {total}"),
+            "look at what it has with `eve image files`",
+        ));
+    }
+    while whole.is_none() {
+        let part = part(&mut file, have, total).with_context(cannot)?;
+        let sent = client.send_image_part(&name, &digest, (have, total), part.into()).await;
+        let sent = sent.or_advise()?;
+        if sent.at.is_some() {
+            whole = Some(sent);
+        } else if sent.have <= have {
+            return Err(out::advised(
+                format!("the controller keeps nothing of {name} beyond byte {have}"),
+                "look into the controller's log",
+            ));
+        } else {
+            have = sent.have;
+            step.bytes(Bytes(have), Bytes(total));
+        }
+    }
+    step.done(Bytes(total));
+    if to.json() {
+        return out::json(&whole);
+    }
+    out::line(format_args!("{name} sha256:{}", digest.hex()));
+    Ok(())
+}
+
+/// The digest and size of a file; reads it whole.
+fn digest_of(file: &mut File) -> std::io::Result<(Digest, u64)> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; READ];
+    let mut size = 0;
+    loop {
+        let read = file.read(&mut buffer)?;
+        let Some(part) = buffer.get(..read).filter(|p| !p.is_empty()) else {
+            return Ok((Digest(hash.finalize().into()), size));
+        };
+        hash.update(part);
+        size += part.len() as u64;
+    }
+}
+
+/// The bytes from `first` on, at most [`PART`].
+fn part(file: &mut File, first: u64, total: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let want = total.saturating_sub(first).min(PART);
+    file.seek(SeekFrom::Start(first))?;
+    file.take(want).read_to_end(&mut bytes)?;
+    if (bytes.len() as u64) < want {
+        return Err(std::io::Error::other("it became shorter meanwhile"));
+    }
+    Ok(bytes)
+}
+
+/// What is there.
+pub(crate) async fn list(to: &To, form: &Form) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let ask = async || client.ask::<Vec<ImageFile>>("/images").await.or_advise();
+    form.print(to, ask, |all| {
+        let row = |f: &ImageFile| {
+            let at = f.at.map_or_else(|| "-".to_owned(), time);
+            vec![f.name.clone(), Bytes(f.size).to_string(), at, f.author.clone(), f.sha256.clone()]
+        };
+        let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+        out::aligned(&["name", "size", "since", "by", "sha256"], &rows)
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_in_parts_that_are_the_file() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..PART + 5).map(|i| (i % 251) as u8).collect();
+        file.write_all(&bytes).unwrap();
+        file.rewind().unwrap();
+        let (digest, total) = digest_of(&mut file).unwrap();
+        assert_eq!(total, PART + 5);
+        assert_eq!(digest, Digest(Sha256::digest(&bytes).into()));
+        let first = part(&mut file, 0, total).unwrap();
+        let second = part(&mut file, PART, total).unwrap();
+        assert_eq!(second.len(), 5);
+        assert!([first, second].concat() == bytes);
+        assert!(part(&mut file, PART, total + 1).is_err());
+    }
+}
