@@ -16,11 +16,13 @@
 //! | GET `/events?after=…&limit=…` | what happened |
 //! | GET `/images`, `/images/{name}?sha256=…`; PUT, DELETE `/images/{name}` | single files for nodes |
 //!
-//! and what [`devices`] lists.
+//! and what [`devices`] lists; [`calls`] has all of them, for GET `/openapi.json`.
 
 mod access;
+mod calls;
 mod devices;
 mod images;
+mod openapi;
 
 mod alerts;
 mod history;
@@ -84,6 +86,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .fallback(|| async { failed(StatusCode::NOT_FOUND, "there is no such call") })
         .layer(middleware::from_fn_with_state(fleet.clone(), with_token))
         .merge(access::open_routes())
+        .merge(openapi::routes())
 }
 
 /// Why a call failed, with the status it is answered with.

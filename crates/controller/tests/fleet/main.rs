@@ -11,6 +11,7 @@ mod edgeview;
 mod images;
 mod limits;
 mod oidc;
+mod openapi;
 mod operator_api;
 mod pages;
 mod postgres;

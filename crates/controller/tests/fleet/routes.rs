@@ -41,7 +41,7 @@ fn routes(source: &str, base: &str) -> Vec<(String, Vec<Method>)> {
 }
 
 /// All routes of the operator API and of the pages.
-fn all() -> Vec<(String, Vec<Method>)> {
+pub(crate) fn all() -> Vec<(String, Vec<Method>)> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src");
     let mut found = Vec::new();
     for (folder, base) in [("operator", "/api/operator/v1"), ("web", "")] {
