@@ -2,7 +2,7 @@
 //! `/api/operator/v1/openapi.json`: read without a token, for programs that make clients of it.
 //!
 //! It is made of two tables, [`super::calls::CALLS`] and [`super::calls::SHAPES`]; tests hold them
-//! against the routes in the sources.
+//! against the routes in the sources and against answers of a running controller.
 
 use std::sync::Arc;
 
