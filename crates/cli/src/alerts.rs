@@ -155,7 +155,7 @@ fn alerts(all: &[Alert]) -> String {
 
 fn rules(all: &[NamedRule]) -> String {
     let row = |r: &NamedRule| {
-        let when = serde_json::to_value(&r.rule.when).ok();
+        let when = serde_json::to_value(r.rule.when).ok();
         let when = when.as_ref().and_then(|w| w.as_str()).unwrap_or_default().to_owned();
         let told = match (&r.rule.url, r.has_secret) {
             (None, _) => "-".to_owned(),
@@ -204,7 +204,7 @@ mod tests {
             let body: serde_json::Value = serde_json::from_str(&body(&set).unwrap()).unwrap();
             let rule: controller::alerts::RuleSpec =
                 serde_json::from_value(body["rule"].clone()).unwrap();
-            assert_eq!(serde_json::to_value(&rule.when).unwrap(), when);
+            assert_eq!(serde_json::to_value(rule.when).unwrap(), when);
         }
     }
 }

@@ -257,7 +257,9 @@ mod tests {
         std::fs::create_dir(dir.path().join("b")).unwrap();
         std::fs::create_dir(dir.path().join(".git")).unwrap();
         for name in ["c.yml", "a.yaml", "b/z.json", "b/note.md", ".hidden.yml", ".git/x.yml"] {
-            std::fs::write(dir.path().join(name), "").unwrap();
+            let path = dir.path().join(name);
+            store::save(path.parent().unwrap(), path.file_name().unwrap().to_str().unwrap(), b"")
+                .unwrap();
         }
         let mut files = Vec::new();
         collect(dir.path(), 0, &mut files).unwrap();
