@@ -505,7 +505,7 @@ mod tests {
 
     #[test]
     fn a_verdict_is_explained_register_by_register_and_escaped() {
-        let digest = model::Digest::from_str(&"ab".repeat(32)).unwrap();
+        let digest = model::Digest::from_str(&format!("sha256:{}", "ab".repeat(32))).unwrap();
         let pcr = Pcr {
             register: 7,
             about: "Secure Boot".into(),

@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::frame::{self, Page, Tone, acts, empty, state, when};
+use super::frame::{self, Page, Tone, acts, empty, state};
 use super::{Caller, Trouble, html as page_of, to};
 use crate::fleet::Fleet;
 use crate::operator::{
@@ -80,7 +80,8 @@ pub(super) async fn page(
     };
     let words = "Which nodes belong together, and when changes may interrupt what runs on them.";
     let title = "Groups and windows";
-    let head = frame::head(&[], title, words, &html! { span.soft { "It is " (when(now, now)) } });
+    let head =
+        frame::head(&[], title, words, &html! { span.soft { "It is " (crate::words::time(now)) } });
     let page = Page { who: &caller, title, way: "/groups", head, live: None, part };
     Ok(page_of(StatusCode::OK, page.whole()))
 }

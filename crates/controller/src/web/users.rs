@@ -28,7 +28,8 @@ async fn show(fleet: &Fleet, caller: &Caller, said: &Markup) -> Result<Response,
     let now = fleet.now();
     let part = html! {
         (said)
-        div.card { div.scroll { table.stack {
+        // No part that scrolls: it would cut off the menus.
+        div.card { table.stack {
             thead { tr {
                 th scope="col" { "User" } th scope="col" { "Logs in by" } th scope="col" { "Made" }
                 th scope="col" { "Role and projects" } th scope="col" { span.hidden { "Act" } }
@@ -62,7 +63,7 @@ async fn show(fleet: &Fleet, caller: &Caller, said: &Markup) -> Result<Response,
                     }
                 }
             }
-        } } }
+        } }
     };
     let head = html! {
         (frame::head(&[], "Users", "Viewers look, operators change objects and drive nodes, administrators do everything.", &Markup::default()))
