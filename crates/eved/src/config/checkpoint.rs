@@ -314,18 +314,19 @@ mod tests {
 
     #[test]
     fn the_time_of_the_newest_config_is_kept_and_forgotten_on_order() {
+        let (own, told) = (DeviceId::new(uuid::Uuid::from_u128(7)), UnixMillis(1_767_323_045_000));
         let dir = tempfile::tempdir().unwrap();
         let checkpoint = Checkpoint::open(dir.path().to_owned());
-        let boot = || checkpoint.floor("c", own(), None, dir.path());
+        let boot = || checkpoint.floor("c", own, None, dir.path());
         let first = boot();
         assert_eq!(first.newest, None);
-        checkpoint.save_floor(&first.raised(Some(t0())).unwrap()).unwrap();
-        assert_eq!(boot().newest, Some(t0()));
+        checkpoint.save_floor(&first.raised(Some(told)).unwrap()).unwrap();
+        assert_eq!(boot().newest, Some(told));
         store::save(dir.path(), floor::ORDER, b"the clock was wrong").unwrap();
         assert_eq!(boot().newest, None);
         checkpoint.save_floor(&boot().raised(Some(UnixMillis(7))).unwrap()).unwrap();
         assert_eq!(boot().newest, Some(UnixMillis(7)), "one order forgets once");
         store::save(dir.path(), FLOOR, b"{").unwrap();
-        assert_eq!(checkpoint.floor("c", own(), Some(t0()), dir.path()).newest, None);
+        assert_eq!(checkpoint.floor("c", own, Some(told), dir.path()).newest, None);
     }
 }
