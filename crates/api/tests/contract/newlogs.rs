@@ -67,7 +67,12 @@ fn uploads_are_the_files_themselves() {
     }
     let device = Certificate::from_pem(&vector("pki/device.cert.pem")).unwrap();
     let signer = Signer::device(&device).unwrap();
-    for (upload, file) in [("req-newlogs", device_file()), ("req-app-newlogs", app_file())] {
+    let other = "newlogs/neg-canonical-protojson.gz".to_owned();
+    for (upload, file) in [
+        ("req-newlogs", device_file()),
+        ("req-app-newlogs", app_file()),
+        ("neg-req-newlogs-canonical-protojson", other),
+    ] {
         let body = vector(&format!("newlogs/{upload}.AuthContainer.pb"));
         let body = envelope::open(&body, limits::NEWLOGS).unwrap();
         assert_eq!(body.verify(&signer).unwrap(), vector(&file));
