@@ -49,7 +49,8 @@ impl Default for Limits {
             connections_of_one: 1024,
             requests: 2048,
             handshake: Duration::from_secs(10),
-            headers: Duration::from_secs(30),
+            // Longer than the usual minute between two polls of a node that keeps its connection.
+            headers: Duration::from_secs(75),
             spare_loopback: true,
         }
     }

@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use model::{Diagnose, Diagnosis, Who};
-use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyPool, Connection as _};
 
 pub use access::{AuditFilter, AuditRow};
 pub(crate) use access::{Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
@@ -231,6 +231,8 @@ impl Db {
     }
 
     async fn postgres(url: &str) -> Result<Db, sqlx::Error> {
+        // A pool tries until its time is up, and then says only that.
+        sqlx::AnyConnection::connect(url).await?.close().await?;
         let options = AnyPoolOptions::new().max_connections(16);
         let pool = options.acquire_timeout(Duration::from_secs(10)).connect(url).await?;
         Ok(Db { engine: Engine::Postgres, writer: pool.clone(), readers: pool, vault: None })
