@@ -160,7 +160,7 @@ pub(crate) fn objects(fleet: &Fleet) -> Vec<view::Object> {
         key: stored.object.key.clone(),
         generation: stored.object.generation,
         changed: stored.changed,
-        spec: crate::objects::shown(stored.object.key.kind, &stored.written),
+        spec: crate::objects::shown(stored.object.key.kind, &stored.written.value()),
         flaws: known.flaws.iter().filter(|f| f.key == stored.object.key).cloned().collect(),
     };
     known.stored.values().map(|s| object(s)).collect()

@@ -1,5 +1,6 @@
 //! Who asks, and what they may.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::db::StoredObject;
 use crate::fleet::Known;
-use crate::objects::{Key, Kind};
+use crate::objects::{Key, Kind, Spec};
 
 /// What a user, a session or a token may do; each role may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -106,6 +107,21 @@ pub(crate) fn project_of<'a>(key: &'a Key, written: &'a Value) -> Option<&'a str
     said.and_then(Value::as_str)
 }
 
+/// The same of an object as it is kept.
+pub(crate) fn kept_in(stored: &StoredObject) -> Option<Cow<'_, str>> {
+    match &stored.object.spec {
+        // There may be a hundred thousand of them to look at.
+        Spec::Device(device) => {
+            let said = device.labels.get("project").or(device.project.as_ref());
+            said.map(|project| Cow::Borrowed(project.as_str()))
+        }
+        _ => {
+            let written = stored.written.value();
+            project_of(&stored.object.key, &written).map(|project| Cow::Owned(project.to_owned()))
+        }
+    }
+}
+
 /// Who makes a request, as its token or session says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
@@ -123,7 +139,7 @@ pub(crate) struct Caller {
 impl Caller {
     /// Whether the caller may see and, with a fitting role, change this object.
     pub(crate) fn covers(&self, stored: &StoredObject) -> bool {
-        self.projects.contain(project_of(&stored.object.key, &stored.written))
+        self.projects.contain(kept_in(stored).as_deref())
     }
 
     /// The same for an object by its kind and name; one that is not there is covered, so that the

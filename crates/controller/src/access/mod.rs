@@ -34,7 +34,7 @@ use limits::{Buckets, OF_ADDRESS, OF_NAME, OF_PAIR};
 use oidc::{Identity, Oidc, OidcError};
 use password::{Cost, Guess, PasswordError, Passwords};
 
-pub(crate) use caller::{Caller, project_of};
+pub(crate) use caller::{Caller, kept_in, project_of};
 pub use caller::{Projects, Role};
 pub(crate) use limits::BackOff;
 pub use limits::{Limits, Rate};

@@ -1,18 +1,20 @@
 //! Objects, and who the nodes are.
 
+use std::sync::Arc;
+
 use model::{Secret, UnixMillis};
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
-use crate::objects::{Key, Object, read_spec};
+use crate::objects::{Key, Object, WrittenSpec, read_spec};
 
 /// An object and its spec as it was written.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct StoredObject {
-    pub(crate) object: Object,
-    pub(crate) written: serde_json::Value,
+    pub(crate) object: Arc<Object>,
+    pub(crate) written: WrittenSpec,
     pub(crate) changed: UnixMillis,
 }
 
@@ -413,7 +415,7 @@ fn object(db: &Db, row: &AnyRow) -> Result<StoredObject, DbError> {
     let pinned: Option<String> = row.try_get(7).doing(doing)?;
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     Ok(StoredObject {
-        object: Object {
+        object: Arc::new(Object {
             spec: read_spec(&key, &written).map_err(|e| damaged(e.to_string()))?,
             uid: uid(row, 2, "object")?,
             generation: unsigned(row.try_get(4).doing(doing)?),
@@ -424,8 +426,8 @@ fn object(db: &Db, row: &AnyRow) -> Result<StoredObject, DbError> {
                 .transpose()
                 .map_err(|e: model::DigestError| damaged(e.to_string()))?,
             key,
-        },
-        written,
+        }),
+        written: WrittenSpec::from(&written),
         changed: UnixMillis(unsigned(row.try_get(8).doing(doing)?)),
     })
 }

@@ -1,5 +1,7 @@
 //! What objects said before.
 
+use std::sync::Arc;
+
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -7,7 +9,7 @@ use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::{Db, DbError, Doing, StoredObject, signed, unsigned};
-use crate::objects::{Key, Object, read_spec};
+use crate::objects::{Key, Object, WrittenSpec, read_spec};
 
 /// A version of an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,7 +94,11 @@ impl Db {
             pinned: pinned.map_err(|e: model::DigestError| damaged(e.to_string()))?,
             spec,
         };
-        Ok(Some(StoredObject { object, written, changed: said.at }))
+        Ok(Some(StoredObject {
+            object: Arc::new(object),
+            written: WrittenSpec::from(&written),
+            changed: said.at,
+        }))
     }
 }
 

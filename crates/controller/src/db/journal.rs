@@ -149,7 +149,7 @@ impl Db {
             }
         }
         for stored in &change.put {
-            let spec = self.spec_text(&stored.object.key, &stored.written)?;
+            let spec = self.spec_text(&stored.object.key, &stored.written.value())?;
             put_object(&mut tx, stored, &spec).await?;
             remember(&mut tx, now, change, &stored.object.key, Some((stored, spec))).await?;
             note(&mut tx, now, &Entry::Object(stored.object.key.clone())).await?;

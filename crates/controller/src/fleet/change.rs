@@ -1,16 +1,19 @@
 //! Changes: decided on what is known, stored if nobody else was faster, decided again otherwise.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use model::{DeviceId, UnixMillis};
 use uuid::Uuid;
 
 use super::known::serial_prefix;
 use super::{Fleet, FleetError, Known};
-use crate::access::{Projects, project_of};
+use crate::access::{Projects, kept_in};
 use crate::admission::{Admission, Applicant, admit};
 use crate::db::{Change, DeviceRow, StoredObject, Written};
-use crate::objects::{self, Document, Flaw, Key, Kind, Objects, Spec, bumps, check, content_of};
+use crate::objects::{
+    self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
+};
 use crate::rollout::calendar::Calendar;
 use crate::view;
 
@@ -180,7 +183,7 @@ impl Fleet {
         }
         // An app that refers to an image by a tag gets what the tag means now.
         for stored in &mut put {
-            self.pin(&mut stored.object, &next)?;
+            self.pin(Arc::make_mut(&mut stored.object), &next)?;
             next.insert(stored.object.key.clone(), stored.object.clone());
         }
         if !how.within.all() {
@@ -280,7 +283,7 @@ impl Fleet {
         self.change(|known| {
             let found = known.stored.get(&key).ok_or_else(|| FleetError::NoObject(key.clone()))?;
             let mut stored = StoredObject::clone(found);
-            let object = &mut stored.object;
+            let object = Arc::make_mut(&mut stored.object);
             let counter = if purge { &mut object.purge } else { &mut object.restart };
             *counter = counter.saturating_add(1);
             stored.changed = now;
@@ -416,7 +419,7 @@ impl Fleet {
             };
             let mut change = Change::by(author, now);
             change.log(Some(id), &key, "created");
-            change.put.push(first(key, id, Spec::Device(spec), written(what), now));
+            change.put.push(first(key, id, Spec::Device(spec), &written(what), now));
             let onboard = what.onboard.as_ref().map(|c| (c.digest().0.to_vec(), c.pem().to_vec()));
             change.onboard_certs.extend(onboard.clone());
             change.devices.push(DeviceRow {
@@ -435,7 +438,7 @@ impl Fleet {
 }
 
 fn within(projects: &Projects, stored: &StoredObject) -> bool {
-    projects.contain(project_of(&stored.object.key, &stored.written))
+    projects.contain(kept_in(stored).as_deref())
 }
 
 /// Refuses what somebody limited to projects may not do: to change objects of others, to take
@@ -544,7 +547,7 @@ fn new_device(
     let short = Key::new(Kind::Device, format!("node-{}", DeviceId::new(id).short()));
     let taken = known.stored.contains_key(&short);
     let key = if taken { Key::new(Kind::Device, format!("node-{id}")) } else { short };
-    first(key, id, Spec::Device(spec), written(&new), now)
+    first(key, id, Spec::Device(spec), &written(&new), now)
 }
 
 /// An object that was not there before.
@@ -552,18 +555,19 @@ fn first(
     key: Key,
     uid: Uuid,
     spec: Spec,
-    written: serde_json::Value,
+    written: &serde_json::Value,
     now: UnixMillis,
 ) -> StoredObject {
     let object =
         objects::Object { key, uid, generation: 1, restart: 0, purge: 0, pinned: None, spec };
-    StoredObject { object, written, changed: now }
+    let written = WrittenSpec::from(written);
+    StoredObject { object: Arc::new(object), written, changed: now }
 }
 
 /// The object as it is to be stored: its counters grow with what changes.
 fn settled(old: Option<&StoredObject>, document: Document, now: UnixMillis) -> StoredObject {
     let Document { key, spec, written, .. } = document;
-    let Some(before) = old else { return first(key, Uuid::new_v4(), spec, written, now) };
+    let Some(before) = old else { return first(key, Uuid::new_v4(), spec, &written, now) };
     let was = &before.object;
     let need = match (&was.spec, &spec) {
         (Spec::App(before), Spec::App(after)) => bumps(before, after),
@@ -578,8 +582,8 @@ fn settled(old: Option<&StoredObject>, document: Document, now: UnixMillis) -> S
         pinned: was.pinned,
         spec,
     };
-    let changed = if *was == object { before.changed } else { now };
-    StoredObject { object, written, changed }
+    let changed = if **was == object { before.changed } else { now };
+    StoredObject { object: Arc::new(object), written: WrittenSpec::from(&written), changed }
 }
 
 /// An app whose image means something else now gets a fresh root, also when only the image changed.
@@ -599,7 +603,8 @@ fn purge_changed(known: &Known, next: &mut Objects, put: &mut Vec<StoredObject>,
             put.len() - 1
         });
         let stored = &mut put[at];
-        stored.object.purge = stored.object.purge.saturating_add(1);
+        let object = Arc::make_mut(&mut stored.object);
+        object.purge = object.purge.saturating_add(1);
         stored.changed = now;
         next.insert(stored.object.key.clone(), stored.object.clone());
     }

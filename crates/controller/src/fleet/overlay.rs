@@ -62,7 +62,7 @@ pub(super) async fn read(db: &Db, from: u64) -> Result<Vec<Held>, DbError> {
                 if !versions.contains_key(&which) {
                     let uid = db.object(&said.key).await?.map(|o| o.object.uid).unwrap_or_default();
                     let found = db.object_as_of(&said.key, revision, uid).await?;
-                    versions.insert(which.clone(), found.map(|o| Arc::new(o.object)));
+                    versions.insert(which.clone(), found.map(|o| o.object));
                 }
                 versions.get(&which).cloned().flatten()
             }
@@ -115,7 +115,7 @@ impl Known {
         let stored = self.object_of(id)?;
         let held = self.overlay(id).and_then(|o| o.get(&stored.object.key));
         let version = held.filter(|h| h.said.as_of.is_some()).and_then(|h| h.version.clone());
-        Some(version.unwrap_or_else(|| Arc::new(stored.object.clone())))
+        Some(version.unwrap_or_else(|| stored.object.clone()))
     }
 
     pub(super) fn take_overlays(&mut self, news: Vec<Held>, revision: u64) {
@@ -156,14 +156,16 @@ impl Held {
         if self.said.as_of.is_some() {
             match &self.version {
                 Some(version) => {
-                    objects.insert(key.clone(), Object::clone(version));
+                    objects.insert(key.clone(), version.clone());
                 }
                 None => {
                     objects.remove(key);
                 }
             }
         }
-        if let Some(object) = objects.get_mut(key) {
+        let more = (self.said.restart, self.said.purge) != (0, 0);
+        if more && let Some(object) = objects.get_mut(key) {
+            let object = Arc::make_mut(object);
             object.restart = object.restart.saturating_add(self.said.restart);
             object.purge = object.purge.saturating_add(self.said.purge);
         }

@@ -34,15 +34,24 @@ pub(super) struct Cache {
     taken: Mutex<HashMap<Uuid, [u8; 32]>>,
 }
 
-/// What a node is told, ready to be sent.
+/// What a node is told.
 #[derive(Debug, Clone)]
 struct Told {
     basis: Basis,
     digest: [u8; 32],
-    hash: String,
-    answer: Bytes,
+    hash: Box<str>,
+    /// Ready to be sent. `None`: the node has it, and asking without it makes it anew; of a hundred
+    /// thousand nodes all but a few have theirs.
+    answer: Option<Bytes>,
     /// Whether it is noted that the node has it.
     taken: Arc<AtomicBool>,
+}
+
+impl Told {
+    /// Whether a node with this hash can be answered.
+    fn serves(&self, have: &str) -> bool {
+        self.answer.is_some() || *self.hash == *have
+    }
 }
 
 /// What a config was compiled of.
@@ -80,17 +89,23 @@ impl Fleet {
         if (demanded || !token.is_empty()) && !self.holds_token(id, token).await? {
             return Ok(ConfigAnswer::Attest);
         }
-        let told = self.told(id).await?;
-        if told.hash == have {
-            if !told.taken.swap(true, Ordering::Relaxed) {
-                self.told.note_taken(id, told.digest);
+        let told = self.told(id, have).await?;
+        match &told.answer {
+            Some(answer) if *told.hash != *have => Ok(ConfigAnswer::Changed(answer.clone())),
+            ready => {
+                if ready.is_some() {
+                    self.told.put(id, Told { answer: None, ..Told::clone(&told) });
+                }
+                if !told.taken.swap(true, Ordering::Relaxed) {
+                    self.told.note_taken(id, told.digest);
+                }
+                Ok(ConfigAnswer::Unchanged)
             }
-            return Ok(ConfigAnswer::Unchanged);
         }
-        Ok(ConfigAnswer::Changed(told.answer.clone()))
     }
 
-    async fn told(&self, id: Uuid) -> Result<Arc<Told>, FleetError> {
+    /// What serves a node that has this hash.
+    async fn told(&self, id: Uuid, have: &str) -> Result<Arc<Told>, FleetError> {
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
         loop {
             let silent = self.restored.waits_for(id);
@@ -99,7 +114,7 @@ impl Fleet {
                 let viewed = known.session(id, self.now()).is_some();
                 Basis { shared: known.shared, own, host: host.clone(), silent, viewed }
             });
-            let cached = self.told.get(id);
+            let cached = self.told.get(id).filter(|t| t.serves(have));
             if let Some(told) = cached.as_ref().filter(|t| t.basis == basis) {
                 return Ok(told.clone());
             }
@@ -123,8 +138,8 @@ impl Fleet {
             };
             device.timestamp = Some(standing.timestamp);
             let taken = Arc::new(AtomicBool::new(standing.taken));
-            let hash = self.exchange.hash(&digest, standing.timestamp);
-            let answer = self.sign(&sealing.answer(&device, &hash)?)?.into();
+            let hash: Box<str> = self.exchange.hash(&digest, standing.timestamp).into();
+            let answer = Some(self.sign(&sealing.answer(&device, &hash)?)?.into());
             return Ok(self.told.put(id, Told { basis, digest, hash, answer, taken }));
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn objects(text: &str) -> Objects {
         pinned: None,
         spec: d.spec,
     };
-    (1..).zip(documents).map(object).map(|o| (o.key.clone(), o)).collect()
+    (1..).zip(documents).map(object).map(|o| (o.key.clone(), o.into())).collect()
 }
 
 #[track_caller]

@@ -24,6 +24,7 @@ mod template_tests;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use model::Digest;
 use serde::{Deserialize, Serialize};
@@ -36,7 +37,7 @@ pub use diff::{Consequence, Difference, diff};
 pub use places::{Place, Places};
 pub use query::Query;
 pub(crate) use read::is_name;
-pub use read::{Document, ReadError, read, read_spec, shown};
+pub use read::{Document, ReadError, WrittenSpec, read, read_spec, shown};
 pub use spec::{
     AccessPointSpec, AccessSpec, AddressSpec, AppSpec, ArpSpec, AssignedSpec, BaseOsSpec,
     BearerSpec, BondSpec, CellularSpec, DatastoreSpec, DeviceSpec, Devices, Dhcp, EdgeViewSpec,
@@ -194,14 +195,14 @@ pub struct Object {
 }
 
 /// All objects of a fleet.
-pub type Objects = BTreeMap<Key, Object>;
+pub type Objects = BTreeMap<Key, Arc<Object>>;
 
 /// The apps of a set.
 pub(crate) fn apps(objects: &Objects) -> impl Iterator<Item = (&Object, &AppSpec)> {
     // Not all objects: there may be a hundred thousand devices among them.
     let from = objects.range(Key::new(Kind::App, "")..);
     from.take_while(|(key, _)| key.kind == Kind::App).filter_map(|(_, o)| match &o.spec {
-        Spec::App(app) => Some((o, app)),
+        Spec::App(app) => Some((&**o, app)),
         _ => None,
     })
 }

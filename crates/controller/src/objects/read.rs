@@ -132,6 +132,32 @@ pub fn read_spec(key: &Key, written: &Value) -> Result<Spec, ReadError> {
 /// What is shown in place of a secret's value.
 pub(super) const NOT_SHOWN: &str = "(not shown)";
 
+/// What an object says, as it was written: its fields as compact JSON, because a fleet keeps a
+/// hundred thousand of these in memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct WrittenSpec(Box<str>);
+
+impl WrittenSpec {
+    /// The fields.
+    pub fn value(&self) -> Value {
+        // It was made of a value.
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+}
+
+impl From<&Value> for WrittenSpec {
+    fn from(value: &Value) -> WrittenSpec {
+        WrittenSpec(value.to_string().into())
+    }
+}
+
+/// Without the text: it may be a secret's.
+impl std::fmt::Debug for WrittenSpec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "WrittenSpec({} bytes)", self.0.len())
+    }
+}
+
 /// What may be shown of a spec as it was written: everything but the value of a secret.
 pub fn shown(kind: Kind, written: &Value) -> Value {
     let mut written = written.clone();

@@ -33,7 +33,7 @@ pub fn node<'a>(objects: &'a Objects, object: &'a Object) -> Option<Node<'a>> {
     let mut node =
         Node { object, spec: Cow::Borrowed(own), variables: BTreeMap::new(), flaws: Vec::new() };
     let template = own.template.as_ref().map(|name| Key::new(Kind::Template, name));
-    let template = template.as_ref().and_then(|key| Some((key, objects.get(key)?)));
+    let template = template.as_ref().and_then(|key| Some((key, &**objects.get(key)?)));
     if let Some((key, Object { spec: Spec::Template(template), .. })) = template {
         node.variables.clone_from(&template.variables);
         node.variables.extend(own.variables.clone());

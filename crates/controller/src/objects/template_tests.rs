@@ -1,5 +1,7 @@
 //! Templates, variables, and what changes in words.
 
+use std::sync::Arc;
+
 use expect_test::{Expect, expect};
 use model::desired::Device;
 
@@ -115,6 +117,7 @@ fn changes(before: &str, after: &str, expect: Expect) {
     // Counters as the fleet moves them.
     for (key, object) in &mut after {
         let Some(was) = before.get(key).filter(|was| was.spec != object.spec) else { continue };
+        let object = Arc::make_mut(object);
         object.generation += 1;
         if let (super::Spec::App(old), super::Spec::App(new)) = (&was.spec, &object.spec) {
             let need = super::bumps(old, new);

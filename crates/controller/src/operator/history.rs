@@ -89,10 +89,10 @@ async fn version(
     let key = key(&kind, name)?;
     let mut version = at(&fleet, &key, revision).await?;
     let known = fleet.known();
-    let now = known.stored.get(&key).map(|s| &s.written);
-    let changed = version.spec.as_ref() != now;
+    let now = known.stored.get(&key).map(|s| s.written.value());
+    let changed = version.spec != now;
     hide(&key, &mut version);
-    let now = now.map(|spec| objects::shown(key.kind, spec));
+    let now = now.map(|spec| objects::shown(key.kind, &spec));
     let mut since = history::differences(version.spec.as_ref(), now.as_ref());
     if changed && since.is_empty() {
         since.push("value: another one, which is shown to nobody".to_owned());

@@ -9,7 +9,7 @@ use super::window::{Window, WindowError, WindowSpec};
 use crate::db::{Change, Db, DbError, Overlaid, StoredObject};
 use crate::drift::consequence::consequences;
 use crate::fleet::{Fleet, Known};
-use crate::objects::{Kind, Objects};
+use crate::objects::{Kind, Objects, Spec};
 use crate::words::time;
 
 /// Who holds what waits for a window.
@@ -31,15 +31,10 @@ pub(crate) async fn queries(db: &Db) -> Result<BTreeMap<String, String>, DbError
 
 /// The labels of a device, with its name.
 pub(crate) fn labels(stored: &StoredObject) -> Labels {
-    let written = stored.written.get("labels").and_then(|l| l.as_object());
-    let mut labels: Labels = written
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| {
-            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            (key.clone(), value)
-        })
-        .collect();
+    let mut labels: Labels = match &stored.object.spec {
+        Spec::Device(device) => device.labels.clone(),
+        _ => Labels::new(),
+    };
     labels.insert(NAME.to_owned(), stored.object.key.name.clone());
     labels
 }

@@ -318,10 +318,14 @@ fn roll_back(
                 let object = Object {
                     uid: now.object.uid,
                     generation: now.object.generation + 1,
-                    ..old.object.clone()
+                    ..Object::clone(&old.object)
                 };
                 let written = old.written.clone();
-                change.put.push(StoredObject { object, written, changed: change.at });
+                change.put.push(StoredObject {
+                    object: object.into(),
+                    written,
+                    changed: change.at,
+                });
             }
             // A node stays known: it may have registered.
             None if key.kind == Kind::Device => {}

@@ -119,18 +119,21 @@ impl Row<'_> {
     }
 }
 
-/// The labels of an object, as they were written.
+/// The labels of a device.
 pub(super) fn labels(stored: &StoredObject) -> Vec<(&str, String)> {
-    let labels = stored.written.get("labels").and_then(|l| l.as_object());
-    let text = |v: &serde_json::Value| match v {
-        serde_json::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    labels.into_iter().flatten().map(|(k, v)| (k.as_str(), text(v))).collect()
+    match &stored.object.spec {
+        Spec::Device(device) => {
+            device.labels.iter().map(|(key, value)| (key.as_str(), value.clone())).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 fn project(stored: &StoredObject) -> &str {
-    stored.written.get("project").and_then(|p| p.as_str()).unwrap_or_default()
+    match &stored.object.spec {
+        Spec::Device(device) => device.project.as_deref().unwrap_or_default(),
+        _ => "",
+    }
 }
 
 /// What a filter over labels asks for. `None`: nothing.

@@ -166,7 +166,7 @@ pub(super) async fn edit(
             said = html! { p.note.wait { "This is what " (key) " said " (when(fleet.now(), old.at)) ". Saving makes it say so again." } };
             yaml(&key, old.spec.as_ref().ok_or(Trouble::Missing)?)?
         }
-        Err(_) => yaml(&key, &stored.ok_or(Trouble::Missing)?.written)?,
+        Err(_) => yaml(&key, &stored.ok_or(Trouble::Missing)?.written.value())?,
     };
     let flaws: Vec<_> = known.flaws.iter().filter(|f| f.key == key).collect();
     let said = html! {
@@ -272,7 +272,8 @@ pub(super) async fn save(
         }
         Err(FleetError::Overtaken { key, found, .. }) => {
             let now = fleet.known();
-            let theirs = now.stored.get(&key).map(|s| yaml(&key, &s.written)).transpose()?;
+            let theirs =
+                now.stored.get(&key).map(|s| yaml(&key, &s.written.value())).transpose()?;
             let theirs = theirs.unwrap_or_default();
             let said = html! {
                 div.note.wait role="alert" {
@@ -321,7 +322,7 @@ fn line_of(error: &str) -> Option<u64> {
 pub(super) fn outcome(known: &Known, applied: &Applied, text: &str) -> Markup {
     let documents = read(text).unwrap_or_default();
     let written: BTreeMap<&Key, &Value> = documents.iter().map(|d| (&d.key, &d.written)).collect();
-    let old = |key: &Key| known.stored.get(key).and_then(|s| yaml(key, &s.written).ok());
+    let old = |key: &Key| known.stored.get(key).and_then(|s| yaml(key, &s.written.value()).ok());
     let new = |key: &Key| written.get(key).and_then(|spec| yaml(key, spec).ok());
     let changed = applied.changes.iter().any(|c| c.action != Action::Unchanged);
     html! {

@@ -148,10 +148,14 @@ struct Compiling<'a> {
     told: &'a mut Device,
 }
 
-impl Compiling<'_> {
+impl<'a> Compiling<'a> {
+    fn object(&self, key: &Key) -> Option<&'a Object> {
+        self.objects.get(key).map(|o| &**o)
+    }
+
     /// The value of a secret. `None`: there is none of this name.
     fn secret(&self, named: &SecretRef) -> Option<Secret> {
-        match self.objects.get(&Key::new(Kind::Secret, &named.secret)).map(|o| &o.spec) {
+        match self.object(&Key::new(Kind::Secret, &named.secret)).map(|o| &o.spec) {
             Some(Spec::Secret(secret)) => Some(secret.value.clone()),
             _ => None,
         }
@@ -167,7 +171,7 @@ impl Compiling<'_> {
 
     /// How often an object changed; 0 if there is none.
     fn generation(&self, kind: Kind, name: &str) -> u64 {
-        self.objects.get(&Key::new(kind, name)).map_or(0, |o| o.generation)
+        self.object(&Key::new(kind, name)).map_or(0, |o| o.generation)
     }
 
     /// What the node is told of itself.
@@ -179,7 +183,7 @@ impl Compiling<'_> {
         told.disks.clone_from(&spec.disks);
         if let Some(name) = &spec.project {
             let key = Key::new(Kind::Project, name);
-            if let Some(Object { uid, spec: Spec::Project(project), .. }) = self.objects.get(&key) {
+            if let Some(Object { uid, spec: Spec::Project(project), .. }) = self.object(&key) {
                 self.told.owner = Owner {
                     project: name.clone(),
                     project_id: uid.to_string(),
@@ -205,7 +209,7 @@ impl Compiling<'_> {
             generation: session.generation,
         });
         let model = spec.hardware.as_ref().map(|name| Key::new(Kind::Hardware, name));
-        let model = model.and_then(|key| match &self.objects.get(&key)?.spec {
+        let model = model.and_then(|key| match &self.object(&key)?.spec {
             Spec::Hardware(hardware) => Some(hardware),
             _ => None,
         });
@@ -217,8 +221,7 @@ impl Compiling<'_> {
 
     fn base_os(&mut self, name: &str) {
         let key = Key::new(Kind::BaseOs, name);
-        let Some(Object { uid, restart, pinned, spec: Spec::BaseOs(spec), .. }) =
-            self.objects.get(&key)
+        let Some(Object { uid, restart, pinned, spec: Spec::BaseOs(spec), .. }) = self.object(&key)
         else {
             return;
         };
@@ -234,7 +237,7 @@ impl Compiling<'_> {
 
     fn enrolment(&mut self, name: &str) {
         let key = Key::new(Kind::Enrolment, name);
-        let Some(Object { spec: Spec::Enrolment(spec), .. }) = self.objects.get(&key) else {
+        let Some(Object { spec: Spec::Enrolment(spec), .. }) = self.object(&key) else {
             return;
         };
         let enrolment = Enrolment {
@@ -250,7 +253,7 @@ impl Compiling<'_> {
 
     /// Adds a patch if any of its apps runs here.
     fn patch(&mut self, object: &Object, spec: &PatchSpec) {
-        let app = |name: &String| Some(self.objects.get(&Key::new(Kind::App, name))?.uid);
+        let app = |name: &String| Some(self.object(&Key::new(Kind::App, name))?.uid);
         let apps = spec.apps.iter().filter_map(app).map(|uid| Id::new(self.id(uid, "app")));
         let apps: Vec<AppId> = apps.filter(|id| self.told.apps.contains_key(id)).collect();
         if apps.is_empty() {
@@ -301,7 +304,7 @@ impl Compiling<'_> {
 
     fn content(&mut self, owner: Uuid, name: &str, source: &str, what: &ContentKey) -> Uuid {
         let (datastores, path, format, sha256, max_size) = what;
-        let custom_metadata = match self.objects.get(&Key::new(Kind::Image, source)) {
+        let custom_metadata = match self.object(&Key::new(Kind::Image, source)) {
             Some(Object { spec: Spec::Image(image), .. }) => image.metadata.clone(),
             _ => String::new(),
         };
@@ -325,7 +328,7 @@ impl Compiling<'_> {
     }
 
     fn datastore(&mut self, name: &str) -> Uuid {
-        let (id, datastore) = match self.objects.get(&Key::new(Kind::Datastore, name)) {
+        let (id, datastore) = match self.object(&Key::new(Kind::Datastore, name)) {
             Some(Object { uid, spec: Spec::Datastore(spec), .. }) => {
                 (*uid, Some(self.stated(*uid, spec)))
             }
@@ -372,7 +375,7 @@ impl Compiling<'_> {
 
     fn volume(&mut self, key: &Key) -> (Uuid, u64) {
         let Some(Object { uid, generation, pinned, spec: Spec::Volume(spec), .. }) =
-            self.objects.get(key)
+            self.object(key)
         else {
             return (self.missing(Kind::Volume, &key.name), 0);
         };
@@ -402,7 +405,7 @@ impl Compiling<'_> {
     }
 
     fn network(&mut self, name: &str) -> (NetworkInstanceId, u64) {
-        let (id, generation, spec) = match self.objects.get(&Key::new(Kind::Network, name)) {
+        let (id, generation, spec) = match self.object(&Key::new(Kind::Network, name)) {
             Some(Object { uid, generation, spec: Spec::Network(spec), .. }) => {
                 (self.id(*uid, "network"), *generation, Some(spec.clone()))
             }
@@ -425,7 +428,7 @@ impl Compiling<'_> {
 }
 
 fn image(objects: &Objects, name: &str, datastore: &str, pinned: Option<Digest>) -> ContentKey {
-    match objects.get(&Key::new(Kind::Image, name)) {
+    match objects.get(&Key::new(Kind::Image, name)).map(|o| &**o) {
         Some(Object { spec: Spec::Image(image), .. }) => {
             let sha256 = image.sha256.map(|d| d.0).or(pinned);
             let max = image.max_size.map(|s| s.0).filter(|b| b.0 > 0);
