@@ -1,8 +1,8 @@
 //! The listener: one TLS port for nodes, operators, browsers and image pulls.
 //!
 //! Each connection gets a task of its own and a bound on every wait: the handshake, the headers, a
-//! body. Nobody has all connections, and only so many requests are answered at once. It knows
-//! nothing of what is served.
+//! body. Nobody has all connections, and only so many requests are answered at once. Connections are
+//! kept while there is room for others. It knows nothing of what is served.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,20 +11,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Request, StatusCode, header};
+use axum::http::{HeaderValue, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::access::guard::Peer;
-use crate::access::limits::{Held, Limits};
+use crate::access::limits::{Held, Hold, Limits};
 
+/// Open files that are plenty.
+const FILES_WANTED: u64 = 65_536;
 /// What is under way at the end gets so long to finish.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -37,7 +40,8 @@ pub(crate) async fn run(
     mut stop: watch::Receiver<bool>,
 ) {
     let acceptor = TlsAcceptor::from(tls);
-    let room = Arc::new(Semaphore::new(limits.connections));
+    let most = limits.connections.min(files());
+    let room = Arc::new(Semaphore::new(most));
     let requests = Arc::new(Semaphore::new(limits.requests));
     let held = Held::default();
     let mut serving = tokio::task::JoinSet::new();
@@ -58,19 +62,25 @@ pub(crate) async fn run(
         };
         while serving.try_join_next().is_some() {}
         let spared = limits.spare_loopback && peer.ip().to_canonical().is_loopback();
-        let hold =
-            held.take(peer.ip(), if spared { usize::MAX } else { limits.connections_of_one });
-        let Some(hold) = hold else {
+        let most_of_one = if spared { usize::MAX } else { limits.connections_of_one };
+        let Some(hold) = held.take(peer.ip(), most_of_one) else {
             tracing::debug!(%peer, "has too many connections");
             continue;
         };
         let (acceptor, stop) = (acceptor.clone(), stop.clone());
-        let served = Served { router: router.clone(), requests: requests.clone(), peer: peer.ip() };
+        let served = Served {
+            router: router.clone(),
+            requests: requests.clone(),
+            peer: peer.ip(),
+            hold,
+            room: room.clone(),
+            crowd: (most / 2, most_of_one / 2),
+        };
         serving.spawn(async move {
             if let Err(e) = connection(stream, acceptor, served, limits, stop).await {
                 tracing::debug!(%peer, "connection ended: {e}");
             }
-            drop((permit, hold));
+            drop(permit);
         });
     }
     drop(listener);
@@ -85,6 +95,10 @@ struct Served {
     router: Router,
     requests: Arc<Semaphore>,
     peer: IpAddr,
+    hold: Hold,
+    room: Arc<Semaphore>,
+    /// Connections from which on it is crowded: all that are free, those of one address.
+    crowd: (usize, usize),
 }
 
 impl Served {
@@ -95,7 +109,12 @@ impl Served {
             return Ok((StatusCode::SERVICE_UNAVAILABLE, soon, "busy; try again").into_response());
         };
         request.extensions_mut().insert(Peer(self.peer));
-        TowerToHyperService::new(self.router.clone()).call(request).await
+        let mut answer = TowerToHyperService::new(self.router.clone()).call(request).await?;
+        // An idle connection must not keep another node out.
+        if self.room.available_permits() < self.crowd.0 || self.hold.of_holder() > self.crowd.1 {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(answer)
     }
 }
 
@@ -119,6 +138,22 @@ async fn connection(
         _ = stop.wait_for(|stop| *stop) => serving.as_mut().graceful_shutdown(),
     }
     serving.await.map_err(io::Error::other)
+}
+
+/// Connections that the process may have open. Asks for as many files as it can get; a quarter of
+/// them is for everything else.
+fn files() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(FILES_WANTED).min(FILES_WANTED);
+    if limit.current.is_some_and(|now| now < most) {
+        let wanted = Rlimit { current: Some(most), maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, wanted.clone()) {
+            Ok(()) => limit = wanted,
+            Err(e) => tracing::warn!("cannot have more than {:?} files open: {e}", limit.current),
+        }
+    }
+    let files = limit.current.unwrap_or(FILES_WANTED);
+    usize::try_from(files / 4 * 3).unwrap_or(usize::MAX)
 }
 
 /// Opens the port.

@@ -24,9 +24,10 @@ pub struct Limits {
     pub refusals: Rate,
     /// Registrations of nodes from one address.
     pub registrations: Rate,
-    /// Connections at once; more wait in the kernel's queue.
+    /// Connections at once, if the process may have so many files; more wait in the kernel's queue.
+    /// From half of it on, connections end after their answer.
     pub connections: usize,
-    /// Connections at once of one address.
+    /// Connections at once of one address; from half of it on, they end after their answer.
     pub connections_of_one: usize,
     /// Requests being answered at once; more are told to come again.
     pub requests: usize,
@@ -45,8 +46,8 @@ impl Default for Limits {
             calls: Rate { burst: 400.0, per_second: 100.0 },
             refusals: Rate { burst: 30.0, per_second: 1.0 },
             registrations: Rate { burst: 500.0, per_second: 50.0 },
-            connections: 4096,
-            connections_of_one: 1024,
+            connections: 16_384,
+            connections_of_one: 2048,
             requests: 2048,
             handshake: Duration::from_secs(10),
             // Longer than the usual minute between two polls of a node that keeps its connection.
@@ -124,6 +125,14 @@ impl Held {
         }
         *held += 1;
         Some(Hold(self.clone(), who))
+    }
+}
+
+impl Hold {
+    /// How many its holder has, this one included.
+    pub(crate) fn of_holder(&self) -> usize {
+        let all = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(&self.1).copied().unwrap_or_default()
     }
 }
 

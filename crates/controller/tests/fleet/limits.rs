@@ -67,3 +67,31 @@ async fn too_many_requests_at_once_are_told_to_come_again() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(headers["retry-after"], "1");
 }
+
+/// What a connection is answered with, up to its headers' end.
+async fn ping(connection: &mut (impl AsyncReadExt + AsyncWriteExt + Unpin)) -> String {
+    let ping = b"GET /api/v2/edgedevice/ping HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    connection.write_all(ping).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"\r\n\r\n") {
+        said.push(connection.read_u8().await.unwrap());
+    }
+    String::from_utf8(said).unwrap().to_lowercase()
+}
+
+#[tokio::test]
+async fn connections_are_kept_while_there_is_room() {
+    let limits = Limits { connections_of_one: 4, spare_loopback: false, ..Limits::default() };
+    let site = Site::with(|s| s.limits = limits).await;
+    let mut first = site.node.dial().await.unwrap();
+    for _ in 0..2 {
+        let said = ping(&mut first).await;
+        assert!(!said.contains("connection: close"), "{said}");
+    }
+    let _second = site.node.dial().await.unwrap();
+    let mut third = site.node.dial().await.unwrap();
+    let said = ping(&mut third).await;
+    assert!(said.contains("connection: close"), "{said}");
+    assert!(ends(&mut third).await);
+    let _another = site.node.dial().await.expect("room for another");
+}
