@@ -195,7 +195,7 @@ async fn register(State(fleet): State<Arc<Fleet>>, request: Request) -> Answer {
     }
     let serials =
         format!("serial {:?}, soft serial {:?}", registration.serial, registration.soft_serial);
-    match fleet.register(&registration, &onboard).await? {
+    match fleet.register(registration, onboard).await? {
         Registered::New => {
             tracing::info!("registered a device: {serials}");
             Ok(proto(StatusCode::CREATED, Bytes::new()))

@@ -9,7 +9,6 @@ use uuid::Uuid;
 use super::known::serial_prefix;
 use super::{Fleet, FleetError, Known};
 use crate::access::{Projects, kept_in};
-use crate::admission::{Admission, Applicant, admit};
 use crate::db::{Change, DeviceRow, StoredObject, Written};
 use crate::objects::{
     self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
@@ -30,19 +29,6 @@ pub(crate) struct How {
     pub(crate) expected: Vec<(Key, u64)>,
     /// Only objects of these projects may be made, changed, removed, and be given apps.
     pub(crate) within: Projects,
-}
-
-/// What became of a registration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Registered {
-    /// It is a node of ours now.
-    New,
-    /// It was one.
-    Already,
-    /// Its serial number belongs to another certificate.
-    Conflict,
-    /// Nobody expects it.
-    Unknown,
 }
 
 impl Fleet {
@@ -70,57 +56,6 @@ impl Fleet {
                 Written::Overtaken => return Err(FleetError::Faster),
             }
         }
-    }
-
-    /// Takes a node in, if it may come. `onboard` is what [`Fleet::onboarding`] said.
-    pub(crate) async fn register(
-        &self,
-        what: &api::onboarding::Registration,
-        onboard: &[u8],
-    ) -> Result<Registered, FleetError> {
-        // Another process may have been told a moment ago that it may come.
-        self.follow().await?;
-        let digest = what.certificate.digest();
-        let now = self.now();
-        let fresh = Uuid::new_v4();
-        self.change(|known| {
-            let applicant = Applicant {
-                cert_hash: &digest.0,
-                serial: &what.serial,
-                soft_serial: &what.soft_serial,
-                onboard,
-            };
-            let mut change = Change::by("registration", now);
-            let rows = known.candidates(&digest, [&what.serial, &what.soft_serial]);
-            let (id, before) = match admit(&rows, &known.open_serials(onboard), applicant) {
-                Admission::Known(_) => return Ok((change, Registered::Already)),
-                Admission::Conflict(_) => return Ok((change, Registered::Conflict)),
-                Admission::Unknown => return Ok((change, Registered::Unknown)),
-                Admission::Expected(row) => (row.id, Some(row)),
-                Admission::New => (fresh, None),
-            };
-            if before.is_none() {
-                change.put.push(new_device(known, id, what, now));
-            }
-            change.devices.push(DeviceRow {
-                serial: what.serial.clone(),
-                soft_serial: what.soft_serial.clone(),
-                wildcard: before.is_none(),
-                cert_pem: Some(what.certificate.pem().to_vec()),
-                cert_hash: Some(digest.0.to_vec()),
-                registered: Some(now),
-                onboard: onboard.to_vec(),
-                gone: None,
-                ..before.cloned().unwrap_or_else(|| nobody(id))
-            });
-            let object = match known.object_of(id) {
-                Some(stored) => stored.object.key.to_string(),
-                None => change.put.first().map_or_else(String::new, |s| s.object.key.to_string()),
-            };
-            change.log(Some(id), object, "registered");
-            Ok((change, Registered::New))
-        })
-        .await
     }
 
     /// Makes objects say what the documents say. All of them, or none.
@@ -487,14 +422,14 @@ pub(crate) struct NewDevice {
     pub(crate) certificate: Option<api::Certificate>,
 }
 
-fn written(what: &NewDevice) -> serde_json::Value {
+pub(super) fn written(what: &NewDevice) -> serde_json::Value {
     let fields = [("serial", &what.serial), ("soft_serial", &what.soft_serial)];
     let said = fields.into_iter().filter(|(_, text)| !text.is_empty());
     said.map(|(name, text)| (name.to_owned(), serde_json::Value::from(text.as_str()))).collect()
 }
 
 /// A node of which nothing is known.
-fn nobody(id: Uuid) -> DeviceRow {
+pub(super) fn nobody(id: Uuid) -> DeviceRow {
     DeviceRow {
         id,
         serial: String::new(),
@@ -531,27 +466,8 @@ fn expect_device(known: &Known, stored: &StoredObject, change: &mut Change) {
     }
 }
 
-fn new_device(
-    known: &Known,
-    id: Uuid,
-    what: &api::onboarding::Registration,
-    now: UnixMillis,
-) -> StoredObject {
-    let (serial, soft_serial) = (what.serial.clone(), what.soft_serial.clone());
-    let new = NewDevice { serial, soft_serial, ..NewDevice::default() };
-    let spec = objects::DeviceSpec {
-        serial: new.serial.clone(),
-        soft_serial: new.soft_serial.clone(),
-        ..objects::DeviceSpec::default()
-    };
-    let short = Key::new(Kind::Device, format!("node-{}", DeviceId::new(id).short()));
-    let taken = known.stored.contains_key(&short);
-    let key = if taken { Key::new(Kind::Device, format!("node-{id}")) } else { short };
-    first(key, id, Spec::Device(spec), &written(&new), now)
-}
-
 /// An object that was not there before.
-fn first(
+pub(super) fn first(
     key: Key,
     uid: Uuid,
     spec: Spec,

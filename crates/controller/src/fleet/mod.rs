@@ -7,6 +7,7 @@
 mod change;
 mod known;
 mod overlay;
+mod register;
 mod seal;
 mod told;
 mod trust;
@@ -31,8 +32,9 @@ use crate::pki::Pki;
 use crate::registry::Registry;
 use crate::restored::Restored;
 
-pub(crate) use change::{How, NewDevice, Registered};
+pub(crate) use change::{How, NewDevice};
 pub(crate) use known::{Device, Known};
+pub(crate) use register::Registered;
 pub(crate) use told::ConfigAnswer;
 
 /// What others changed is looked for so often.
@@ -67,6 +69,7 @@ pub(crate) struct Fleet {
     known: RwLock<Arc<Known>>,
     seen: Mutex<HashMap<Uuid, Seen>>,
     told: told::Cache,
+    applicants: register::Queue,
     changed: watch::Sender<u64>,
 }
 
@@ -235,6 +238,7 @@ impl Fleet {
             changing: tokio::sync::Mutex::default(),
             following: tokio::sync::Mutex::default(),
             told: told::Cache::default(),
+            applicants: register::Queue::default(),
             changed: watch::Sender::new(0),
         })
     }
