@@ -48,6 +48,9 @@ const FOR_TESTS: &[(&str, &str)] = &[
 /// Who checks bills of materials: programs of those who define the formats, from Python's registry.
 const JUDGES: &[&str] = &["spdx-tools==0.8.5", "cyclonedx-python-lib[json-validation]==11.12.0"];
 
+/// Who checks whether anybody can use the controller's pages: a program from Node.js's registry.
+const PAGE_JUDGE: &str = "axe-core@4.14.1";
+
 /// A processor that images are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Arch {
@@ -119,6 +122,7 @@ pub(crate) fn run(for_tests: bool, arches: &[Arch]) -> anyhow::Result<()> {
     }
     if for_tests {
         judges();
+        page_judge();
     }
     if for_tests && output("cargo-nextest", &["--version"]).is_none() {
         eprintln!("cargo-nextest, which runs the tests, is missing and will be built by cargo.");
@@ -146,7 +150,7 @@ fn add_target(target: &str) -> anyhow::Result<()> {
 /// reached must not stop them.
 fn judges() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/judges");
-    if folder.exists() {
+    if folder.join("bin").exists() {
         return;
     }
     eprintln!(
@@ -160,6 +164,28 @@ fn judges() {
         eprintln!("That failed: {error:#}. Bills of materials will not be judged.");
         // Half a folder would be taken for a whole one; if it cannot go, the tests tell.
         let _ = std::fs::remove_dir_all(&folder);
+    }
+}
+
+/// Puts it beside them. Without it the pages are judged by what the tests themselves look for.
+fn page_judge() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/judges");
+    if folder.join("node_modules/axe-core/axe.min.js").exists() {
+        return;
+    }
+    eprintln!(
+        "{PAGE_JUDGE}, which judges the controller's pages, is missing and will be installed in target/judges."
+    );
+    if output("npm", &["--version"]).is_none() {
+        eprintln!("npm, which installs it, is not there. Pages will not be judged by it.");
+        return;
+    }
+    let place = folder.display().to_string();
+    // No program of a package runs while it is installed.
+    let args = ["install", "--prefix", &place, "--ignore-scripts", "--no-audit", "--no-fund"];
+    let args: Vec<&str> = args.into_iter().chain(["--silent", PAGE_JUDGE]).collect();
+    if let Err(error) = tool::run("npm", &args) {
+        eprintln!("That failed: {error:#}. Pages will not be judged by it.");
     }
 }
 

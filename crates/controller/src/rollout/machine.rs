@@ -309,6 +309,9 @@ pub(crate) fn step(
             state.phase = Phase::Running;
         }
         Event::Abort { by } => {
+            if matches!(state.phase, Phase::Stopped { .. }) {
+                return refused(&state, "nothing of it goes on");
+            }
             say(&mut effects, format!("aborted by {by}"));
             state.phase = Phase::Stopped { why: format!("aborted by {by}") };
         }

@@ -123,7 +123,7 @@ pub(super) async fn network(
 ) -> Result<Response, Trouble> {
     let device = find(&fleet, &name).await?;
     let body = html! {
-        div.card.scroll { (picture::picture(&device, &fleet.known())) }
+        div.card.scroll tabindex="0" role="region" aria-label="Network of the node" { (picture::picture(&device, &fleet.known())) }
         (parts::networks(&device))
         (parts::ports(&device))
     };

@@ -1,5 +1,7 @@
 //! Every page in light, dark and on a phone: pictures to look at, and what can be checked without.
 
+use std::sync::OnceLock;
+
 use crate::browser::Browser;
 use crate::common::Home;
 use crate::fleet;
@@ -62,11 +64,44 @@ pub(crate) fn check(browser: &mut Browser, page: &str) {
 }
 
 fn faults(browser: &mut Browser, page: &str) -> Vec<String> {
-    let found = browser.eval(CHECK);
-    let found = found.as_array().unwrap().iter().filter_map(|f| f.as_str());
-    let mut found: Vec<String> = found.map(|f| format!("{page}: {f}")).collect();
+    let mut found = said(page, &browser.eval(CHECK));
+    if let Some(axe) = axe() {
+        if browser.eval("typeof axe") == "undefined" {
+            browser.eval(axe);
+        }
+        found.extend(said(page, &browser.eval(AXE)));
+    }
     found.extend(browser.complaints.drain(..).map(|c| format!("{page}: {c}")));
     found
+}
+
+fn said(page: &str, found: &serde_json::Value) -> Vec<String> {
+    let found = found.as_array().unwrap().iter();
+    found.map(|f| format!("{page}: {}", f.as_str().unwrap())).collect()
+}
+
+/// What axe-core finds that is serious or critical, one line for each place.
+const AXE: &str = "axe.run(document, { resultTypes: ['violations'] }).then(r => r.violations
+    .filter(v => ['serious', 'critical'].includes(v.impact))
+    .flatMap(v => v.nodes.map(n => `axe: ${v.id} (${v.impact}): ${v.help}: ${n.html.slice(0, 160)}`)))";
+
+/// The program of those who write the rules down, if it is there: `cargo xtask setup --for-tests`
+/// installs it.
+fn axe() -> Option<&'static str> {
+    static AXE: OnceLock<Option<String>> = OnceLock::new();
+    let read = || {
+        let file = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../../target/judges/node_modules/axe-core/axe.min.js"
+        );
+        let text = std::fs::read_to_string(file).ok();
+        if text.is_none() {
+            eprintln!("axe-core is not in target/judges: pages are not judged by it");
+        }
+        // What it leaves as the value of the script is of no use here.
+        text.map(|text| text + "\n; 0")
+    };
+    AXE.get_or_init(read).as_deref()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

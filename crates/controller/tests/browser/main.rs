@@ -7,6 +7,10 @@ mod browser;
 #[path = "../fleet/common.rs"]
 #[expect(dead_code, reason = "other tests use the rest")]
 mod common;
+#[path = "../fleet/edges.rs"]
+#[expect(dead_code, reason = "other tests use the rest")]
+mod edges;
 mod fleet;
 mod looks;
+mod rollout;
 mod walk;

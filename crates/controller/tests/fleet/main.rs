@@ -7,6 +7,7 @@ mod alerts;
 mod backup;
 mod common;
 mod device_api;
+mod edges;
 mod edgeview;
 mod images;
 mod limits;
