@@ -136,7 +136,8 @@ struct Serve {
     /// Where pushed images and what else is large are kept: file:///FOLDER,
     /// s3://BUCKET/PREFIX?endpoint=URL&region=NAME, gs://BUCKET/PREFIX or
     /// az://CONTAINER/PREFIX?account=NAME; keys come from the environment, as AWS_ACCESS_KEY_ID and
-    /// AWS_SECRET_ACCESS_KEY [default: the folder blobs in --data]
+    /// AWS_SECRET_ACCESS_KEY, or from a file of such lines (…&keys=/FILE) [default: the folder blobs
+    /// in --data]
     #[arg(long, value_name = "URL", env = "EVE_BLOBS", hide_env_values = true)]
     blobs: Option<BlobLocation>,
     /// Give images to everyone who reaches the port, also without a token

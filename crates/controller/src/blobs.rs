@@ -6,6 +6,10 @@
 //! its upload is completed. What a name stands for is kept in the database; nothing is found by
 //! listing but what was forgotten.
 
+#[cfg(test)]
+pub(crate) mod emulators;
+mod remote;
+
 use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,15 +20,10 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use model::{Diagnose, Diagnosis, UnixMillis, Who};
-use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
-use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::prefix::PrefixStore;
 use object_store::{
-    ClientConfigKey, GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt,
-    WriteMultipart,
+    GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, WriteMultipart,
 };
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
@@ -36,6 +35,10 @@ const LOCAL_PIECE: usize = 256 << 10;
 const IN_FLIGHT: usize = 2;
 /// Files are read in pieces of this size.
 const READ_PIECE: usize = 64 << 10;
+/// Where objects stand, on 256 shelves by the first byte of their names.
+const SHELVES: &str = "content";
+/// Objects that are deleted at once.
+const DELETES: usize = 16;
 
 /// Where objects are kept.
 #[derive(Clone, PartialEq, Eq)]
@@ -45,7 +48,8 @@ pub enum BlobLocation {
     /// `s3://BUCKET/PREFIX?endpoint=URL&region=NAME`, `gs://BUCKET/PREFIX`,
     /// `az://CONTAINER/PREFIX?account=NAME&endpoint=URL`. Keys are taken from the environment
     /// (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`; `GOOGLE_SERVICE_ACCOUNT`;
-    /// `AZURE_STORAGE_ACCOUNT_KEY`), or from the machine's own identity.
+    /// `AZURE_STORAGE_ACCOUNT_KEY`), from a file of such lines, `NAME=VALUE` each, that
+    /// `keys=/FILE` names, or from the machine's own identity.
     Url(String),
 }
 
@@ -117,6 +121,13 @@ pub enum BlobError {
     },
 }
 
+impl BlobError {
+    /// Whether the object is not there, and all else is well.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, BlobError::Store { source: object_store::Error::NotFound { .. }, .. })
+    }
+}
+
 impl Diagnose for BlobError {
     fn diagnose(&self) -> Diagnosis {
         match self {
@@ -142,7 +153,7 @@ impl Place {
     pub(crate) fn new() -> Place {
         let name = Uuid::new_v4().simple().to_string();
         let (shelf, _) = name.split_at(2);
-        Place(format!("content/{shelf}/{name}"))
+        Place(format!("{SHELVES}/{shelf}/{name}"))
     }
 
     /// As it was stored in the database.
@@ -169,6 +180,8 @@ impl Place {
 pub(crate) struct Blobs {
     store: Arc<dyn ObjectStore>,
     piece: usize,
+    /// Whether it lists objects by name, which folders do not.
+    ordered: bool,
 }
 
 impl Blobs {
@@ -180,10 +193,11 @@ impl Blobs {
                 std::fs::create_dir_all(path).map_err(|e| why(e.to_string()))?;
                 let store = LocalFileSystem::new_with_prefix(path).map_err(|e| why(words(&e)))?;
                 let store = Arc::new(store.with_fsync(true));
-                Ok(Blobs { store, piece: LOCAL_PIECE })
+                Ok(Blobs { store, piece: LOCAL_PIECE, ordered: false })
             }
             BlobLocation::Url(url) => {
-                Ok(Blobs { store: remote(url).map_err(why)?, piece: REMOTE_PIECE })
+                let store = remote::open(url).map_err(why)?;
+                Ok(Blobs { store, piece: REMOTE_PIECE, ordered: true })
             }
         }
     }
@@ -238,6 +252,16 @@ impl Blobs {
         }
     }
 
+    /// Removes objects, several at once; whatever becomes of one, the others are tried. What failed.
+    pub(crate) async fn delete_all(&self, places: Vec<Place>) -> Vec<BlobError> {
+        let gone = places.into_iter().map(|place| async move { self.delete(&place).await.err() });
+        futures_util::stream::iter(gone)
+            .buffer_unordered(DELETES)
+            .filter_map(async |e| e)
+            .collect()
+            .await
+    }
+
     /// Objects that have been there since before `until`, page by page: at most `limit` names
     /// greater than `after`, in order, and the last name looked at, if there are more.
     pub(crate) async fn old(
@@ -246,21 +270,17 @@ impl Blobs {
         until: UnixMillis,
         limit: usize,
     ) -> Result<(Vec<Place>, Option<Place>), BlobError> {
-        let all = Place("content".to_owned());
-        let prefix = all.key();
-        let mut listed = match after {
-            Some(after) => self.store.list_with_offset(Some(&prefix), &after.key()),
-            None => self.store.list(Some(&prefix)),
-        };
-        let (mut old, mut names) = (Vec::new(), Vec::new());
-        while let Some(object) = listed.next().await {
-            let object = object.map_err(all.failed("list"))?;
-            let written = u64::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
-            names.push((object.location.to_string(), written));
-            // A folder is listed in no order: of all names the least are kept.
-            if names.len() > 4 * limit {
-                names.sort_unstable();
-                names.truncate(2 * limit);
+        let mut names = Vec::new();
+        if self.ordered {
+            self.list(SHELVES, after, limit, &mut names).await?;
+        } else {
+            // Shelf by shelf: of a folder with millions of files only a part is looked at.
+            let first = after.and_then(|a| shelf(&a.0)).unwrap_or(0);
+            for shelf in first..=u8::MAX {
+                self.list(&format!("{SHELVES}/{shelf:02x}"), after, limit, &mut names).await?;
+                if names.len() > limit {
+                    break;
+                }
             }
         }
         names.sort_unstable();
@@ -268,8 +288,33 @@ impl Blobs {
         names.truncate(limit);
         let last = names.last().filter(|_| more).map(|(name, _)| Place(name.clone()));
         let aged = names.into_iter().filter(|(_, written)| *written < until.0);
-        old.extend(aged.map(|(name, _)| Place(name)));
-        Ok((old, last))
+        Ok((aged.map(|(name, _)| Place(name)).collect(), last))
+    }
+
+    /// Adds names behind `after` below a prefix, and when each was written. Of an ordered store one
+    /// more than `limit` at most.
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&Place>,
+        limit: usize,
+        names: &mut Vec<(String, u64)>,
+    ) -> Result<(), BlobError> {
+        let all = Place(prefix.to_owned());
+        let prefix = all.key();
+        let mut listed = match after {
+            Some(after) => self.store.list_with_offset(Some(&prefix), &after.key()),
+            None => self.store.list(Some(&prefix)),
+        };
+        while let Some(object) = listed.next().await {
+            let object = object.map_err(all.failed("list"))?;
+            let written = u64::try_from(object.last_modified.timestamp_millis()).unwrap_or(0);
+            names.push((object.location.to_string(), written));
+            if self.ordered && names.len() > limit {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Says whether it answers: a look for what is not there.
@@ -358,6 +403,11 @@ impl Pieces {
     }
 }
 
+/// The shelf of a name.
+fn shelf(name: &str) -> Option<u8> {
+    u8::from_str_radix(name.strip_prefix(SHELVES)?.get(1..3)?, 16).ok()
+}
+
 fn words(e: &(dyn std::error::Error + 'static)) -> String {
     model::chain(e)
 }
@@ -366,7 +416,7 @@ fn words(e: &(dyn std::error::Error + 'static)) -> String {
 /// now.
 pub(crate) fn sweep_folder(path: &Path) -> std::io::Result<usize> {
     let mut gone = 0;
-    for shelf in read_dir(&path.join("content"))? {
+    for shelf in read_dir(&path.join(SHELVES))? {
         for file in read_dir(&shelf)? {
             // So are files called that object_store has not finished: NAME#NUMBER.
             if file.file_name().is_some_and(|n| n.to_string_lossy().contains('#')) {
@@ -386,66 +436,12 @@ fn read_dir(path: &Path) -> std::io::Result<Vec<PathBuf>> {
     }
 }
 
-fn remote(url: &str) -> Result<Arc<dyn ObjectStore>, String> {
-    let (place, query) = url.split_once('?').unwrap_or((url, ""));
-    let (scheme, rest) = place.split_once("://").unwrap_or_default();
-    let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-    let options = query.split('&').filter(|o| !o.is_empty());
-    let options = options.map(|o| o.split_once('=').ok_or_else(|| format!("{o} has no value")));
-    let options = options.collect::<Result<Vec<_>, _>>()?;
-    let known = |name: &str| format!("there is no option {name}");
-    // The endpoint is named by the operator; one on plain HTTP is one on the same machine or network.
-    let plain = ("allow_http", "true");
-    let with = options.iter().copied().chain([plain]);
-    let fail = |e: object_store::Error| words(&e);
-    let store: Arc<dyn ObjectStore> = match scheme {
-        "s3" => {
-            let begin = AmazonS3Builder::from_env().with_bucket_name(bucket);
-            let builder = with.into_iter().try_fold(begin, |b, (key, value)| match key {
-                "allow_http" => {
-                    Ok(b.with_config(AmazonS3ConfigKey::Client(ClientConfigKey::AllowHttp), value))
-                }
-                "endpoint" => Ok(b.with_endpoint(value)),
-                "region" => Ok(b.with_region(value)),
-                _ => Err(known(key)),
-            });
-            Arc::new(builder?.build().map_err(fail)?)
-        }
-        "gs" => {
-            let begin = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-            let builder = with.into_iter().try_fold(begin, |b, (key, value)| match key {
-                "allow_http" => {
-                    Ok(b.with_config(GoogleConfigKey::Client(ClientConfigKey::AllowHttp), value))
-                }
-                "endpoint" => Ok(b.with_base_url(value)),
-                "service_account" => Ok(b.with_service_account_path(value)),
-                _ => Err(known(key)),
-            });
-            Arc::new(builder?.build().map_err(fail)?)
-        }
-        "az" => {
-            let begin = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-            let builder = with.into_iter().try_fold(begin, |b, (key, value)| match key {
-                "allow_http" => {
-                    Ok(b.with_config(AzureConfigKey::Client(ClientConfigKey::AllowHttp), value))
-                }
-                "account" => Ok(b.with_account(value)),
-                "endpoint" => Ok(b.with_endpoint(value.to_owned())),
-                _ => Err(known(key)),
-            });
-            Arc::new(builder?.build().map_err(fail)?)
-        }
-        _ => return Err("of this kind there is none".to_owned()),
-    };
-    Ok(match prefix.trim_matches('/') {
-        "" => store,
-        prefix => Arc::new(PrefixStore::new(store, prefix)),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::db::{Db, ImageFile, Location};
+    use crate::images::Images;
+    use crate::retention::{Round, sweep};
 
     /// Writes, reads in parts, lists and deletes.
     async fn works(blobs: &Blobs) {
@@ -503,16 +499,54 @@ mod tests {
         assert_eq!(sweep_folder(&folder).unwrap(), 1, "what a crash left");
     }
 
-    /// Against the server that `EVE_TEST_BLOBS` names, with the keys of the environment: `moto_server`
-    /// (PyPI `moto[server,s3]`), `azurite-blob` (npm `azurite`), `gcp-storage-emulator` (PyPI), or a
-    /// real one. Skipped where the variable is not set.
+    /// And what nothing refers to goes there, too.
+    async fn a_server_keeps_objects(store: emulators::Store) {
+        let dir = tempfile::tempdir().unwrap();
+        let Some(server) = emulators::Emulator::start(store, dir.path()) else { return };
+        let blobs = Blobs::open(&server.url().parse().unwrap()).unwrap();
+        works(&blobs).await;
+
+        let db = Db::open(&Location::File(dir.path().join("db"))).await.unwrap();
+        let images = Images::open(db, blobs).await.unwrap();
+        let now = UnixMillis(1_770_000_000_000);
+        let kept = images.keep(Bytes::from(vec![1; 100_000]), now).await.unwrap();
+        let lost = images.keep(Bytes::from(vec![2; 100_000]), now).await.unwrap();
+        let orphan = images.blobs.put(Bytes::from_static(b"of a crash")).await.unwrap();
+        let at = now;
+        let file = ImageFile { name: "a".into(), digest: kept, size: 1, author: String::new(), at };
+        assert!(images.name_file(&file).await.unwrap());
+        let lost_place = images.db.blob(&lost).await.unwrap().unwrap().parts[0].place.clone();
+        let mut round = Round::default();
+        // What is young stays; objects are judged by the server's clock.
+        assert_eq!(sweep(&images, &mut round, now).await.unwrap(), 0);
+        assert_eq!(sweep(&images, &mut round, UnixMillis(4_000_000_000_000)).await.unwrap(), 2);
+        assert!(images.blobs.get(&lost_place, 1).await.is_err());
+        assert!(images.blobs.get(&orphan, 1).await.is_err());
+        assert_eq!(images.read(&kept, 1 << 20).await.unwrap().unwrap(), [1; 100_000]);
+
+        // While it is away, nothing is half there; afterwards all that was is.
+        server.cut();
+        let e = images.keep(Bytes::from(vec![3; 100_000]), now).await.unwrap_err();
+        assert!(model::chain(&e).contains("the object store cannot write"), "{}", model::chain(&e));
+        images.blobs.check().await.unwrap_err();
+        server.mend();
+        images.blobs.check().await.unwrap();
+        assert_eq!(images.read(&kept, 1 << 20).await.unwrap().unwrap(), [1; 100_000]);
+    }
+
     #[tokio::test]
-    async fn a_server_keeps_objects() {
-        let Ok(url) = std::env::var("EVE_TEST_BLOBS") else {
-            eprintln!("skipped: EVE_TEST_BLOBS names no object store");
-            return;
-        };
-        works(&Blobs::open(&url.parse().unwrap()).unwrap()).await;
+    async fn s3_keeps_objects() {
+        a_server_keeps_objects(emulators::Store::S3).await;
+    }
+
+    #[tokio::test]
+    async fn google_keeps_objects() {
+        a_server_keeps_objects(emulators::Store::Google).await;
+    }
+
+    #[tokio::test]
+    async fn azure_keeps_objects() {
+        a_server_keeps_objects(emulators::Store::Azure).await;
     }
 
     #[test]

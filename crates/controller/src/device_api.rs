@@ -28,9 +28,16 @@ use crate::access::limits::seconds;
 use crate::access::{NoRandomness, random, random_hex};
 use crate::attest::NONCE_BYTES;
 use crate::body;
-use crate::db::{DbError, Incoming, LogFile, Message as Kept, Shown};
+use crate::db::{DbError, Incoming, Laid, LogFile, Message as Kept, Shown};
 use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
+use crate::images::ImageError;
 use crate::reports;
+
+/// More bytes of a log file, a flow log or hardware health go to the object store: below this, a file
+/// of its own costs more than it saves.
+const ROW_MAX: usize = 4 << 10;
+/// The same for info that is kept for those who look back; it comes often and is seldom large.
+const PAST_MAX: usize = 64 << 10;
 
 const PROTO: HeaderValue = HeaderValue::from_static("application/x-proto-binary");
 
@@ -76,6 +83,12 @@ impl IntoResponse for Refusal {
 
 impl From<DbError> for Refusal {
     fn from(e: DbError) -> Refusal {
+        Refusal::Own(model::chain(&e))
+    }
+}
+
+impl From<ImageError> for Refusal {
+    fn from(e: ImageError) -> Refusal {
         Refusal::Own(model::chain(&e))
     }
 }
@@ -315,11 +328,15 @@ async fn info(State(fleet): State<Arc<Fleet>>, Path(id): Path<String>, request: 
         return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devId names another device"));
     }
     let received = fleet.now();
-    let (report, payload) = (reports::message(&info, received, message.payload), &info.report);
+    let said = Bytes::from(message.payload);
+    let past = match fleet.registry().images().lay(said.clone(), PAST_MAX).await? {
+        Laid::Row(_) => None,
+        Laid::Store(blob) => Some(blob),
+    };
+    let (report, payload) = (reports::message(&info, received, said, past), &info.report);
     fleet.ingest.keep(Incoming { device: message.id, received, message: report }).await?;
     if let Report::Device(said) = payload {
-        fleet.catch_up_counters(message.id, said.reboot_counter, 0).await?;
-        fleet.restored.heard(&fleet.db, message.id).await?;
+        fleet.hear_device(message.id, said).await?;
     }
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())
@@ -336,6 +353,7 @@ async fn metrics(
         return Err(refuse(StatusCode::UNPROCESSABLE_ENTITY, "devID names another device"));
     }
     let now = fleet.now();
+    fleet.hear_apps(id, &metrics.apps).await?;
     let point = fleet.points.point(id, &metrics, now);
     let message = Kept::Metrics { payload: payload.into(), point };
     fleet.ingest.keep(Incoming { device: id, received: now, message }).await?;
@@ -365,11 +383,12 @@ async fn keep_logs(fleet: &Fleet, named: &str, app: &str, request: Request) -> A
     let message = from_named(fleet, named, request, limits::NEWLOGS).await?;
     let Message { id, payload } = message;
     let digest = Sha256::digest(&payload).to_vec();
-    let lines = reports::read_logs(&payload).map_err(|why| {
+    let refused = reports::read_logs(&payload).err();
+    if let Some(why) = &refused {
         tracing::warn!(device = %id, app, "a log file cannot be read: {why}");
-        (why, payload.into())
-    });
-    let message = Kept::Logs(LogFile { app: app.to_owned(), digest, lines });
+    }
+    let raw = fleet.registry().images().lay(payload.into(), ROW_MAX).await?;
+    let message = Kept::Logs(LogFile { app: app.to_owned(), digest, refused, raw });
     fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())
@@ -394,7 +413,7 @@ async fn hardware_health(
 /// Keeps a message as it came, for whoever asks.
 async fn keep_as_it_is(fleet: &Fleet, named: &str, kind: &'static str, request: Request) -> Answer {
     let Message { id, payload } = from_named(fleet, named, request, limits::METRICS).await?;
-    let message = Kept::Other(kind, payload.into());
+    let message = Kept::Other(kind, fleet.registry().images().lay(payload.into(), ROW_MAX).await?);
     fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
     Ok(StatusCode::CREATED.into_response())
 }

@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::blobs::{BlobError, BlobWriter, Blobs, Place};
-use crate::db::{Blob, Db, DbError, ImageFile, Part, Tag, Upload};
+use crate::db::{Blob, Db, DbError, ImageFile, Laid, Part, Tag, Upload};
 
 /// Larger contents are refused.
 pub(crate) const CONTENT_MAX: u64 = 256 << 30;
@@ -249,11 +249,20 @@ impl Images {
 
     /// What cannot be deleted now is found by the sweep.
     pub(crate) async fn delete(&self, places: Vec<Place>) {
-        for place in places {
-            if let Err(e) = self.blobs.delete(&place).await {
-                tracing::warn!("{}", model::chain(&e));
-            }
+        for e in self.blobs.delete_all(places).await {
+            tracing::warn!("{}", model::chain(&e));
         }
+    }
+
+    /// Lays bytes down for a row that will name them: those of more than `row` bytes in the object
+    /// store, durable before this returns. What no row names in the end is swept.
+    pub(crate) async fn lay(&self, bytes: Bytes, row: usize) -> Result<Laid, ImageError> {
+        if bytes.len() <= row {
+            return Ok(Laid::Row(bytes));
+        }
+        let (digest, size) = (Digest(Sha256::digest(&bytes).into()), bytes.len() as u64);
+        let parts = vec![Part { at: 0, size, place: self.blobs.put(bytes).await? }];
+        Ok(Laid::Store(Blob { digest, size, parts }))
     }
 
     /// Keeps something small.
@@ -285,22 +294,22 @@ impl Images {
         Ok(Some(bytes))
     }
 
-    /// A part of a content, piece by piece.
-    pub(crate) fn send(&self, blob: Blob, from: u64, to: u64) -> Body {
+    /// A part of a content, piece by piece. Fails while an answer still can say so: what breaks
+    /// later breaks the body.
+    pub(crate) async fn send(&self, blob: Blob, from: u64, to: u64) -> Result<Body, BlobError> {
+        let within = move |part: Part| {
+            let end = part.at.saturating_add(part.size);
+            let (first, last) = (from.max(part.at), to.min(end));
+            let range = first.saturating_sub(part.at)..last.saturating_sub(part.at);
+            (first < last).then_some((part.place, range))
+        };
+        let mut parts = blob.parts.into_iter().filter_map(within);
+        let Some((place, range)) = parts.next() else { return Ok(Body::empty()) };
+        let mut pieces = self.blobs.read(&place, range).await?;
         let (mut sender, body) = http_body_util::channel::Channel::<Bytes, std::io::Error>::new(2);
         let blobs = self.blobs.clone();
         tokio::spawn(async move {
-            for part in blob.parts {
-                let end = part.at.saturating_add(part.size);
-                let (first, last) = (from.max(part.at), to.min(end));
-                if first >= last {
-                    continue;
-                }
-                let range = first.saturating_sub(part.at)..last.saturating_sub(part.at);
-                let mut pieces = match blobs.read(&part.place, range).await {
-                    Ok(pieces) => pieces,
-                    Err(e) => return sender.abort(broken(&e)),
-                };
+            loop {
                 loop {
                     let piece = match pieces.next().await {
                         Ok(Some(piece)) => piece,
@@ -313,9 +322,14 @@ impl Images {
                         return;
                     }
                 }
+                let Some((place, range)) = parts.next() else { return };
+                pieces = match blobs.read(&place, range).await {
+                    Ok(pieces) => pieces,
+                    Err(e) => return sender.abort(broken(&e)),
+                };
             }
         });
-        Body::new(body)
+        Ok(Body::new(body))
     }
 
     /// Gives a content a name; false: there is no such content.

@@ -31,6 +31,7 @@ mod fleet;
 mod history;
 mod images;
 mod ingest;
+mod logs;
 pub mod objects;
 mod operator;
 pub mod pki;

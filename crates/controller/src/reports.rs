@@ -13,7 +13,7 @@ use model::desired::NetworkKind;
 use model::{Bytes, DeviceId, UnixMillis};
 use uuid::Uuid;
 
-use crate::db::{DbError, InfoRow, Message, NewLog, StoredObject, Subject};
+use crate::db::{Blob, DbError, InfoRow, Message, NewLog, StoredObject, Subject};
 use crate::drift::liveness::patience;
 use crate::fleet::{Fleet, Known};
 use crate::objects::{Kind, Spec};
@@ -23,7 +23,8 @@ use crate::view;
 pub(crate) fn message(
     info: &convert::view::Info,
     received: UnixMillis,
-    payload: Vec<u8>,
+    payload: bytes::Bytes,
+    past: Option<Blob>,
 ) -> Message {
     if let Report::Gone { kind, id } = &info.report {
         return Message::Gone(Subject { kind: kind.clone(), id: bounded(id) });
@@ -34,7 +35,7 @@ pub(crate) fn message(
         _ => None,
     };
     let at = info.at.unwrap_or(received);
-    Message::Info { subject: subject(&info.report), at, payload: payload.into(), words }
+    Message::Info { subject: subject(&info.report), at, payload, past, words }
 }
 
 fn app_words(app: &AppView) -> String {

@@ -1,37 +1,62 @@
-//! After a restore: nodes whose counters we do not know.
+//! After a restore: nodes that may have been told more than we remember.
 //!
-//! A node reboots when the counter of reboots differs from the one it saw last, to either side. A
-//! restored controller may have forgotten some. So it says nothing of reboots to a node (which then
-//! forgets what it saw, and takes the next one as its first) until the node has told which one it
-//! has.
+//! A node acts on a counter that differs from the one it saw last, to either side: it reboots, an app
+//! restarts, and a volume of another generation is another volume, empty. Time stamps of configs must
+//! not go back either. So a node that was known in the backup is told nothing new (it keeps the config
+//! it has) until it has said what it has: its metrics which versions of its apps, that end in the
+//! counters it was told; its info which counter of reboots and which time stamp. Both come within
+//! minutes. What is more than we know becomes ours.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use api::convert::view::{AppUseView, DeviceView};
+use model::UnixMillis;
+use model::desired::App;
 use uuid::Uuid;
 
-use crate::db::{Db, DbError};
+use crate::db::{Change, Db, DbError, StoredObject};
+use crate::fleet::{Fleet, FleetError, Known};
+use crate::objects::{Key, Kind, Spec};
 
-/// Who has not been heard since a restore. Nearly always nobody.
+/// What a node has said since a restore, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// Its counters of reboots and shutdowns, the time stamp of its config.
+    Counters = 1,
+    /// The versions of its apps.
+    Apps = 2,
+}
+
+/// Who has not said everything since a restore. Nearly always nobody.
 #[derive(Debug, Default)]
-pub(crate) struct Restored(RwLock<HashSet<Uuid>>);
+pub(crate) struct Restored(RwLock<HashMap<Uuid, i64>>);
 
 impl Restored {
     pub(crate) async fn read(db: &Db) -> Result<Restored, DbError> {
-        let all = db.restored().await?.into_iter().collect();
-        Ok(Restored(RwLock::new(all)))
+        Ok(Restored(RwLock::new(db.restored().await?)))
     }
 
-    /// Whether a node has not been heard yet.
-    pub(crate) fn waits_for(&self, id: Uuid) -> bool {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&id)
+    /// Whether a node is told nothing, as it has not said everything.
+    pub(crate) fn holds(&self, id: Uuid) -> bool {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).contains_key(&id)
     }
 
-    /// A node has told its counters; ours are not behind.
-    pub(crate) async fn heard(&self, db: &Db, id: Uuid) -> Result<(), DbError> {
-        if self.waits_for(id) {
-            db.heard(id).await?;
-            self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    /// Whether a node has not said this.
+    fn waits_for(&self, id: Uuid, what: Said) -> bool {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        all.get(&id).is_some_and(|said| said & what as i64 == 0)
+    }
+
+    /// A node has said something; ours is not behind.
+    async fn heard(&self, db: &Db, id: Uuid, what: Said) -> Result<(), DbError> {
+        db.heard(id, what as i64).await?;
+        let mut all = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(said) = all.get_mut(&id) {
+            *said |= what as i64;
+            if *said == Said::Counters as i64 | Said::Apps as i64 {
+                all.remove(&id);
+            }
         }
         Ok(())
     }
@@ -41,8 +66,138 @@ impl Restored {
         if self.0.read().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return Ok(());
         }
-        let all = db.restored().await?.into_iter().collect();
+        let all = db.restored().await?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = all;
         Ok(())
+    }
+}
+
+/// The counters in the version of an app: of its object, of restarts, of purges. Those that are not
+/// there are 0.
+fn counters(version: &str) -> (u64, u32, u32) {
+    let mut parts = version.split('.');
+    let generation = parts.next().and_then(|p| p.parse().ok()).unwrap_or(0);
+    let mut rest = parts.skip(1).map(|p| p.parse().unwrap_or(0));
+    (generation, rest.next().unwrap_or(0), rest.next().unwrap_or(0))
+}
+
+/// How far a counter is ahead of another; it may have gone round.
+fn ahead(theirs: u32, ours: u32) -> u32 {
+    match theirs.wrapping_sub(ours) {
+        far if far < 1 << 31 => far,
+        _ => 0,
+    }
+}
+
+/// The object with what a node has seen of it; `None`: ours is not behind. `told`: of the app as we
+/// would tell it.
+fn raised(
+    stored: &StoredObject,
+    told: &App,
+    version: &str,
+    now: UnixMillis,
+) -> Option<StoredObject> {
+    let (ours, theirs) = (counters(&told.version), counters(version));
+    let mut next = stored.clone();
+    let object = &mut next.object;
+    object.generation = object.generation.saturating_add(theirs.0.saturating_sub(ours.0));
+    object.restart = object.restart.wrapping_add(ahead(theirs.1, ours.1));
+    object.purge = object.purge.wrapping_add(ahead(theirs.2, ours.2));
+    let more = next.object != stored.object;
+    next.changed = now;
+    more.then_some(next)
+}
+
+impl Fleet {
+    /// Takes over what a node's metrics say of its apps, if that was not heard since a restore.
+    pub(crate) async fn hear_apps(&self, id: Uuid, apps: &[AppUseView]) -> Result<(), FleetError> {
+        if !self.restored.waits_for(id, Said::Apps) {
+            return Ok(());
+        }
+        let now = self.now();
+        let behind = |known: &Known| {
+            let told = self.compiled(known, id).map(|d| d.apps).unwrap_or_default();
+            let object = |app: &AppUseView| {
+                let told = told.values().find(|t| t.id.to_string() == app.id)?;
+                let stored = known.stored.get(&Key::new(Kind::App, &told.name))?;
+                raised(stored, told, &app.version, now)
+            };
+            apps.iter().filter_map(object).collect::<Vec<_>>()
+        };
+        self.catch_up(&behind).await?;
+        Ok(self.restored.heard(&self.db, id, Said::Apps).await?)
+    }
+
+    /// Takes over what a node says of its counters: a database from a backup must not reboot the
+    /// fleet, nor go back in time.
+    pub(crate) async fn hear_device(&self, id: Uuid, said: &DeviceView) -> Result<(), FleetError> {
+        self.catch_up_counters(id, said.reboot_counter, said.shutdown_counter).await?;
+        if !self.restored.waits_for(id, Said::Counters) {
+            return Ok(());
+        }
+        let now = self.now();
+        let behind = |known: &Known| {
+            let told = self.compiled(known, id).and_then(|d| d.base_os);
+            let name = known.object_of(id).and_then(|o| match &o.object.spec {
+                Spec::Device(device) => device.base_os.clone(),
+                _ => None,
+            });
+            let key = Key::new(Kind::BaseOs, name.unwrap_or_default());
+            let stored = known.stored.get(&key);
+            let more = told.map_or(0, |told| ahead(said.update_counter, told.retry));
+            let stored = stored.filter(|_| more > 0).map(|stored| {
+                let mut next = StoredObject::clone(stored);
+                next.object.restart = next.object.restart.wrapping_add(more);
+                next.changed = now;
+                next
+            });
+            stored.into_iter().collect::<Vec<_>>()
+        };
+        self.catch_up(&behind).await?;
+        if let Some(seen) = said.config_timestamp {
+            self.db.raise_timestamp(id, seen).await?;
+            self.forget_told(id);
+        }
+        Ok(self.restored.heard(&self.db, id, Said::Counters).await?)
+    }
+
+    /// Stores objects whose counters were behind.
+    async fn catch_up(
+        &self,
+        behind: &impl Fn(&Known) -> Vec<StoredObject>,
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        self.change(|known| {
+            let mut change = Change::by("controller", now);
+            for stored in behind(known) {
+                change.log(None, &stored.object.key, "counters caught up");
+                change.put.push(stored);
+            }
+            Ok((change, ()))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_counters_of_an_app_are_in_its_version() {
+        assert_eq!(counters("7.12.4294967295.3"), (7, u32::MAX, 3));
+        // As controllers before this one wrote it, and others.
+        assert_eq!(counters("7.12"), (7, 0, 0));
+        assert_eq!(counters(""), (0, 0, 0));
+        assert_eq!(counters("v1.x.-1.9999999999"), (0, 0, 0));
+    }
+
+    #[test]
+    fn what_is_behind_is_not_ahead() {
+        for (theirs, ours, far) in
+            [(5, 3, 2), (3, 5, 0), (0, 0, 0), (1, u32::MAX, 2), (u32::MAX, 1, 0), (1 << 31, 0, 0)]
+        {
+            assert_eq!(ahead(theirs, ours), far, "{theirs} {ours}");
+        }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use model::UnixMillis;
+use model::{Digest, UnixMillis};
 use uuid::Uuid;
 
 use crate::blobs::Place;
-use crate::db::{Aging, DbError};
+use crate::db::{Aging, DbError, Dropped};
 use crate::images::{ImageError, Images};
 
 /// Blocks of rows that one step deletes of one table at most.
@@ -15,9 +15,12 @@ const BLOCKS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Nodes whose points are looked at in one block.
 const NODES: u32 = 200;
-/// Contents that one step forgets, objects it looks at.
-const CONTENTS: u32 = 200;
+/// Uploads that one step gives up, contents it looks at at once, objects it looks at.
+const UPLOADS: u32 = 200;
+const CONTENTS: u32 = 1000;
 const OBJECTS: usize = 1000;
+/// So many times contents are looked at in one step.
+const LOOKS: u32 = 100;
 /// So long stays what nobody refers to (yet): a layer before its manifest, an upload that rests.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -27,7 +30,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub struct Limit {
     /// Days. 0: for ever.
     pub days: u32,
-    /// MiB in the database, about. 0: whatever there is room for.
+    /// MiB in the database and the object store, about. 0: whatever there is room for.
     pub mib: u64,
 }
 
@@ -36,10 +39,8 @@ pub struct Limit {
 pub struct Retention {
     /// What nodes said about themselves before.
     pub info_history: Limit,
-    /// Log lines.
+    /// Log files, also those that cannot be read.
     pub logs: Limit,
-    /// Which log files came, and those that cannot be read.
-    pub log_bundles: Limit,
     /// Flows, hardware health.
     pub messages: Limit,
     /// What happened.
@@ -54,7 +55,6 @@ impl Default for Retention {
         Retention {
             info_history: limit(30, 8 << 10),
             logs: limit(14, 32 << 10),
-            log_bundles: limit(30, 4 << 10),
             messages: limit(14, 4 << 10),
             events: limit(365, 2 << 10),
             points_days: 30,
@@ -66,8 +66,7 @@ impl Retention {
     fn of(&self, table: Aging) -> Limit {
         match table {
             Aging::InfoHistory => self.info_history,
-            Aging::Logs => self.logs,
-            Aging::LogBundles => self.log_bundles,
+            Aging::Logs | Aging::LogLines => self.logs,
             Aging::Messages => self.messages,
             Aging::Events => self.events,
         }
@@ -78,6 +77,7 @@ impl Retention {
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     node: Uuid,
+    content: Option<(UnixMillis, Digest)>,
     object: Option<Place>,
 }
 
@@ -98,17 +98,19 @@ pub(crate) async fn step(
     for table in Aging::ALL {
         let Limit { days, mib } = retention.of(table);
         for _ in 0..BLOCKS {
-            let mut block = 0;
+            let mut block = Dropped::default();
             if days > 0 {
                 block = db.drop_old(table, before(now, DAY.saturating_mul(days))).await?;
             }
-            if block == 0 && mib > 0 {
+            if block.rows == 0 && mib > 0 {
                 block = db.drop_excess(table, mib.saturating_mul(1 << 20)).await?;
             }
-            if block == 0 {
+            if block.rows == 0 {
                 break;
             }
-            gone += block;
+            gone += block.rows;
+            // Objects of rows that are gone already: what stops us here leaves them to the sweep.
+            images.delete(block.places).await;
             tokio::time::sleep(PAUSE).await;
         }
     }
@@ -136,10 +138,19 @@ pub(crate) async fn sweep(
     now: UnixMillis,
 ) -> Result<usize, ImageError> {
     let since = before(now, GRACE);
-    for id in images.db.stale_uploads(since, CONTENTS).await? {
+    for id in images.db.stale_uploads(since, UPLOADS).await? {
         images.cancel(id).await?;
     }
-    let mut places = images.db.forget_blobs(since, CONTENTS).await?;
+    let mut places = Vec::new();
+    for _ in 0..LOOKS {
+        let (gone, last) = images.db.forget_blobs(round.content, since, CONTENTS).await?;
+        places.extend(gone);
+        round.content = last;
+        if last.is_none() {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
     // What a crash left between the object store and the database.
     let (old, last) = images.blobs.old(round.object.as_ref(), since, OBJECTS).await?;
     for place in old {

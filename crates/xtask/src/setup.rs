@@ -45,11 +45,18 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("fonts-dejavu-core", "writes their text"),
 ];
 
-/// Who checks bills of materials: programs of those who define the formats, from Python's registry.
-const JUDGES: &[&str] = &["spdx-tools==0.8.5", "cyclonedx-python-lib[json-validation]==11.12.0"];
+/// Who checks bills of materials, and who plays S3: from the registry of Python.
+const JUDGES: &[&str] = &[
+    "spdx-tools==0.8.5",
+    "cyclonedx-python-lib[json-validation]==11.12.0",
+    "moto[server,s3]==5.2.5",
+];
 
-/// Who checks whether anybody can use the controller's pages: a program from Node.js's registry.
-const PAGE_JUDGE: &str = "axe-core@4.14.1";
+/// Who plays Azure, and who checks whether anybody can use the controller's pages: from the registry
+/// of npm, only where that is installed.
+const JUDGES_OF_NODE: &[&str] = &["azurite@3.37.0", "axe-core@4.14.1"];
+/// Says what `target/judges` holds.
+const JUDGES_NOTE: &str = "installed";
 
 /// A processor that images are built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -122,7 +129,6 @@ pub(crate) fn run(for_tests: bool, arches: &[Arch]) -> anyhow::Result<()> {
     }
     if for_tests {
         judges();
-        page_judge();
     }
     if for_tests && output("cargo-nextest", &["--version"]).is_none() {
         eprintln!("cargo-nextest, which runs the tests, is missing and will be built by cargo.");
@@ -150,42 +156,42 @@ fn add_target(target: &str) -> anyhow::Result<()> {
 /// reached must not stop them.
 fn judges() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/judges");
-    if folder.join("bin").exists() {
+    let npm = output("npm", &["--version"]).is_some();
+    let of_node = if npm { JUDGES_OF_NODE } else { &[] };
+    let all: Vec<&str> = JUDGES.iter().chain(of_node).copied().collect();
+    let note = all.join("\n");
+    let has = std::fs::read_to_string(folder.join(JUDGES_NOTE)).unwrap_or_default();
+    if has == note {
         return;
     }
     eprintln!(
-        "The checkers of bills of materials are missing and will be installed in target/judges."
+        "The checkers of bills of materials and of pages and the players of object stores are missing \
+         and will be installed in target/judges."
     );
     let place = folder.display().to_string();
     let pip = folder.join("bin/pip").display().to_string();
     let args: Vec<&str> = ["install", "--quiet"].iter().chain(JUDGES).copied().collect();
     let made = tool::run("python3", &["-m", "venv", &place]).and_then(|()| tool::run(&pip, &args));
     if let Err(error) = made {
-        eprintln!("That failed: {error:#}. Bills of materials will not be judged.");
+        eprintln!("That failed: {error:#}. Bills of materials will not be judged, nor S3 played.");
         // Half a folder would be taken for a whole one; if it cannot go, the tests tell.
         let _ = std::fs::remove_dir_all(&folder);
-    }
-}
-
-/// Puts it beside them. Without it the pages are judged by what the tests themselves look for.
-fn page_judge() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/judges");
-    if folder.join("node_modules/axe-core/axe.min.js").exists() {
         return;
     }
-    eprintln!(
-        "{PAGE_JUDGE}, which judges the controller's pages, is missing and will be installed in target/judges."
-    );
-    if output("npm", &["--version"]).is_none() {
-        eprintln!("npm, which installs it, is not there. Pages will not be judged by it.");
-        return;
+    if npm {
+        // No program of a package runs while it is installed.
+        let quiet = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"];
+        let head = quiet.iter().chain(&["--prefix", place.as_str()]);
+        let args: Vec<&str> = head.chain(of_node).copied().collect();
+        if let Err(error) = tool::run("npm", &args) {
+            eprintln!("That failed: {error:#}. Nobody will play Azure, nor judge pages by axe-core.");
+            let _ = std::fs::remove_dir_all(folder.join("node_modules"));
+            return;
+        }
     }
-    let place = folder.display().to_string();
-    // No program of a package runs while it is installed.
-    let args = ["install", "--prefix", &place, "--ignore-scripts", "--no-audit", "--no-fund"];
-    let args: Vec<&str> = args.into_iter().chain(["--silent", PAGE_JUDGE]).collect();
-    if let Err(error) = tool::run("npm", &args) {
-        eprintln!("That failed: {error:#}. Pages will not be judged by it.");
+    #[expect(clippy::disallowed_methods, reason = "xtask is not part of the product")]
+    if let Err(error) = std::fs::write(folder.join(JUDGES_NOTE), note) {
+        eprintln!("cannot note what is in target/judges: {error}");
     }
 }
 

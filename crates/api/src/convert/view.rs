@@ -473,6 +473,8 @@ pub struct AppUseView {
     pub id: String,
     /// Its name.
     pub name: String,
+    /// The version of its description that it has, as its config says it. Empty: not said.
+    pub version: String,
     /// Memory, to the MiB.
     pub memory: Bytes,
     /// Processor time since it started, in nanoseconds.
@@ -576,6 +578,7 @@ pub fn metrics(payload: &[u8]) -> Result<Metrics, ViewError> {
             .map(|app| AppUseView {
                 id: app.app_id.clone(),
                 name: app.app_name.clone(),
+                version: app.app_version.clone(),
                 memory: Bytes::mib(app.memory.as_ref().map_or(0, |m| m.used_mem).into()),
                 cpu_ns: app.cpu.as_ref().map_or(0, cpu_ns),
                 networks: app.network.iter().map(traffic).collect(),

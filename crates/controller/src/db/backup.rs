@@ -1,5 +1,7 @@
 //! The whole database, table by table, in words of no engine; and back.
 
+use std::collections::HashMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::TryStreamExt;
@@ -237,8 +239,8 @@ impl Db {
     /// What is different after a restore: time has passed that this database knows nothing of.
     ///
     /// Nodes may have been told more than it remembers. So every config gets a new time stamp, and
-    /// no node is told a counter of reboots until it has said which one it has seen
-    /// (`restored`): a counter that differs from that, to either side, would reboot it.
+    /// no node is told a counter until it has said which one it has seen (`crate::restored`): a
+    /// counter that differs from that, to either side, would reboot it.
     pub(crate) async fn after_restore(
         &self,
         tx: &mut Tx,
@@ -258,8 +260,11 @@ impl Db {
         .doing(doing)?;
         for sql in [
             "DELETE FROM nonces",
-            "INSERT INTO restored SELECT id FROM devices
+            "INSERT INTO restored (device) SELECT id FROM devices
              WHERE cert_hash IS NOT NULL AND gone_ms IS NULL",
+            // Nothing says how many sessions there were since; an open one is not ours any more.
+            "UPDATE devices SET views = views + 1000, view_token = NULL, view_until_ms = NULL
+             WHERE views > 0",
         ] {
             sqlx::query(sql).execute(&mut **tx).await.doing(doing)?;
         }
@@ -278,19 +283,48 @@ impl Db {
         Ok(())
     }
 
-    /// Nodes that have said nothing of their counters since a restore.
-    pub(crate) async fn restored(&self) -> Result<Vec<uuid::Uuid>, DbError> {
+    /// Nodes that have not said everything since a restore, and what they have said, as bits.
+    pub(crate) async fn restored(&self) -> Result<HashMap<uuid::Uuid, i64>, DbError> {
         let doing = "look up who has to be heard";
-        let rows = sqlx::query("SELECT device FROM restored").fetch_all(self.read()).await;
-        let ids = rows.doing(doing)?;
-        let ids = ids.iter().map(|r| r.try_get::<Vec<u8>, _>(0)).collect::<Result<Vec<_>, _>>();
-        Ok(ids.doing(doing)?.iter().filter_map(|id| uuid::Uuid::from_slice(id).ok()).collect())
+        let rows = sqlx::query("SELECT device, said FROM restored").fetch_all(self.read()).await;
+        let row = |r: &AnyRow| Ok((r.try_get::<Vec<u8>, _>(0)?, r.try_get::<i64, _>(1)?));
+        let rows = rows.doing(doing)?;
+        let rows = rows.iter().map(row).collect::<Result<Vec<_>, _>>().doing(doing)?;
+        let known = |(id, said): (Vec<u8>, i64)| Some((uuid::Uuid::from_slice(&id).ok()?, said));
+        Ok(rows.into_iter().filter_map(known).collect())
     }
 
-    /// A node has said what it has seen.
-    pub(crate) async fn heard(&self, id: uuid::Uuid) -> Result<(), DbError> {
-        let sql = "DELETE FROM restored WHERE device = $1";
-        let query = sqlx::query(sql).bind(id.as_bytes().as_slice());
-        query.execute(self.write()).await.doing("note who was heard").map(drop)
+    /// A node has said something; who has said everything (3) is heard.
+    pub(crate) async fn heard(&self, id: uuid::Uuid, said: i64) -> Result<(), DbError> {
+        let doing = "note who was heard";
+        let mut tx = self.begin().await?;
+        for sql in [
+            "UPDATE restored SET said = said | $2 WHERE device = $1",
+            "DELETE FROM restored WHERE device = $1 AND said | $2 = 3",
+        ] {
+            let query = sqlx::query(sql).bind(id.as_bytes().as_slice()).bind(said);
+            query.execute(&mut *tx).await.doing(doing)?;
+        }
+        tx.commit().await.doing(doing)
+    }
+
+    /// Makes sure that the next config of a node is younger than this.
+    pub(crate) async fn raise_timestamp(
+        &self,
+        id: uuid::Uuid,
+        seen: UnixMillis,
+    ) -> Result<(), DbError> {
+        let empty: &[u8] = &[];
+        sqlx::query(
+            "UPDATE configs SET timestamp_ms = $2, digest = $3
+             WHERE device = $1 AND timestamp_ms < $2",
+        )
+        .bind(id.as_bytes().as_slice())
+        .bind(signed(seen.0))
+        .bind(empty)
+        .execute(self.write())
+        .await
+        .doing("raise the time stamp of a config")
+        .map(drop)
     }
 }

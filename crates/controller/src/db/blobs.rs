@@ -63,12 +63,16 @@ const KEPT: &str = "EXISTS (SELECT 1 FROM manifests m WHERE m.digest = blobs.dig
     OR EXISTS (SELECT 1 FROM manifest_blobs m WHERE m.digest = blobs.digest)
     OR EXISTS (SELECT 1 FROM image_files f WHERE f.digest = blobs.digest)
     OR EXISTS (SELECT 1 FROM messages m WHERE m.blob = blobs.digest)
-    OR EXISTS (SELECT 1 FROM log_bundles b WHERE b.blob = blobs.digest)";
+    OR EXISTS (SELECT 1 FROM log_bundles b WHERE b.blob = blobs.digest)
+    OR EXISTS (SELECT 1 FROM info_history i WHERE i.blob = blobs.digest)";
+
+/// Contents that are forgotten in one transaction.
+const FORGET_AT_ONCE: usize = 250;
 
 /// Changes with every change of tags, so that other processes see that there was one.
 const TAGS_MARK: &str = "tags-mark";
 
-fn digest(raw: Vec<u8>) -> Result<Digest, DbError> {
+pub(super) fn digest(raw: Vec<u8>) -> Result<Digest, DbError> {
     let damaged = |raw: Vec<u8>| DbError::Damaged { what: "digest".into(), why: hex::encode(raw) };
     raw.try_into().map(Digest).map_err(damaged)
 }
@@ -255,48 +259,56 @@ impl Db {
         Ok(ids.doing(doing)?.iter().filter_map(|id| Uuid::from_slice(id).ok()).collect())
     }
 
-    /// Forgets at most `limit` contents that nothing refers to and nobody wanted since then. What
-    /// they left in the object store.
+    /// Looks at up to `limit` contents that nobody wanted since then, from the one behind `after` on,
+    /// and forgets those that nothing refers to. What they left in the object store, and the last
+    /// that was looked at, if there may be more.
     pub(crate) async fn forget_blobs(
         &self,
+        after: Option<(UnixMillis, Digest)>,
         since: UnixMillis,
         limit: u32,
-    ) -> Result<Vec<Place>, DbError> {
+    ) -> Result<(Vec<Place>, Option<(UnixMillis, Digest)>), DbError> {
         let doing = "forget contents";
+        // Most stay: who kept looking at the oldest would look at the same ones for ever.
         let look = format!(
-            "SELECT digest FROM blobs WHERE used_ms < $1 AND NOT ({KEPT}) ORDER BY used_ms LIMIT $2"
+            "SELECT digest, used_ms, CAST(CASE WHEN {KEPT} THEN 1 ELSE 0 END AS BIGINT)
+             FROM blobs
+             WHERE used_ms >= $1 AND used_ms < $2 AND (used_ms > $1 OR digest > $3)
+             ORDER BY used_ms, digest LIMIT $4"
         );
+        let (used, digest_after) = after.map(|(at, d)| (at.0, d.0.to_vec())).unwrap_or_default();
         let rows = sqlx::query(sqlx::AssertSqlSafe(look))
+            .bind(signed(used))
             .bind(signed(since.0))
+            .bind(digest_after)
             .bind(i64::from(limit))
             .fetch_all(self.read())
             .await
             .doing(doing)?;
-        let mut places = Vec::new();
-        for row in rows {
+        let mut lost = Vec::new();
+        let mut last = None;
+        for row in &rows {
             let raw: Vec<u8> = row.try_get(0).doing(doing)?;
-            let mut tx = self.begin().await?;
-            // Again: somebody may have begun to use it.
-            let sql =
-                format!("DELETE FROM blobs WHERE digest = $1 AND used_ms < $2 AND NOT ({KEPT})");
-            let gone = sqlx::query(sqlx::AssertSqlSafe(sql))
-                .bind(raw.as_slice())
-                .bind(signed(since.0))
-                .execute(&mut *tx)
-                .await
-                .doing(doing)?;
-            if gone.rows_affected() == 0 {
-                continue;
+            let used = UnixMillis(unsigned(row.try_get(1).doing(doing)?));
+            let kept = row.try_get::<i64, _>(2).doing(doing)? != 0;
+            last = Some((used, digest(raw.clone())?));
+            if !kept {
+                lost.push(raw);
             }
-            let sql = "DELETE FROM blob_parts WHERE digest = $1 RETURNING at, size, place";
-            let parts =
-                sqlx::query(sql).bind(raw.as_slice()).fetch_all(&mut *tx).await.doing(doing)?;
-            for row in &parts {
-                places.push(part(row).doing(doing)?.place);
+        }
+        let mut places = Vec::new();
+        for some in lost.chunks(FORGET_AT_ONCE) {
+            let mut tx = self.begin().await?;
+            for raw in some {
+                // Again: somebody may have begun to use it.
+                places.append(
+                    &mut forget_blob(&mut tx, raw, UnixMillis(since.0.saturating_sub(1))).await?,
+                );
             }
             tx.commit().await.doing(doing)?;
         }
-        Ok(places)
+        let full = rows.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+        Ok((places, last.filter(|_| full)))
     }
 
     /// Whether a place belongs to a content or an upload.
@@ -531,7 +543,7 @@ async fn mark_tags(tx: &mut Tx) -> Result<(), DbError> {
     query.execute(&mut **tx).await.doing("note a change of tags").map(drop)
 }
 
-async fn add_blob(tx: &mut Tx, blob: &Blob, now: UnixMillis) -> Result<bool, DbError> {
+pub(super) async fn add_blob(tx: &mut Tx, blob: &Blob, now: UnixMillis) -> Result<bool, DbError> {
     let doing = "note a content";
     let sql = "INSERT INTO blobs VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING";
     let added = sqlx::query(sql)
@@ -561,6 +573,28 @@ async fn add_blob(tx: &mut Tx, blob: &Blob, now: UnixMillis) -> Result<bool, DbE
             .doing(doing)?;
     }
     Ok(true)
+}
+
+/// Forgets a content that nothing refers to and nobody wanted after `until`: the places it leaves.
+pub(super) async fn forget_blob(
+    tx: &mut Tx,
+    digest: &[u8],
+    until: UnixMillis,
+) -> Result<Vec<Place>, DbError> {
+    let doing = "forget a content";
+    let sql = format!("DELETE FROM blobs WHERE digest = $1 AND used_ms <= $2 AND NOT ({KEPT})");
+    let gone = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(digest)
+        .bind(signed(until.0))
+        .execute(&mut **tx)
+        .await
+        .doing(doing)?;
+    if gone.rows_affected() == 0 {
+        return Ok(Vec::new());
+    }
+    let sql = "DELETE FROM blob_parts WHERE digest = $1 RETURNING at, size, place";
+    let parts = sqlx::query(sql).bind(digest).fetch_all(&mut **tx).await.doing(doing)?;
+    parts.iter().map(|row| Ok(part(row).doing(doing)?.place)).collect()
 }
 
 /// Removes an upload: its size and its parts.

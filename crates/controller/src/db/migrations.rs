@@ -274,6 +274,17 @@ const STEPS: &[&str] = &["
     ALTER TABLE devices ADD COLUMN views INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE devices ADD COLUMN view_token TEXT;
     ALTER TABLE devices ADD COLUMN view_until_ms INTEGER;
+    ", "
+    -- Bytes in the object store that a row stands for.
+    ALTER TABLE messages ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE log_bundles ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE info_history ADD COLUMN size INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE info_history ADD COLUMN blob BLOB;
+    CREATE INDEX info_history_blob ON info_history (blob) WHERE blob IS NOT NULL;
+    -- Log files are read newest first.
+    CREATE INDEX log_bundles_device ON log_bundles (device, app, id);
+    -- What a node has said since a restore: 1 its counters, 2 its apps.
+    ALTER TABLE restored ADD COLUMN said INTEGER NOT NULL DEFAULT 0;
     "];
 
 /// A step in PostgreSQL's words.

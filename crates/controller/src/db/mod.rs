@@ -45,11 +45,13 @@ pub use history::Version;
 pub(crate) use journal::{Change, Entry, Written};
 pub(crate) use overlay::Overlaid;
 pub(crate) use pages::Told;
-pub(crate) use retention::Aging;
+pub(crate) use retention::{Aging, Dropped};
 pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
 pub(crate) use telemetry::Point;
 pub use telemetry::{Event, LogRow};
-pub(crate) use telemetry::{Incoming, InfoRow, LogFile, LogFilter, Message, NewLog, Subject};
+pub(crate) use telemetry::{
+    Incoming, InfoRow, KeptLog, Laid, LogFile, LogFilter, Message, NewLog, Subject,
+};
 pub(crate) use vault::Vault;
 
 /// Where the database is.

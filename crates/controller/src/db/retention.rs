@@ -6,10 +6,14 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
+use super::blobs::forget_blob;
 use super::{Db, DbError, Doing, signed, unsigned};
+use crate::blobs::Place;
 
 /// Rows of a block.
 const BLOCK: i64 = 1000;
+/// Rows of a block whose bytes may lie in the object store: each is a look at who else needs them.
+const STORED_BLOCK: i64 = 250;
 /// Rows whose size is looked at to tell that of all.
 const SAMPLE: i64 = 200;
 /// What a row takes beside its text or bytes, about: ids, indexes.
@@ -19,38 +23,61 @@ const ROW_OVERHEAD: u64 = 120;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aging {
     InfoHistory,
+    /// Files as they came.
     Logs,
-    LogBundles,
+    /// What versions before kept of them, line by line.
+    LogLines,
     Messages,
     Events,
 }
 
+/// What went.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dropped {
+    pub(crate) rows: u64,
+    /// What nobody needs any more in the object store.
+    pub(crate) places: Vec<Place>,
+}
+
 impl Aging {
     pub(crate) const ALL: [Aging; 5] =
-        [Aging::InfoHistory, Aging::Logs, Aging::LogBundles, Aging::Messages, Aging::Events];
+        [Aging::InfoHistory, Aging::Logs, Aging::LogLines, Aging::Messages, Aging::Events];
 
-    /// The table, when a row came, and what is large in it.
+    /// The table, when a row came, and how many bytes are large in it.
     fn columns(self) -> (&'static str, &'static str, &'static str) {
         match self {
-            Aging::InfoHistory => ("info_history", "received_ms", "payload"),
-            Aging::Logs => ("logs", "at_ms", "content"),
-            Aging::LogBundles => ("log_bundles", "received_ms", "raw"),
-            Aging::Messages => ("messages", "received_ms", "payload"),
-            Aging::Events => ("events", "at_ms", "text"),
+            Aging::InfoHistory => ("info_history", "received_ms", "LENGTH(payload) + size"),
+            Aging::Logs => ("log_bundles", "received_ms", "COALESCE(LENGTH(raw), 0) + size"),
+            Aging::LogLines => ("logs", "at_ms", "LENGTH(content)"),
+            Aging::Messages => ("messages", "received_ms", "LENGTH(payload) + size"),
+            Aging::Events => ("events", "at_ms", "LENGTH(text)"),
         }
+    }
+
+    /// Whether its rows may name contents of the object store.
+    fn stores(self) -> bool {
+        matches!(self, Aging::InfoHistory | Aging::Logs | Aging::Messages)
+    }
+
+    fn block(self) -> i64 {
+        if self.stores() { STORED_BLOCK } else { BLOCK }
     }
 }
 
 impl Db {
-    /// Deletes the oldest block of a table, if most of it is from before `until`. Returns how many
-    /// rows went. A node's own time is not believed of single rows: a clock that is years off makes
-    /// nothing young or old that came with others.
-    pub(crate) async fn drop_old(&self, table: Aging, until: UnixMillis) -> Result<u64, DbError> {
+    /// Deletes the oldest block of a table, if most of it is from before `until`. A node's own time
+    /// is not believed of single rows: a clock that is years off makes nothing young or old that came
+    /// with others.
+    pub(crate) async fn drop_old(
+        &self,
+        table: Aging,
+        until: UnixMillis,
+    ) -> Result<Dropped, DbError> {
         let doing = "look for old rows";
         let (name, at, _) = table.columns();
         let sql = format!("SELECT id, {at} FROM {name} ORDER BY id LIMIT $1");
         let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(BLOCK)
+            .bind(table.block())
             .fetch_all(self.read())
             .await
             .doing(doing)?;
@@ -58,17 +85,17 @@ impl Db {
         let rows: Vec<(i64, UnixMillis)> =
             rows.iter().map(row).collect::<Result<_, _>>().doing(doing)?;
         let old = rows.iter().filter(|(_, at)| *at < until).count();
-        let whole = i64::try_from(rows.len()).unwrap_or(BLOCK) == BLOCK;
+        let whole = i64::try_from(rows.len()).is_ok_and(|n| n == table.block());
         let enough = if whole { old * 2 > rows.len() } else { old == rows.len() };
         match rows.last() {
-            Some((last, _)) if enough => self.delete_up_to(name, *last).await,
-            _ => Ok(0),
+            Some((last, _)) if enough => self.delete_up_to(table, *last).await,
+            _ => Ok(Dropped::default()),
         }
     }
 
     /// Deletes the oldest block of a table that is larger than `max` bytes, as far as that can be
-    /// told from its newest rows. Returns how many rows went.
-    pub(crate) async fn drop_excess(&self, table: Aging, max: u64) -> Result<u64, DbError> {
+    /// told from its newest rows.
+    pub(crate) async fn drop_excess(&self, table: Aging, max: u64) -> Result<Dropped, DbError> {
         let doing = "tell the size of a table";
         let (name, _, large) = table.columns();
         let sql = format!(
@@ -79,8 +106,8 @@ impl Db {
         let (first, last): (i64, i64) =
             (row.try_get(0).doing(doing)?, row.try_get(1).doing(doing)?);
         let sql = format!(
-            "SELECT COUNT(*), CAST(COALESCE(SUM(LENGTH({large})), 0) AS BIGINT)
-             FROM (SELECT {large} FROM {name} ORDER BY id DESC LIMIT $1) AS newest"
+            "SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT)
+             FROM (SELECT {large} AS bytes FROM {name} ORDER BY id DESC LIMIT $1) AS newest"
         );
         let row = sqlx::query(AssertSqlSafe(sql))
             .bind(SAMPLE)
@@ -90,20 +117,38 @@ impl Db {
         let (count, sum) =
             (unsigned(row.try_get(0).doing(doing)?), unsigned(row.try_get(1).doing(doing)?));
         if count == 0 {
-            return Ok(0);
+            return Ok(Dropped::default());
         }
         let rows = unsigned(last.saturating_sub(first).saturating_add(1));
         let size = rows.saturating_mul(sum / count + ROW_OVERHEAD);
         if size <= max {
-            return Ok(0);
+            return Ok(Dropped::default());
         }
-        self.delete_up_to(name, first.saturating_add(BLOCK - 1).min(last)).await
+        self.delete_up_to(table, first.saturating_add(table.block() - 1).min(last)).await
     }
 
-    async fn delete_up_to(&self, table: &str, last: i64) -> Result<u64, DbError> {
-        let sql = format!("DELETE FROM {table} WHERE id <= $1");
-        let gone = sqlx::query(AssertSqlSafe(sql)).bind(last).execute(self.write()).await;
-        Ok(gone.doing("delete old rows")?.rows_affected())
+    async fn delete_up_to(&self, table: Aging, last: i64) -> Result<Dropped, DbError> {
+        let doing = "delete old rows";
+        let (name, at, _) = table.columns();
+        if !table.stores() {
+            let sql = format!("DELETE FROM {name} WHERE id <= $1");
+            let gone = sqlx::query(AssertSqlSafe(sql)).bind(last).execute(self.write()).await;
+            return Ok(Dropped { rows: gone.doing(doing)?.rows_affected(), places: Vec::new() });
+        }
+        let mut tx = self.begin().await?;
+        let sql = format!("DELETE FROM {name} WHERE id <= $1 RETURNING blob, {at}");
+        let gone =
+            sqlx::query(AssertSqlSafe(sql)).bind(last).fetch_all(&mut *tx).await.doing(doing)?;
+        let mut places = Vec::new();
+        for row in &gone {
+            let blob: Option<Vec<u8>> = row.try_get(0).doing(doing)?;
+            let Some(blob) = blob else { continue };
+            // Whoever wanted it later still does, even if no row says so yet.
+            let received = UnixMillis(unsigned(row.try_get(1).doing(doing)?));
+            places.append(&mut forget_blob(&mut tx, &blob, received).await?);
+        }
+        tx.commit().await.doing(doing)?;
+        Ok(Dropped { rows: gone.len() as u64, places })
     }
 
     /// Deletes points of charts from before `until`, of at most `limit` nodes with ids behind
@@ -148,8 +193,13 @@ impl Db {
 
 #[cfg(test)]
 mod tests {
+    use model::Digest;
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
-    use crate::db::Location;
+    use crate::blobs::{BlobLocation, Blobs};
+    use crate::db::{Incoming, Location, Message};
+    use crate::images::Images;
 
     async fn rows(db: &Db, table: &str) -> i64 {
         let sql = format!("SELECT COUNT(*) FROM {table}");
@@ -184,17 +234,59 @@ mod tests {
         })
         .await;
         let (none, first) = (UnixMillis(1_000_000), UnixMillis(1_001_100));
-        assert_eq!(db.drop_old(Aging::Logs, none).await.unwrap(), 0);
-        assert_eq!(db.drop_old(Aging::Logs, first).await.unwrap(), 1000);
-        assert_eq!(db.drop_old(Aging::Logs, first).await.unwrap(), 0);
+        assert_eq!(db.drop_old(Aging::LogLines, none).await.unwrap().rows, 0);
+        assert_eq!(db.drop_old(Aging::LogLines, first).await.unwrap().rows, 1000);
+        assert_eq!(db.drop_old(Aging::LogLines, first).await.unwrap().rows, 0);
         assert_eq!(rows(&db, "logs").await, 1500);
         // 1500 rows of 126 bytes.
-        assert_eq!(db.drop_excess(Aging::Logs, 190_000).await.unwrap(), 0);
-        assert_eq!(db.drop_excess(Aging::Logs, 180_000).await.unwrap(), 1000);
+        assert_eq!(db.drop_excess(Aging::LogLines, 190_000).await.unwrap().rows, 0);
+        assert_eq!(db.drop_excess(Aging::LogLines, 180_000).await.unwrap().rows, 1000);
         for table in Aging::ALL {
-            assert_eq!(db.drop_excess(table, 1 << 20).await.unwrap(), 0, "{table:?}");
-            assert_eq!(db.drop_old(table, none).await.unwrap(), 0, "{table:?}");
+            assert_eq!(db.drop_excess(table, 1 << 20).await.unwrap().rows, 0, "{table:?}");
+            assert_eq!(db.drop_old(table, none).await.unwrap().rows, 0, "{table:?}");
         }
         assert_eq!(db.drop_old_points(Uuid::nil(), none, 10).await.unwrap(), None);
+    }
+
+    /// Keeps a message of this many bytes in the object store, its first byte `n`.
+    async fn say(images: &Images, n: u8, at: UnixMillis) {
+        let laid = images.lay(vec![n; 10_000].into(), 4096).await.unwrap();
+        let message = Message::Other("flowlog", laid);
+        let incoming = Incoming { device: Uuid::nil(), received: at, message };
+        images.db.keep(&[incoming]).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_rows_laid_into_the_object_store_goes_with_the_last_of_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&Location::File(dir.path().join("db"))).await.unwrap();
+        let blobs = Blobs::open(&BlobLocation::Folder(dir.path().join("blobs"))).unwrap();
+        let images = Images::open(db.clone(), blobs).await.unwrap();
+        let content = |n: u8| Digest(Sha256::digest(vec![n; 10_000]).into());
+        // 1 is old and comes again; 2 is old, and somebody pushed it as an image since.
+        for (n, at) in [(1, 10), (2, 20), (3, 30), (1, 40)] {
+            say(&images, n, UnixMillis(at)).await;
+        }
+        assert!(db.use_blob(&content(2), UnixMillis(35)).await.unwrap());
+        let size = 10_000 + ROW_OVERHEAD;
+        assert_eq!(db.drop_excess(Aging::Messages, 4 * size).await.unwrap(), Dropped::default());
+        // Of four rows three are old: a block that is not full goes as a whole, or not at all.
+        assert_eq!(db.drop_old(Aging::Messages, UnixMillis(35)).await.unwrap().rows, 0);
+        sqlx::query("UPDATE messages SET id = 1000 WHERE received_ms = 40")
+            .execute(db.write())
+            .await
+            .unwrap();
+        assert_eq!(db.delete_up_to(Aging::Messages, 999).await.unwrap().places.len(), 1);
+        for (n, there) in [(1, true), (2, true), (3, false)] {
+            assert_eq!(db.blob(&content(n)).await.unwrap().is_some(), there, "{n}");
+        }
+        assert_eq!(images.read(&content(1), 1 << 20).await.unwrap().unwrap(), [1; 10_000]);
+        assert_eq!(db.drop_excess(Aging::Messages, size - 1).await.unwrap().rows, 1);
+        assert!(db.blob(&content(1)).await.unwrap().is_none());
+        // Nobody refers to the pushed one, after all.
+        let (gone, last) = db.forget_blobs(None, UnixMillis(35), 10).await.unwrap();
+        assert_eq!((gone.len(), last), (0, None), "it was wanted at 35");
+        let (gone, _) = db.forget_blobs(None, UnixMillis(36), 10).await.unwrap();
+        assert_eq!(gone.len(), 1);
     }
 }

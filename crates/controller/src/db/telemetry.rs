@@ -1,16 +1,14 @@
 //! What nodes report: info, metrics, logs; and what happened in the fleet. All of it bounded.
 
 use bytes::Bytes;
-use model::{DeviceId, UnixMillis};
+use model::{DeviceId, Digest, UnixMillis};
 use serde::{Deserialize, Serialize};
+use sqlx::Row;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
+use super::blobs::{Blob, add_blob};
 use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
-
-/// Lines are stored so many at once.
-const LINES_AT_ONCE: usize = 50;
 
 /// What an info message is about: what kind of object and which one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +41,8 @@ pub(crate) enum Message {
         /// When it was so.
         at: UnixMillis,
         payload: Bytes,
+        /// Where it lies for those who look back, if that is not a row of its own.
+        past: Option<Blob>,
         /// As `App hello`, and its state in words; other words than before are an event.
         words: Option<(String, String)>,
     },
@@ -57,7 +57,16 @@ pub(crate) enum Message {
     /// A log file.
     Logs(LogFile),
     /// Kept as it came, under the name of its kind.
-    Other(&'static str, Bytes),
+    Other(&'static str, Laid),
+}
+
+/// Bytes that may be too many for a row.
+#[derive(Debug)]
+pub(crate) enum Laid {
+    /// They are to stand in it.
+    Row(Bytes),
+    /// They are in the object store already.
+    Store(Blob),
 }
 
 /// A message and whose it is.
@@ -97,8 +106,20 @@ pub(crate) struct LogFile {
     /// Empty for the node's own.
     pub(crate) app: String,
     pub(crate) digest: Vec<u8>,
-    /// Its lines, or why it could not be read and its bytes.
-    pub(crate) lines: Result<Vec<NewLog>, (String, Bytes)>,
+    /// Why it cannot be read, if it cannot.
+    pub(crate) refused: Option<String>,
+    pub(crate) raw: Laid,
+}
+
+/// A log file that is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeptLog {
+    /// Grows with every file.
+    pub(crate) id: u64,
+    /// Its bytes, if they are few.
+    pub(crate) raw: Option<Vec<u8>>,
+    /// Under what they lie in the object store, if they are many.
+    pub(crate) blob: Option<Digest>,
 }
 
 /// A log line as it came.
@@ -195,7 +216,42 @@ impl Db {
         row.map(metrics).transpose().doing("read metrics")
     }
 
-    /// The newest lines that fit, oldest first.
+    /// Log files that could be read, newest first: with ids from `from` and below `before`.
+    pub(crate) async fn log_files(
+        &self,
+        filter: &LogFilter,
+        from: u64,
+        before: u64,
+        limit: u32,
+    ) -> Result<Vec<KeptLog>, DbError> {
+        let doing = "read log files";
+        let rows = sqlx::query(
+            "SELECT id, raw, blob FROM log_bundles
+             WHERE device = $1 AND app = $2 AND id >= $3 AND id < $4 AND refused IS NULL
+             AND (raw IS NOT NULL OR blob IS NOT NULL)
+             ORDER BY id DESC LIMIT $5",
+        )
+        .bind(filter.device.as_bytes().as_slice())
+        .bind(&filter.app)
+        .bind(signed(from))
+        .bind(signed(before))
+        .bind(i64::from(limit))
+        .fetch_all(self.read())
+        .await
+        .doing(doing)?;
+        let file = |r: &AnyRow| {
+            let blob: Option<Vec<u8>> = r.try_get(2).doing(doing)?;
+            Ok(KeptLog {
+                id: unsigned(r.try_get(0).doing(doing)?),
+                raw: r.try_get(1).doing(doing)?,
+                blob: blob.map(super::blobs::digest).transpose()?,
+            })
+        };
+        rows.iter().map(file).collect()
+    }
+
+    /// The newest lines that fit, oldest first, of those that were kept one by one: versions before
+    /// the eighth of the tables did.
     pub(crate) async fn logs(&self, filter: &LogFilter) -> Result<Vec<LogRow>, DbError> {
         let rows = sqlx::query(
             "SELECT id, at_ms, severity, source, content FROM logs
@@ -294,8 +350,9 @@ impl Db {
 async fn keep(tx: &mut Tx, incoming: &Incoming) -> Result<(), DbError> {
     let Incoming { device, received, message } = incoming;
     match message {
-        Message::Info { subject, at, payload, words } => {
-            put_info(tx, *device, *received, subject, (*at, payload, words.as_ref())).await
+        Message::Info { subject, at, payload, past, words } => {
+            put_info(tx, *device, *received, subject, (*at, payload, words.as_ref())).await?;
+            put_past(tx, *device, *received, subject, (payload, past.as_ref())).await
         }
         Message::Gone(subject) => {
             sqlx::query("DELETE FROM infos WHERE device = $1 AND kind = $2 AND subject = $3")
@@ -315,17 +372,40 @@ async fn keep(tx: &mut Tx, incoming: &Incoming) -> Result<(), DbError> {
             }
         }
         Message::Logs(file) => put_logs(tx, *device, *received, file).await,
-        Message::Other(kind, payload) => sqlx::query(
-            "INSERT INTO messages (device, kind, received_ms, payload) VALUES ($1, $2, $3, $4)",
-        )
-        .bind(device.as_bytes().as_slice())
-        .bind(*kind)
-        .bind(signed(received.0))
-        .bind(payload.as_ref())
-        .execute(&mut **tx)
-        .await
-        .doing("keep a message")
-        .map(drop),
+        Message::Other(kind, laid) => {
+            let (raw, blob, size) = laid_down(tx, laid, *received).await?;
+            sqlx::query(
+                "INSERT INTO messages (device, kind, received_ms, payload, blob, size)
+                 VALUES ($1, $2, $3, $4, $5, $6)",
+            )
+            .bind(device.as_bytes().as_slice())
+            .bind(*kind)
+            .bind(signed(received.0))
+            .bind(raw.unwrap_or_default())
+            .bind(blob)
+            .bind(signed(size))
+            .execute(&mut **tx)
+            .await
+            .doing("keep a message")
+            .map(drop)
+        }
+    }
+}
+
+/// What stands in the row of these bytes: they themselves, or their digest and size.
+async fn laid_down<'a>(
+    tx: &mut Tx,
+    laid: &'a Laid,
+    received: UnixMillis,
+) -> Result<(Option<&'a [u8]>, Option<&'a [u8]>, u64), DbError> {
+    match laid {
+        Laid::Row(bytes) => Ok((Some(bytes.as_ref()), None, 0)),
+        Laid::Store(blob) => {
+            // If the content was there, what was written once more belongs to nothing: the sweep
+            // finds it.
+            add_blob(tx, blob, received).await?;
+            Ok((None, Some(blob.digest.0.as_slice()), blob.size))
+        }
     }
 }
 
@@ -377,19 +457,35 @@ async fn put_info(
     .bind(words.map(|(_, words)| text(words)))
     .execute(&mut **tx)
     .await
-    .doing(doing)?;
+    .doing(doing)
+    .map(drop)
+}
+
+/// Keeps info for those who look back.
+async fn put_past(
+    tx: &mut Tx,
+    device: Uuid,
+    received: UnixMillis,
+    subject: &Subject,
+    (payload, past): (&Bytes, Option<&Blob>),
+) -> Result<(), DbError> {
+    if let Some(blob) = past {
+        add_blob(tx, blob, received).await?;
+    }
     sqlx::query(
-        "INSERT INTO info_history (device, kind, subject, received_ms, payload)
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO info_history (device, kind, subject, received_ms, payload, blob, size)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
-    .bind(id)
-    .bind(&kind)
-    .bind(&of)
+    .bind(device.as_bytes().as_slice())
+    .bind(text(&subject.kind))
+    .bind(text(&subject.id))
     .bind(signed(received.0))
-    .bind(payload.as_ref())
+    .bind(if past.is_some() { &[] } else { payload.as_ref() })
+    .bind(past.map(|blob| blob.digest.0.as_slice()))
+    .bind(signed(past.map_or(0, |blob| blob.size)))
     .execute(&mut **tx)
     .await
-    .doing(doing)
+    .doing("keep info of before")
     .map(drop)
 }
 
@@ -441,51 +537,29 @@ async fn put_logs(
 ) -> Result<(), DbError> {
     let doing = "keep logs";
     let id = device.as_bytes().as_slice();
-    let (refused, raw) = match &file.lines {
-        Ok(_) => (None, None),
-        Err((why, raw)) => (Some(text(why)), Some(raw.as_ref())),
-    };
+    // Another controller, or an earlier try, may have kept it.
     let added = sqlx::query(
-        "INSERT INTO log_bundles (device, app, digest, received_ms, refused, raw)
-         VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (device, app, digest) DO NOTHING",
+        "INSERT INTO log_bundles (device, app, digest, received_ms, refused)
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT (device, app, digest) DO NOTHING RETURNING id",
     )
     .bind(id)
     .bind(text(&file.app))
     .bind(file.digest.as_slice())
     .bind(signed(received.0))
-    .bind(refused)
-    .bind(raw)
-    .execute(&mut **tx)
+    .bind(file.refused.as_deref().map(text))
+    .fetch_optional(&mut **tx)
     .await
     .doing(doing)?;
-    if added.rows_affected() == 0 {
-        return Ok(());
-    }
-    let Ok(lines) = &file.lines else { return Ok(()) };
-    for chunk in lines.chunks(LINES_AT_ONCE) {
-        let sql = AssertSqlSafe(insert_lines(chunk.len()));
-        let mut query = sqlx::query(sql).bind(id).bind(text(&file.app));
-        for line in chunk {
-            query = query
-                .bind(signed(line.at.0))
-                .bind(text(&line.severity))
-                .bind(text(&line.source))
-                .bind(text(&line.content));
-        }
-        // Statements of a full chunk come again and again; others are not worth remembering.
-        let again = chunk.len() == LINES_AT_ONCE;
-        query.persistent(again).execute(&mut **tx).await.doing(doing)?;
-    }
-    Ok(())
-}
-
-/// Inserts so many lines of one app of one node.
-fn insert_lines(lines: usize) -> String {
-    let row = |n: usize| {
-        let first = 3 + 4 * n;
-        format!("($1, $2, ${first}, ${}, ${}, ${})", first + 1, first + 2, first + 3)
-    };
-    let rows: Vec<String> = (0..lines).map(row).collect();
-    let columns = "device, app, at_ms, severity, source, content";
-    format!("INSERT INTO logs ({columns}) VALUES {}", rows.join(", "))
+    let Some(row) = added else { return Ok(()) };
+    let added: i64 = row.try_get(0).doing(doing)?;
+    let (raw, blob, size) = laid_down(tx, &file.raw, received).await?;
+    sqlx::query("UPDATE log_bundles SET raw = $2, blob = $3, size = $4 WHERE id = $1")
+        .bind(added)
+        .bind(raw)
+        .bind(blob)
+        .bind(signed(size))
+        .execute(&mut **tx)
+        .await
+        .doing(doing)
+        .map(drop)
 }

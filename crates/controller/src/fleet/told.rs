@@ -60,8 +60,6 @@ struct Basis {
     shared: u64,
     own: u64,
     host: Option<Arc<str>>,
-    /// Nothing is known of its counters.
-    silent: bool,
     /// An EdgeView session is open: it ends by the clock.
     viewed: bool,
 }
@@ -89,6 +87,10 @@ impl Fleet {
         if (demanded || !token.is_empty()) && !self.holds_token(id, token).await? {
             return Ok(ConfigAnswer::Attest);
         }
+        // What it has may be more than a restored database remembers.
+        if self.restored.holds(id) {
+            return Ok(ConfigAnswer::Unchanged);
+        }
         let told = self.told(id, have).await?;
         match &told.answer {
             Some(answer) if *told.hash != *have => Ok(ConfigAnswer::Changed(answer.clone())),
@@ -104,15 +106,19 @@ impl Fleet {
         }
     }
 
+    /// Lets the next config of a node be made anew, with a new time stamp.
+    pub(crate) fn forget_told(&self, id: Uuid) {
+        self.told.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
     /// What serves a node that has this hash.
     async fn told(&self, id: Uuid, have: &str) -> Result<Arc<Told>, FleetError> {
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
         loop {
-            let silent = self.restored.waits_for(id);
             let basis = self.look(|known| {
                 let own = known.devices.get(&id).map_or(0, |d| d.changed);
                 let viewed = known.session(id, self.now()).is_some();
-                Basis { shared: known.shared, own, host: host.clone(), silent, viewed }
+                Basis { shared: known.shared, own, host: host.clone(), viewed }
             });
             let cached = self.told.get(id).filter(|t| t.serves(have));
             if let Some(told) = cached.as_ref().filter(|t| t.basis == basis) {
@@ -122,9 +128,6 @@ impl Fleet {
                 self.look(|known| (known.revision, self.compile(known, id, host.as_deref())));
             let mut device = compiled
                 .ok_or_else(|| FleetError::NoObject(Key::new(Kind::Device, id.to_string())))?;
-            if silent {
-                device.power = model::desired::Power::default();
-            }
             // Without the time stamp: what counts is whether it says something else.
             let sealing = self.sealing(id).await?;
             let digest = sealing.digest(&device);

@@ -45,7 +45,7 @@ use crate::access::{Caller, Projects, project_of};
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
 use crate::objects::{Key, Kind};
-use crate::{body, reports, view};
+use crate::{body, logs, reports, view};
 
 /// Documents of at most this size; the reader has a bound of its own.
 const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
@@ -75,7 +75,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .route("/networks/{name}", get(network))
         .route("/objects", get(objects).post(apply))
         .route("/objects/{kind}/{name}", get(object).delete(delete))
-        .route("/logs", get(logs))
+        .route("/logs", get(log_lines))
         .route("/events", get(events))
         .merge(devices::routes())
         .merge(access::routes())
@@ -340,7 +340,7 @@ struct WhichLogs {
     limit: Option<u32>,
 }
 
-async fn logs(
+async fn log_lines(
     State(fleet): State<Arc<Fleet>>,
     caller: Caller,
     Query(which): Query<WhichLogs>,
@@ -366,7 +366,7 @@ async fn logs(
     };
     let limit = which.limit.unwrap_or(ROWS_DEFAULT).min(ROWS_MAX);
     let filter = LogFilter { device: id, app, after: which.after, limit };
-    Ok(Json(fleet.db.logs(&filter).await?))
+    Ok(Json(logs::lines(fleet.registry().images(), &filter, "").await?.lines))
 }
 
 #[derive(Debug, Deserialize)]

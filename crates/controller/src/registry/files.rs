@@ -48,7 +48,7 @@ pub(crate) async fn file(
             // A range of something else than the client has would be mixed into it.
             let has = headers.get(header::IF_RANGE).and_then(|v| v.to_str().ok());
             let same = has.is_none_or(|has| has == format!("\"{}\"", blob.digest));
-            sent(images, blob, method == Method::HEAD, range.filter(|_| same))
+            sent(images, blob, method == Method::HEAD, range.filter(|_| same)).await
         }
         Ok(None) => refuse(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such file"),
         Err(e) => unavailable(&e),
@@ -56,7 +56,7 @@ pub(crate) async fn file(
 }
 
 /// A content, or the part of it that was asked for.
-pub(crate) fn sent(images: &Images, blob: Blob, head: bool, range: Option<&str>) -> Response {
+pub(crate) async fn sent(images: &Images, blob: Blob, head: bool, range: Option<&str>) -> Response {
     let part = match range.map(|r| parse_range(r, blob.size)) {
         None | Some(Range::Whole) => None,
         Some(Range::Part(from, to)) => Some((from, to)),
@@ -74,7 +74,11 @@ pub(crate) fn sent(images: &Images, blob: Blob, head: bool, range: Option<&str>)
     ];
     let name = [("docker-content-digest", blob.digest.to_string())];
     let size = blob.size;
-    let body = if head { Body::empty() } else { images.send(blob, from, to) };
+    let body = if head { Ok(Body::empty()) } else { images.send(blob, from, to).await };
+    let body = match body {
+        Ok(body) => body,
+        Err(e) => return unavailable(&e),
+    };
     match part {
         None => (headers, name, body).into_response(),
         Some((from, to)) => {

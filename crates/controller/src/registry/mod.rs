@@ -176,7 +176,8 @@ pub(crate) async fn serve(
 
 fn unavailable(e: &(dyn std::error::Error + 'static)) -> Response {
     tracing::error!("registry: {}", model::chain(e));
-    refuse(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN", "try again later")
+    // What failed may be told to anyone; where it is, may not.
+    refuse(StatusCode::SERVICE_UNAVAILABLE, "UNKNOWN", &format!("{e}; try again later"))
 }
 
 /// The answer from what was pushed. `None`: nobody pushed it.
@@ -210,7 +211,7 @@ async fn pushed(
         Some(Want::Blob { digest }) => {
             let Ok(digest) = digest.parse::<Digest>() else { return Ok(None) };
             let Some(blob) = images.db.blob(&digest).await? else { return Ok(None) };
-            Ok(Some(sent(images, blob, head, range)))
+            Ok(Some(sent(images, blob, head, range).await))
         }
         _ => Ok(None),
     }

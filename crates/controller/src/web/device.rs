@@ -157,11 +157,9 @@ pub(super) async fn logs(
         after: 0,
         limit: LINES,
     };
-    let lines = if which.q.trim().is_empty() {
-        fleet.db.logs(&filter).await?
-    } else {
-        fleet.db.logs_with(&filter, &which.q).await?
-    };
+    let found = crate::logs::lines(fleet.registry().images(), &filter, &which.q)
+        .await
+        .map_err(|e| Trouble::Own(model::chain(&e)))?;
     let mut whose = vec![(String::new(), "the node".to_owned())];
     whose.extend(device.apps.iter().map(|a| (a.app.clone(), format!("app {}", a.app))));
     let path = format!("/devices/{}/logs", device.name);
@@ -176,7 +174,7 @@ pub(super) async fn logs(
         }
     };
     let live = url(&path, &[("app", &which.app), ("q", &which.q)]);
-    let body = parts::log(&lines, which.q.trim());
+    let body = parts::log(&found, which.q.trim());
     Ok(page(&caller, &device, "/logs", &form, &part, live, body))
 }
 

@@ -7,8 +7,9 @@ use super::frame::{Tone, acts, empty, state, tone_of_app, url, when, when_if};
 use crate::access::{Caller, Role};
 use crate::attest::policy::Standing;
 use crate::attest::{Findings, Judgement};
-use crate::db::{DeviceRow, LogRow, Verdict, Version};
+use crate::db::{DeviceRow, Verdict, Version};
 use crate::fleet::Known;
+use crate::logs::Found;
 use crate::objects::{Key, Kind, Spec};
 use crate::view::{Device, DeviceState};
 
@@ -254,13 +255,20 @@ pub(super) fn boot(device: &Device, now: UnixMillis) -> Markup {
     }
 }
 
-pub(super) fn log(lines: &[LogRow], words: &str) -> Markup {
+pub(super) fn log(found: &Found, words: &str) -> Markup {
+    let lines = &found.lines;
+    let reach = if found.whole {
+        "Lines are searched as far back as they are kept."
+    } else {
+        "The newest log files were searched; there are more."
+    };
     html! {
         div.card {
             @if lines.is_empty() {
                 @if words.is_empty() { (empty("No line yet", "Nodes send their logs every minute or so; lines appear here by themselves.", None)) }
-                @else { (empty("No line holds these words", "Lines are searched as far back as they are kept.", None)) }
+                @else { (empty("No line holds these words", reach, None)) }
             } @else {
+                @if !found.whole { p.soft { (reach) } }
                 div.log.tail {
                     @for line in lines {
                         div class=(line.severity.to_lowercase()) {

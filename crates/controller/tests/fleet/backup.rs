@@ -3,26 +3,27 @@
 use controller::{Location, Whole, backup, restore};
 use hyper::StatusCode;
 
-use crate::common::{Home, device, now, wait_ms};
+use crate::common::{Home, back_ms, device, now, wait_ms};
 use crate::postgres::Postgres;
-use crate::reports::Story;
+use crate::reports::{APP, Story};
+use crate::stores::log_file;
 
 fn whole(home: &Home) -> Whole {
-    Whole { data: home.data(), database: home.database.clone(), blobs: None }
+    Whole { data: home.data(), database: home.database.clone(), blobs: home.blobs.clone() }
 }
 
 /// A folder that is not there yet.
 fn nowhere(database: Option<Location>) -> Home {
-    let dir = tempfile::tempdir().unwrap();
-    Home { images: dir.path().join("images"), dir, database, running: None, settings: |_| {} }
+    Home { database, ..Home::stopped() }
 }
 
 async fn moves(from: Option<Location>, to: Option<Location>) {
     let home = Home::on(from).await;
-    home.operator().apply(&device("edge-1", "one"), false).await.unwrap();
+    home.operator().apply(&(device("edge-1", "one") + APP), false).await.unwrap();
     let mut node = home.node("one");
     let id = node.onboard().await;
     home.operator().restart_device("edge-1").await.unwrap();
+    home.operator().restart_app("hello").await.unwrap();
     let (_, told) = node.config(id, "", b"").await.unwrap().unwrap();
     assert_eq!(told.power.reboot, Some(1));
     // 3 MB in two parts of the object store.
@@ -41,19 +42,33 @@ async fn moves(from: Option<Location>, to: Option<Location>) {
         assert_eq!(put.0, status);
     }
 
+    // A log file in a row, and one in the object store.
+    for lines in [2, 300] {
+        let sent = node.post(&format!("id/{id}/newlogs"), &log_file(lines, lines)).await;
+        assert_eq!(sent.0, StatusCode::CREATED);
+    }
+    let logged = home.operator().logs("edge-1", None, 0, 1000).await.unwrap();
+    assert_eq!(logged.len(), 302);
+
     let mut file = Vec::new();
     let saved = backup(&whole(&home), &mut file, true, now()).await.unwrap();
-    assert_eq!((saved.rows["devices"], saved.blobs), (1, 1));
+    assert_eq!((saved.rows["devices"], saved.blobs), (1, 2));
 
     // The old controller goes on for a while, and is lost then.
     wait_ms(60_000);
     for _ in 0..2 {
         home.operator().restart_device("edge-1").await.unwrap();
+        home.operator().restart_app("hello").await.unwrap();
     }
+    home.operator().purge_app("hello").await.unwrap();
     let (hash, told) = node.config(id, "", b"").await.unwrap().unwrap();
     assert_eq!(told.power.reboot, Some(3));
+    let app = told.apps.values().next().unwrap().clone();
+    assert_eq!((app.restart, app.purge, app.volumes[0].generation), (3, 1, 1));
     let last = told.timestamp.unwrap();
     drop(home);
+    // The machine it comes back on has a clock that goes wrong.
+    back_ms(50_000);
 
     let mut second = nowhere(to);
     let restored = restore(file.as_slice(), &whole(&second), now()).await.unwrap();
@@ -64,16 +79,26 @@ async fn moves(from: Option<Location>, to: Option<Location>) {
     node.port = second.port();
     // The node is known, the signature is the one it trusts, and time goes on.
     let story = Story { home: second, node, id, told: *told };
-    let (Story { home: second, node, .. }, last) = (&story, last);
+    let Story { home: second, node, .. } = &story;
+    for have in [&hash, ""] {
+        let told = node.config(id, have, b"").await.unwrap();
+        assert!(told.is_none(), "it keeps what it has until it has said what that is");
+    }
+    story.say_device(3).await;
+    assert!(node.config(id, "", b"").await.unwrap().is_none(), "it has not said what its apps are");
+    story.say_versions().await;
     let (_, told) = node.config(id, &hash, b"").await.unwrap().unwrap();
     assert!(told.timestamp.unwrap() > last, "config_timestamp never goes back");
-    assert_eq!(told.power.reboot, None, "1, or 2, would reboot a node that has seen 3");
-    story.say_device(3).await;
-    let (_, told) = node.config(id, "", b"").await.unwrap().unwrap();
     assert_eq!(told.power.reboot, Some(3), "what the node has seen");
+    assert_eq!(*told.apps.values().next().unwrap(), app, "nothing restarts, no volume is new");
     second.operator().restart_device("edge-1").await.unwrap();
+    second.operator().restart_app("hello").await.unwrap();
+    second.operator().purge_app("hello").await.unwrap();
     let (_, told) = node.config(id, "", b"").await.unwrap().unwrap();
     assert_eq!(told.power.reboot, Some(4));
+    let app = told.apps.values().next().unwrap();
+    assert_eq!((app.restart, app.purge, app.volumes[0].generation), (4, 2, 2));
+    assert_eq!(second.operator().logs("edge-1", None, 0, 1000).await.unwrap(), logged);
     let (status, body) = node.get("/images/disk.raw").await;
     assert_eq!(status, StatusCode::OK);
     assert!(body == image);

@@ -9,7 +9,7 @@ use api::onboarding::{Named, Registration};
 use api::{Certificate, Sender, SigningKey, certs, envelope, limits};
 use bytes::Bytes;
 use controller::client::Client;
-use controller::{Location, Running, Settings, conf, serve};
+use controller::{BlobLocation, Location, Running, Settings, conf, serve};
 use http_body_util::{BodyExt, Full};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -40,6 +40,8 @@ pub(crate) struct Home {
     pub(crate) images: PathBuf,
     /// `None`: SQLite.
     pub(crate) database: Option<Location>,
+    /// `None`: in its folder.
+    pub(crate) blobs: Option<BlobLocation>,
     pub(crate) running: Option<Running>,
     /// Changes what it is started with.
     pub(crate) settings: fn(&mut Settings),
@@ -62,7 +64,8 @@ impl Home {
         let dir = tempfile::tempdir().unwrap();
         let images = self.images.clone();
         let database = self.database.clone();
-        let mut twin = Home { dir, images, database, running: None, settings: |_| {} };
+        let blobs = self.blobs.clone();
+        let mut twin = Home { dir, images, database, blobs, running: None, settings: |_| {} };
         let pki = twin.data().join("pki");
         std::fs::create_dir_all(&pki).unwrap();
         for file in std::fs::read_dir(self.data().join("pki")).unwrap() {
@@ -77,7 +80,7 @@ impl Home {
     pub(crate) fn stopped() -> Home {
         let dir = tempfile::tempdir().unwrap();
         let images = dir.path().join("images");
-        Home { dir, images, database: None, running: None, settings: |_| {} }
+        Home { dir, images, database: None, blobs: None, running: None, settings: |_| {} }
     }
 
     pub(crate) fn data(&self) -> PathBuf {
@@ -92,6 +95,7 @@ impl Home {
         let mut settings = Settings {
             registry: Some(self.images.clone()),
             database: self.database.clone(),
+            blobs: self.blobs.clone(),
             ..Settings::new(self.data(), now)
         };
         (self.settings)(&mut settings);

@@ -290,14 +290,7 @@ async fn an_app_with_a_missing_network_is_an_object_error_and_others_go_on() {
 
 /// What a killed process leaves: the files as they are, nothing closed.
 fn as_if_killed(home: &Home) -> Home {
-    let dir = tempfile::tempdir().unwrap();
-    let copy = Home {
-        images: dir.path().join("images"),
-        dir,
-        database: None,
-        running: None,
-        settings: |_| {},
-    };
+    let copy = Home::stopped();
     for folder in ["", "pki", "tls"] {
         std::fs::create_dir_all(copy.data().join(folder)).unwrap();
         for entry in std::fs::read_dir(home.data().join(folder)).unwrap() {

@@ -7,19 +7,19 @@ use sha2::{Digest as _, Sha256};
 use crate::common::{Home, Node, device, now};
 use crate::device_api::attest;
 
-struct Client {
-    node: Node,
-    auth: String,
+pub(crate) struct Client {
+    pub(crate) node: Node,
+    pub(crate) auth: String,
 }
 
 impl Client {
     /// Somebody with the administrator's token.
-    fn admin(home: &Home) -> Client {
+    pub(crate) fn admin(home: &Home) -> Client {
         let token = std::fs::read_to_string(home.data().join("admin.token")).unwrap();
         Client { node: home.node("client"), auth: format!("Bearer {}", token.trim()) }
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         method: &str,
         path: &str,
@@ -34,7 +34,7 @@ impl Client {
         self.node.http(method, path, &headers, body.into()).await
     }
 
-    async fn get(&self, path: &str) -> (StatusCode, Bytes) {
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Bytes) {
         let (status, _, body) = self.call("GET", path, &[], "").await;
         (status, body)
     }
@@ -49,7 +49,7 @@ fn text(headers: &HeaderMap, name: &str) -> String {
 }
 
 /// Pushes a content in three pieces and returns its digest.
-async fn push_blob(client: &Client, repository: &str, bytes: &[u8]) -> String {
+pub(crate) async fn push_blob(client: &Client, repository: &str, bytes: &[u8]) -> String {
     let digest = sha256(bytes);
     let (status, head, _) =
         client.call("POST", &format!("/v2/{repository}/blobs/uploads/"), &[], "").await;

@@ -9,6 +9,8 @@ mod common;
 mod device_api;
 mod edges;
 mod edgeview;
+#[path = "../../src/blobs/emulators.rs"]
+mod emulators;
 mod images;
 mod limits;
 mod oidc;
@@ -21,3 +23,4 @@ mod rollouts;
 mod routes;
 mod secrets;
 mod silence;
+mod stores;

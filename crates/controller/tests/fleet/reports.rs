@@ -16,7 +16,7 @@ use model::reported::{
 use model::services::Service;
 use model::{AppId, DeviceId, Diagnosis, Problem, Who};
 
-const APP: &str = "
+pub(crate) const APP: &str = "
 kind: App
 name: hello
 spec: {device: edge-1, image: \"hello:1\", datastore: far, ports: [\"8080:80\"]}
@@ -145,6 +145,19 @@ impl Story {
     }
 
     async fn say_metrics(&self) {
+        self.say_use(&[app_status(self.app(), AppState::Running, None)]).await;
+    }
+
+    /// Metrics with the versions of the apps that it was told last.
+    pub(crate) async fn say_versions(&self) {
+        let apps = self.told.apps.values().map(|app| AppStatus {
+            version: app.version.clone(),
+            ..app_status(app.id, AppState::Running, None)
+        });
+        self.say_use(&apps.collect::<Vec<_>>()).await;
+    }
+
+    async fn say_use(&self, apps: &[AppStatus]) {
         let service = |service, mib| ServiceUse {
             service,
             pid: 10,
@@ -163,7 +176,7 @@ impl Story {
         let facts = metrics::Facts {
             resources: &resources,
             boot: &boot(),
-            apps: &[app_status(self.app(), AppState::Running, None)],
+            apps,
             logs: &LogStatus::default(),
             config: &Default::default(),
         };

@@ -70,6 +70,8 @@ impl Compiling<'_> {
             depends += generation;
             secrets = secrets.wrapping_add(fnv(format!("{name} {generation}").as_bytes()));
         }
+        // A device acts on any difference: other values of variables and secrets are one.
+        let restart = object.restart.wrapping_add(secrets);
         let environment: Vec<String> =
             app.environment.iter().map(|(k, v)| format!("{k}={v}")).collect();
         // A virtual machine gets the lines as they are, as user data.
@@ -81,8 +83,9 @@ impl Compiling<'_> {
             App {
                 id: Id::new(id),
                 // What it depends on counts too: some devices look again at an app that failed for
-                // want of a network only when the app's own bytes change.
-                version: format!("{}.{depends}", object.generation),
+                // want of a network only when the app's own bytes change. And a device says back
+                // which version it has: a restored controller learns the counters from it.
+                version: format!("{}.{depends}.{restart}.{}", object.generation, object.purge),
                 name: object.key.name.clone(),
                 activate: app.active,
                 vcpus: app.cpus,
@@ -90,8 +93,7 @@ impl Compiling<'_> {
                 virtualization: app.virtualization,
                 volumes,
                 interfaces,
-                // A device acts on any difference: other values of variables and secrets are one.
-                restart: object.restart.wrapping_add(secrets),
+                restart,
                 purge: object.purge,
                 environment: if machine_reads { Vec::new() } else { environment.clone() },
                 user_data: if machine_reads && !environment.is_empty() {

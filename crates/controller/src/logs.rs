@@ -1,0 +1,117 @@
+//! Log lines, read from the files in which nodes sent them.
+//!
+//! A file is kept as it came: small ones in their row, others in the object store. Its lines are
+//! unpacked when somebody asks. A line's id is its file's id, and behind that its place in it, so that
+//! ids grow as lines come.
+
+use model::Digest;
+
+use crate::db::{KeptLog, LogFilter, LogRow};
+use crate::images::{ImageError, Images};
+use crate::reports;
+
+/// The bits of a line's id that tell its place in its file. A file of 16 MiB has fewer lines.
+const PLACE_BITS: u32 = 20;
+/// Files that one question looks at.
+const FILES_MAX: usize = 500;
+/// Files whose rows are read at once.
+const ROWS: u32 = 50;
+
+/// Lines that were found.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Oldest first.
+    pub(crate) lines: Vec<LogRow>,
+    /// Whether all there is was looked at, as far as lines were wanted.
+    pub(crate) whole: bool,
+}
+
+/// The newest lines of a filter that hold `words` (letter case does not count; empty: all).
+pub(crate) async fn lines(
+    images: &Images,
+    filter: &LogFilter,
+    words: &str,
+) -> Result<Found, ImageError> {
+    let words = words.trim().to_lowercase();
+    let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
+    let (mut newest, mut before, mut looked) = (Vec::new(), u64::MAX, 0);
+    'files: while newest.len() < limit {
+        let files = images.db.log_files(filter, filter.after >> PLACE_BITS, before, ROWS).await?;
+        if files.is_empty() {
+            break;
+        }
+        for file in files {
+            if looked == FILES_MAX {
+                newest.reverse();
+                return Ok(Found { lines: newest, whole: false });
+            }
+            looked += 1;
+            before = file.id;
+            newest.extend(of_file(images, &file, filter.after, &words).await?);
+            if newest.len() >= limit {
+                break 'files;
+            }
+            // Unpacking is work of milliseconds; others have theirs.
+            tokio::task::yield_now().await;
+        }
+    }
+    newest.truncate(limit);
+    let rest = u32::try_from(limit.saturating_sub(newest.len())).unwrap_or(u32::MAX);
+    newest.reverse();
+    // Lines that older versions of this controller kept one by one.
+    let filter = LogFilter { limit: rest, ..filter.clone() };
+    let mut lines = match (rest, words.as_str()) {
+        (0, _) => Vec::new(),
+        (_, "") => images.db.logs(&filter).await?,
+        (_, words) => images.db.logs_with(&filter, words).await?,
+    };
+    lines.append(&mut newest);
+    Ok(Found { lines, whole: true })
+}
+
+/// The lines of a file, newest first.
+async fn of_file(
+    images: &Images,
+    file: &KeptLog,
+    after: u64,
+    words: &str,
+) -> Result<Vec<LogRow>, ImageError> {
+    let raw = match (&file.raw, &file.blob) {
+        (Some(raw), _) => raw.clone(),
+        (None, Some(digest)) => match content(images, digest).await? {
+            Some(raw) => raw,
+            None => return Ok(Vec::new()),
+        },
+        (None, None) => return Ok(Vec::new()),
+    };
+    // It could be read when it came.
+    let lines = reports::read_logs(&raw).unwrap_or_else(|why| {
+        tracing::error!(file = file.id, "a log file that was kept cannot be read: {why}");
+        Vec::new()
+    });
+    let row = |(at, line): (usize, crate::db::NewLog)| LogRow {
+        id: (file.id << PLACE_BITS) | at as u64,
+        at: line.at,
+        severity: line.severity,
+        source: line.source,
+        content: line.content,
+    };
+    let wanted = |row: &LogRow| {
+        let holds = |text: &str| text.to_lowercase().contains(words);
+        row.id > after && (words.is_empty() || holds(&row.content) || holds(&row.source))
+    };
+    let mut rows: Vec<LogRow> = lines.into_iter().enumerate().map(row).filter(wanted).collect();
+    rows.reverse();
+    Ok(rows)
+}
+
+/// A file from the object store; `None`: retention was faster, or a backup did not have it.
+async fn content(images: &Images, digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
+    match images.read(digest, api::limits::NEWLOGS.0).await {
+        Err(ImageError::Blob(e)) if e.is_missing() => {
+            tracing::warn!("a log file is gone: {}", model::chain(&e));
+            Ok(None)
+        }
+        other => other,
+    }
+}
