@@ -1,0 +1,20 @@
+//! Never panics, whatever a node reports: what is understood is kept as JSON and read again.
+#![no_main]
+
+use api::convert::view::{self, Flows, Health, Info, Metrics};
+use libfuzzer_sys::fuzz_target;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+fn kept<T: Serialize + DeserializeOwned>(value: &T) {
+    let json = serde_json::to_vec(value).expect("as JSON");
+    let again: T = serde_json::from_slice(&json).expect("we wrote it");
+    assert_eq!(serde_json::to_vec(&again).expect("as JSON"), json);
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = view::info(bytes).map(|info: Info| kept(&info));
+    let _ = view::metrics(bytes).map(|metrics: Metrics| kept(&metrics));
+    let _ = view::hardware_health(bytes).map(|health: Health| kept(&health));
+    let _ = view::flowlog(bytes).map(|flows: Flows| kept(&flows));
+});
