@@ -181,8 +181,8 @@ fn judges() {
     if npm {
         // No program of a package runs while it is installed.
         let quiet = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"];
-        let head = quiet.iter().chain(&["--prefix", place.as_str()]);
-        let args: Vec<&str> = head.chain(of_node).copied().collect();
+        let to = ["--prefix", place.as_str()];
+        let args: Vec<&str> = quiet.iter().chain(&to).chain(of_node).copied().collect();
         if let Err(error) = tool::run("npm", &args) {
             eprintln!("That failed: {error:#}. Nobody will play Azure, nor judge pages by axe-core.");
             let _ = std::fs::remove_dir_all(folder.join("node_modules"));

@@ -212,6 +212,21 @@ fn the_rarer_kinds_are_shown_and_have_subjects() {
     let More::Location(location) = more(InfoContent::Locinfo(place(-32_768.0))) else { panic!() };
     assert_eq!(location.altitude, None);
 
+    // `read` keeps it as JSON, which has no such numbers.
+    let nowhere = info::ZInfoLocation {
+        latitude: f64::NAN,
+        longitude: f64::INFINITY,
+        horizontal_uncertainty: f32::NEG_INFINITY,
+        ..place(f64::INFINITY)
+    };
+    let More::Location(nowhere) = more(InfoContent::Locinfo(nowhere)) else { panic!() };
+    assert_eq!((nowhere.latitude, nowhere.longitude), (None, None));
+    assert_eq!((nowhere.uncertainty, nowhere.altitude), (None, None));
+    let lost = info::NtpSource { offset: f64::NAN, delay: f64::INFINITY, ..Default::default() };
+    let lost = info::ZInfoNtpSources { sources: vec![lost] };
+    let More::NtpSources(lost) = more(InfoContent::NtpSources(lost)) else { panic!() };
+    assert_eq!((lost[0].offset, lost[0].delay), (None, None));
+
     let patch = info::ZInfoPatchEnvelope { id: "p".to_owned(), state: 5, ..Default::default() };
     let patch = more(InfoContent::PatchInfo(patch));
     assert_eq!(patch.subject(), ("patch_envelope", "p"));
@@ -349,4 +364,18 @@ proptest! {
         let _ = view::flowlog(&bytes);
         let _ = view::hardware_health(&bytes);
     }
+}
+
+#[test]
+fn counters_that_are_too_large_to_add_are_no_end_of_the_controller() {
+    use api::pb::metrics::{CipherMetric, DeviceMetric, ZMetricMsg, z_metric_msg::MetricContent};
+    let cipher = || CipherMetric { failure_count: u64::MAX, ..CipherMetric::default() };
+    let device = DeviceMetric { cipher: vec![cipher(), cipher()], ..DeviceMetric::default() };
+    let message = ZMetricMsg {
+        dev_id: ID.to_owned(),
+        metric_content: Some(MetricContent::Dm(device)),
+        ..ZMetricMsg::default()
+    };
+    let metrics = view::metrics(&wire::encode(&message)).unwrap();
+    assert_eq!(metrics.cipher_failures, u64::MAX);
 }

@@ -129,14 +129,14 @@ pub struct HardwareView {
 /// Where a node is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct LocationView {
-    /// Degrees north.
-    pub latitude: f64,
-    /// Degrees east.
-    pub longitude: f64,
+    /// Degrees north. `None`: what it says is no number.
+    pub latitude: Option<f64>,
+    /// Degrees east. `None`: what it says is no number.
+    pub longitude: Option<f64>,
     /// Metres above the sea. `None`: unknown.
     pub altitude: Option<f64>,
-    /// Metres that the place may be wrong by.
-    pub uncertainty: f32,
+    /// Metres that the place may be wrong by. `None`: what it says is no number.
+    pub uncertainty: Option<f64>,
     /// `very low` to `high`; empty if it is not said.
     pub reliability: String,
     /// By the clock of the satellites.
@@ -173,10 +173,10 @@ pub struct NtpSourceView {
     pub reachable: bool,
     /// Its distance from a reference clock, in hops.
     pub stratum: u32,
-    /// Seconds that our clock is off, as it says.
-    pub offset: f64,
-    /// Seconds that an answer takes.
-    pub delay: f64,
+    /// Seconds that our clock is off, as it says. `None`: it says what is no number.
+    pub offset: Option<f64>,
+    /// Seconds that an answer takes. `None`: it says what is no number.
+    pub delay: Option<f64>,
 }
 
 /// A cluster.
@@ -238,8 +238,8 @@ pub(super) fn read(content: InfoContent) -> Report {
                 ),
                 reachable: s.reachable,
                 stratum: s.stratum,
-                offset: s.offset,
-                delay: s.delay,
+                offset: finite(s.offset),
+                delay: finite(s.delay),
             };
             More::NtpSources(list.sources.into_iter().map(source).collect())
         }
@@ -341,12 +341,17 @@ fn hardware(info: ZInfoHardware) -> HardwareView {
     }
 }
 
+/// JSON, as which views are kept, has no infinities and nothing that is no number.
+fn finite(number: f64) -> Option<f64> {
+    Some(number).filter(|n| n.is_finite())
+}
+
 fn location(info: ZInfoLocation) -> LocationView {
     LocationView {
-        latitude: info.latitude,
-        longitude: info.longitude,
-        altitude: Some(info.altitude).filter(|a| *a > LOWEST),
-        uncertainty: info.horizontal_uncertainty,
+        latitude: finite(info.latitude),
+        longitude: finite(info.longitude),
+        altitude: finite(info.altitude).filter(|a| *a > LOWEST),
+        uncertainty: finite(info.horizontal_uncertainty.into()),
         reliability: named::<LocReliability>(
             info.horizontal_reliability,
             LocReliability::as_str_name,
