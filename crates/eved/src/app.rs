@@ -143,6 +143,7 @@ struct OneApp {
     told: Decision,
     name: String,
     version: String,
+    disable_logs: bool,
     used: AppUse,
 }
 
@@ -156,6 +157,7 @@ impl Default for OneApp {
             told: Decision { act: None, state: None, problem: None, wake: None },
             name: String::new(),
             version: String::new(),
+            disable_logs: false,
             used: AppUse::default(),
         }
     }
@@ -202,6 +204,7 @@ impl Keeper {
         if let Some(started) = &started {
             one.name.clone_from(&started.app.name);
             one.version.clone_from(&started.app.version);
+            one.disable_logs = started.app.disable_logs;
         }
         one.container = container;
         one.started = started;
@@ -258,6 +261,7 @@ impl Keeper {
             if let Some(app) = desired {
                 one.name.clone_from(&app.name);
                 one.version.clone_from(&app.version);
+                one.disable_logs = app.disable_logs;
             }
             let view = View {
                 desired,
@@ -417,6 +421,7 @@ impl OneApp {
             id,
             version: self.version.clone(),
             name: self.name.clone(),
+            disable_logs: self.disable_logs,
             state,
             running_since: started.filter(|_| running).map(|s| s.since),
             starts: self.state.starts,

@@ -20,7 +20,7 @@ use device::log::line::{Level, Line};
 use device::log::{Batch, Source};
 use host::topics::{Reader, Table, Writer};
 use model::reported::LogStatus;
-use model::topic::{Boots, DesiredApps, DesiredProperties, Identities, LogState, Only};
+use model::topic::{Apps, Boots, DesiredProperties, Identities, LogState, Only};
 use model::{Bytes, Diagnose, Problem, UnixMillis, chain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -99,7 +99,7 @@ struct Keeper {
     next_id: u64,
     dropped: u64,
     problem: Option<Problem>,
-    apps: Reader<DesiredApps>,
+    apps: Reader<Apps>,
     identities: Reader<Identities>,
     boots: Reader<Boots>,
     properties: Reader<DesiredProperties>,

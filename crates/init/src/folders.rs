@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, chown};
 use std::path::Path;
 
 use model::services::{ALL, Service, Spec};
+use model::topic::Declared;
 
 use crate::failure::{Doing, Failure};
 
@@ -20,12 +21,7 @@ pub(crate) fn early() -> Result<(), Failure> {
     make(Path::new(LOG), 0, 0, 0o755)?;
     make(Path::new("/run/eve-apps"), 0, 0, 0o711)?;
     make(Path::new("/run/netns"), Service::Netinst.spec().uid, 0, 0o755)?;
-    for (topic, owner, persistent) in model::topic::ALL {
-        if !persistent {
-            let uid = owner.spec().uid;
-            make(&Path::new("/run/eve").join(topic), uid, uid, 0o755)?;
-        }
-    }
+    topics(Path::new("/run/eve"), false)?;
     // The network's own folder, with the file that /etc/resolv.conf leads to: only its owner may
     // replace it.
     let network = Service::Network.spec().uid;
@@ -40,18 +36,30 @@ pub(crate) fn early() -> Result<(), Failure> {
 /// Folders on /persist, once it is mounted.
 pub(crate) fn on_persist() -> Result<(), Failure> {
     make(Path::new("/persist/status"), 0, 0, 0o755)?;
-    for (topic, owner, persistent) in model::topic::ALL {
-        if *persistent {
-            let uid = owner.spec().uid;
-            make(&Path::new("/persist/status").join(topic), uid, uid, 0o755)?;
-        }
-    }
+    topics(Path::new("/persist/status"), true)?;
     for spec in ALL {
         for folder in spec.state {
             make(&Path::new("/persist").join(folder), spec.uid, state_group(spec), 0o750)?;
         }
     }
     Ok(())
+}
+
+/// The folders of the topics that outlive a reboot, or of the others.
+fn topics(root: &Path, persistent: bool) -> Result<(), Failure> {
+    for topic in model::topic::ALL.iter().filter(|t| t.persistent == persistent) {
+        let (group, mode) = access(topic);
+        make(&root.join(topic.name), topic.owner.spec().uid, group, mode)?;
+    }
+    Ok(())
+}
+
+/// Group and mode of a topic's folder: rows with opened secrets are for their one reader.
+fn access(topic: &Declared) -> (u32, u32) {
+    match topic.only_for {
+        Some(reader) => (reader.spec().uid, 0o750),
+        None => (topic.owner.spec().uid, 0o755),
+    }
 }
 
 /// Who shares a group with others (that of the device key) lets them through its folder.
@@ -90,4 +98,29 @@ fn make(path: &Path, uid: u32, gid: u32, mode: u32) -> Result<(), Failure> {
         fs::set_permissions(path, fs::Permissions::from_mode(mode))
     };
     create().doing(|| format!("make folder {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opened_secrets_are_behind_a_folder_that_only_their_reader_enters() {
+        let of = |name: &str| {
+            let topic = model::topic::ALL.iter().find(|t| t.name == name).unwrap();
+            access(topic)
+        };
+        assert_eq!(of("desired-datastores"), (Service::Content.spec().uid, 0o750));
+        assert_eq!(of("desired-ports"), (Service::Network.spec().uid, 0o750));
+        assert_eq!(of("desired-apps"), (Service::Netinst.spec().uid, 0o750));
+        assert_eq!(of("properties"), (Service::Config.spec().uid, 0o755));
+        // Each service is the one member of its group, so that a group is a reader.
+        let members = |gid: u32| {
+            ALL.iter().filter(move |s| s.uid == gid || s.groups.contains(&gid)).map(|s| s.service)
+        };
+        for topic in model::topic::ALL {
+            let Some(reader) = topic.only_for else { continue };
+            assert_eq!(members(reader.spec().uid).collect::<Vec<_>>(), [reader], "{}", topic.name);
+        }
+    }
 }

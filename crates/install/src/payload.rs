@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+#[cfg(feature = "images")]
 use std::sync::Arc;
 
 use formats::fat::{self, Files};

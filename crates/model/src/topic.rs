@@ -40,6 +40,20 @@ pub trait Topic {
     const PERSISTENT: bool = false;
 }
 
+/// A topic without its types: what its folder is made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Declared {
+    /// The folder's name.
+    pub name: &'static str,
+    /// Who writes it.
+    pub owner: Service,
+    /// The only other service that may read it, because rows may hold opened secrets. `None`:
+    /// every service may.
+    pub only_for: Option<Service>,
+    /// Whether it outlives a reboot.
+    pub persistent: bool,
+}
+
 /// The key of a table with one row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Only;
@@ -73,7 +87,7 @@ impl Key for crate::desired::PortName {
 
 /// Declares a topic as a type without values.
 macro_rules! topics {
-    ($($(#[$doc:meta])* $topic:ident = $name:literal: $key:ty => $value:ty, $owner:ident $(, $persistent:ident)?;)*) => {
+    ($($(#[$doc:meta])* $topic:ident = $name:literal: $key:ty => $value:ty, $owner:ident $(for $reader:ident)? $(, $persistent:ident)?;)*) => {
         $(
             $(#[$doc])*
             #[derive(Debug)]
@@ -86,10 +100,16 @@ macro_rules! topics {
                 $(const PERSISTENT: bool = topics!(@$persistent);)?
             }
         )*
-        /// Every topic: name, owner, whether it outlives a reboot.
-        pub const ALL: &[(&str, Service, bool)] =
-            &[$(($topic::NAME, $topic::OWNER, $topic::PERSISTENT)),*];
+        /// Every topic.
+        pub const ALL: &[Declared] = &[$(Declared {
+            name: $topic::NAME,
+            owner: $topic::OWNER,
+            only_for: topics!(@only $($reader)?),
+            persistent: $topic::PERSISTENT,
+        }),*];
     };
+    (@only) => { None };
+    (@only $reader:ident) => { Some(Service::$reader) };
     (@persistent) => { true };
 }
 
@@ -107,17 +127,17 @@ topics! {
     /// Reboot and power-off wishes.
     DesiredPower = "desired-power": Only => Power, Config;
     /// Ports and their addressing.
-    DesiredPorts = "desired-ports": crate::desired::PortName => Port, Config;
+    DesiredPorts = "desired-ports": crate::desired::PortName => Port, Config for Network;
     /// Where content comes from.
-    DesiredDatastores = "desired-datastores": DatastoreId => Datastore, Config;
+    DesiredDatastores = "desired-datastores": DatastoreId => Datastore, Config for Content;
     /// What to download.
     DesiredContents = "desired-contents": ContentId => Content, Config;
     /// What disks and roots apps need.
     DesiredVolumes = "desired-volumes": VolumeId => Volume, Config;
     /// Virtual networks.
     DesiredNetworkInstances = "desired-network-instances": NetworkInstanceId => NetworkInstance, Config;
-    /// Apps.
-    DesiredApps = "desired-apps": AppId => App, Config;
+    /// Apps. `app` itself is root.
+    DesiredApps = "desired-apps": AppId => App, Config for Netinst;
     /// Ports as they are.
     Ports = "ports": crate::desired::PortName => PortStatus, Network;
     /// Virtual networks as they are.
@@ -150,7 +170,14 @@ mod tests {
             .iter()
             .flat_map(|s| s.writes.iter().map(|t| (*t, s.service)))
             .collect();
-        let typed: BTreeMap<&str, Service> = ALL.iter().map(|(name, by, _)| (*name, *by)).collect();
+        let typed: BTreeMap<&str, Service> =
+            ALL.iter().map(|topic| (topic.name, topic.owner)).collect();
         assert_eq!(declared, typed);
+    }
+
+    #[test]
+    fn what_may_hold_an_opened_secret_is_for_one_reader() {
+        let private: Vec<_> = ALL.iter().filter(|t| t.only_for.is_some()).map(|t| t.name).collect();
+        assert_eq!(private, ["desired-ports", "desired-datastores", "desired-apps"]);
     }
 }

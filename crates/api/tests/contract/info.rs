@@ -50,6 +50,7 @@ fn app_status(state: AppState) -> AppStatus {
         id: app_id(),
         version: "7".to_owned(),
         name: "web".to_owned(),
+        disable_logs: false,
         state,
         running_since: Some(T0),
         starts: 1,

@@ -313,6 +313,7 @@ fn status(id: AppId, name: &str, state: AppState, problem: Option<Problem>) -> A
         version: "1.0".into(),
         name: name.into(),
         running_since: (state == AppState::Running).then(now),
+        disable_logs: false,
         state,
         starts: 1,
         restart: 0,

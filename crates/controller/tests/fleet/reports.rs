@@ -211,6 +211,7 @@ fn app_status(id: AppId, state: AppState, problem: Option<Problem>) -> AppStatus
         version: "1.0".into(),
         name: "hello".into(),
         running_since: (state == AppState::Running).then(now),
+        disable_logs: false,
         state,
         starts: 1,
         restart: 0,

@@ -58,6 +58,8 @@ pub(crate) enum StartError {
     #[error(transparent)]
     Save(#[from] store::SaveError),
     #[error(transparent)]
+    Keep(#[from] store::StoreError),
+    #[error(transparent)]
     Crun(#[from] CrunError),
     #[error("cannot use the app's image")]
     Image(#[from] OciError),
@@ -74,7 +76,7 @@ pub(crate) enum StartError {
 impl Diagnose for StartError {
     fn diagnose(&self) -> Diagnosis {
         match self {
-            Self::Io { .. } | Self::Save(_) => {
+            Self::Io { .. } | Self::Save(_) | Self::Keep(_) => {
                 Diagnosis::of(Who::Hardware, "check the node's disk and memory")
             }
             Self::Crun(e) => e.diagnose(),
@@ -135,11 +137,12 @@ impl Place {
         };
         let config = oci::config(&start.app, &process, user, &place)?;
         let config = serde_json::to_vec_pretty(&config).unwrap_or_default();
-        store::save(&bundle, "config.json", &config)?;
+        // The environment may hold opened secrets: for root alone.
+        store::save_with_mode(&bundle, "config.json", &config, 0o600)?;
         let started =
             Started { stop_signal: oci::stop_signal(&process), app: start.app, since: start.now };
         let text = serde_json::to_vec(&started).unwrap_or_default();
-        store::save(&bundle, STARTED, &text)?;
+        store::save_with_mode(&bundle, STARTED, &text, 0o600)?;
 
         let pipe = self.log_pipe(started.app.id);
         fs::create_dir_all(&self.logs).map_err(doing("create", &self.logs))?;

@@ -16,6 +16,9 @@ pub struct AppStatus {
     pub version: String,
     /// For people.
     pub name: String,
+    /// Its log stays on the node.
+    #[serde(default)]
+    pub disable_logs: bool,
     /// Where it is in its life.
     pub state: AppState,
     /// When it last came to run.
