@@ -6,9 +6,11 @@
 //! to reach the controller counts ([`SECTIONS`]). Nothing in it can be sealed, as the node is not
 //! known yet: a Wi-Fi password in it can be read by whoever has the file. Facts: `spec/api.md` §12.
 
-use model::{Bytes, Diagnose, Diagnosis, Digest, UnixMillis, Who};
+use model::desired::Device;
+use model::{Bytes, DeviceId, Diagnose, Diagnosis, Digest, UnixMillis, Who};
 
 use crate::certs::{self, CertsError, Need};
+use crate::convert::config::{self, ConfigError};
 use crate::envelope::{Received, Refusal, Sender, signature};
 use crate::identity::{KeyError, sha256};
 use crate::pb::auth::{AuthBody, AuthContainer};
@@ -76,6 +78,16 @@ pub fn open(file: &[u8], root_pem: &[u8], now: UnixMillis) -> Result<Bootstrap, 
     let whole: EdgeDevConfig = wire::decode(payload, FILE_MAX)?;
     let config = honoured(whole.clone());
     Ok(Bootstrap { had_more: config != whole, config, digest: sha256(payload) })
+}
+
+impl Bootstrap {
+    /// What a node makes of it: ports and settings. It is not made for one node, so its id is nil.
+    pub fn device(&self) -> Result<Device, ConfigError> {
+        let own = DeviceId::new(uuid::Uuid::nil());
+        let mut told = self.config.clone();
+        told.id.get_or_insert_default().uuid = own.to_string();
+        config::read(&told, own)
+    }
 }
 
 fn honoured(config: EdgeDevConfig) -> EdgeDevConfig {

@@ -3,9 +3,10 @@
 //! `device::config` decides what to ask next; this file asks, verifies, saves and publishes.
 //! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
 //! and [`metrics`] tell what is, [`announce`] hands over our certificate, [`secrets`] opens what is
-//! sealed to it.
+//! sealed to it, [`bootstrap`] stands in until the first config.
 
 mod announce;
+mod bootstrap;
 mod checkpoint;
 mod desired;
 mod health;
@@ -31,9 +32,7 @@ use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary}
 use device::config::{exchange, floor};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Device, Properties};
-use model::reported::{
-    Attestation, ControllerStatus, Identity, Maintenance, SecretsOpened, Standing,
-};
+use model::reported::{ControllerStatus, Identity, Maintenance, SecretsOpened, Standing};
 use model::topic::{Boots, Controller, Identities, Only, Ports};
 use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, Who, chain};
 use tokio::sync::{mpsc, watch};
@@ -57,7 +56,11 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let identities = Reader::<Identities>::open(&roots);
     let watch = Watch::new(&[identities.dir()])?;
     ctx.ready();
+    let mut bootstrap_wanted = true;
     loop {
+        if bootstrap_wanted {
+            bootstrap_wanted = !begin(&ctx, &mut writers);
+        }
         let identity = identities.get(&Only);
         if let Some((identity, link)) = identity.and_then(|i| open(&ctx, &mut writers, i)) {
             let session = Session::new(&ctx, identity, link, &mut writers);
@@ -82,6 +85,37 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
 struct Writers {
     controller: Writer<Controller>,
     desired: Desired,
+}
+
+/// Puts a bootstrap file in force, if there is one and no config yet; whether that is done with.
+fn begin(ctx: &Context, writers: &mut Writers) -> bool {
+    let now = host::clock::now();
+    let trouble = match bootstrap::read(&ctx.paths, now) {
+        Ok(None) => return true,
+        Ok(Some(device)) => {
+            let properties =
+                api::convert::items::properties(&device.items, &Properties::default(), now);
+            for refused in &device.refused {
+                tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
+            }
+            match writers.desired.publish_bootstrap(&device, &properties) {
+                Ok(()) => {
+                    tracing::info!(ports = device.ports.len(), "bootstrap file in force");
+                    return true;
+                }
+                Err(e) => (chain(&e), e.problem(now)),
+            }
+        }
+        Err(why) => (chain(&why), why.problem(now)),
+    };
+    let (text, problem) = trouble;
+    tracing::error!("{text}");
+    let mut status = status(&State::default(), "", None);
+    status.problem = Some(problem);
+    if let Err(e) = writers.controller.publish(Table::<Controller>::from([(Only, status)])) {
+        tracing::error!("{}", chain(&e));
+    }
+    false
 }
 
 /// The way to the controller that gave us this identity. `None`: what is wrong is in the status.
@@ -262,7 +296,12 @@ impl<'a> Session<'a> {
         let mut announced = self.unannounced.subscribe();
 
         let (told, mut answers) = mpsc::unbounded_channel();
-        let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
+        let link = self.link.clone();
+        let is_up = || {
+            let ports = ports.read();
+            link.go_through(&ports);
+            ports.values().any(|p| !p.addresses.is_empty())
+        };
         let mut up = is_up();
         let saved = self.saved.as_deref().map(|d| summary(d, &self.properties));
         let floor = self.floor.newest;
@@ -467,10 +506,8 @@ impl<'a> Session<'a> {
         let device = self.in_force.borrow().device.clone();
         let mut status = status(&self.state, &self.link.server, device.as_deref());
         let unannounced = self.unannounced.borrow().clone();
-        status.standing.attestation_problem = match self.state.attestation {
-            Attestation::RestartWait => self.state.problem.clone().or(unannounced),
-            _ => unannounced,
-        };
+        status.standing.attestation_problem =
+            self.state.attestation_problem.clone().or(unannounced);
         let reached = self.state.last_contact.is_some() && self.state.failures == 0;
         self.in_force.send_if_modified(|f| std::mem::replace(&mut f.reached, reached) != reached);
         self.writers.controller.publish(Table::<Controller>::from([(Only, status)]))?;

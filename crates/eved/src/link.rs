@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use api::certs::{CertsError, ControllerCerts};
 use api::envelope::{OpenError, Refusal};
 use api::{Certificate, CertificateError, KeyError, Sender, Signer, SigningKey, envelope};
-use host::http::{Client, HttpError, Request, Resolver, Response, Trust};
+use host::http::{Client, HttpError, Request, Resolver, Response, Trust, Ways};
+use host::topics::Table;
+use model::topic::Ports;
 use model::{Bytes, DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
 
 use crate::service::Paths;
@@ -28,6 +30,7 @@ pub(crate) const DEVICE_CERTIFICATE: &str = "device.cert.pem";
 #[derive(Debug)]
 pub(crate) struct Link {
     client: Client,
+    ways: Ways,
     /// Host and optional port.
     pub(crate) server: String,
     root_pem: Vec<u8>,
@@ -138,8 +141,15 @@ impl Link {
         let server = server(paths)?;
         let root_pem = read(&paths.config.join("root-certificate.pem"), SMALL_MAX)?;
         let pem = vec![String::from_utf8_lossy(&root_pem).into_owned()];
+        let ways = Ways::default();
         let client = Client::new(&Trust { system: true, pem }, Resolver::default())?;
-        Ok(Link { client, server, root_pem, key, certificate })
+        let client = client.with_ways(ways.clone());
+        Ok(Link { client, ways, server, root_pem, key, certificate })
+    }
+
+    /// Through which ports the controller may be reached; the next call goes by that.
+    pub(crate) fn go_through(&self, ports: &Table<Ports>) {
+        self.ways.set(device::network::ways(ports));
     }
 
     /// Asks for the controller's certificates and checks them. Returns the answer as received too.

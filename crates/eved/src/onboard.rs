@@ -89,7 +89,11 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let mut state = State::new(&facts, saved);
     let mut alarm: Option<Instant> = None;
     let mut unsaved: Option<Identity> = None;
-    let is_up = || ports.read().values().any(|p| !p.addresses.is_empty());
+    let is_up = || {
+        let ports = ports.read();
+        calls.link.go_through(&ports);
+        ports.values().any(|p| !p.addresses.is_empty())
+    };
     let mut up = is_up();
     answers.send(Event::Network { up })?;
     loop {

@@ -12,7 +12,9 @@ use common::scripted::{
 };
 use model::reported::{ConfigSource, OnboardingStep};
 use model::services::Service;
-use model::topic::{Controller, DesiredApps, DesiredProperties, Identities, OnboardingState, Only};
+use model::topic::{
+    Controller, DesiredApps, DesiredPorts, DesiredProperties, Identities, OnboardingState, Only,
+};
 
 /// Asked for the config each so many seconds at most.
 const FAST: &[(&str, &str)] = &[("timer.config.interval", "5")];
@@ -240,6 +242,38 @@ async fn a_node_whose_controller_moved_onboards_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_bootstrap_file_counts_until_there_is_a_config() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|_| Some(Answer::Status(503))).await;
+    let node = scripted.node();
+    let file = vector("config/bootstrap-config.pb");
+    let mut broken = file.clone();
+    *broken.last_mut().unwrap() ^= 1;
+    store::save(&node.path("config"), "bootstrap-config.pb", &broken).unwrap();
+    {
+        let _services = node.start(&[Service::Config]);
+        let why = eventually("the refusal", || node.get::<Controller>(&Only)?.problem).await;
+        assert!(why.text.contains("bootstrap-config.pb"), "{}", why.text);
+        assert!(node.table::<DesiredPorts>().is_empty());
+    }
+    // No identity, no answer, and yet there are ports.
+    store::save(&node.path("config"), "bootstrap-config.pb", &file).unwrap();
+    {
+        let _services = node.start(&[Service::Config]);
+        eventually("the ports", || node.table::<DesiredPorts>().into_values().next()).await;
+        eventually("the settings", || node.get::<DesiredProperties>(&Only)).await;
+    }
+    // A saved config is newer, whatever it says.
+    node.reboot();
+    store::save(&node.persist().join("checkpoint"), "lastconfig", b"anything").unwrap();
+    let _services = node.start(&[Service::Config]);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert!(node.table::<DesiredPorts>().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
     use api::convert::attest::{Purpose, Request};
     if golden().is_none() {
@@ -267,7 +301,15 @@ async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
     })
     .await;
     // At the start, when the controller came to be reached, and 15 to 20 s after that failed.
-    let told = scripted.asked("{id}/attest");
+    let certificates_told = || {
+        let mut all = scripted.asked("{id}/attest");
+        // Beside these there are nonces asked for.
+        let certificates =
+            |payload: &[u8]| matches!(Request::from_payload(payload), Ok(Request::Certificates(_)));
+        all.retain(|asked| certificates(&asked.payload));
+        all
+    };
+    let told = certificates_told();
     assert_eq!(told.len(), 3);
     let Ok(Request::Certificates(certificates)) = Request::from_payload(&told[2].payload) else {
         panic!("{told:?}")
@@ -284,10 +326,8 @@ async fn the_controller_gets_a_certificate_to_seal_secrets_to() {
     drop(services);
     node.reboot();
     let _services = node.start(&[Service::Onboard, Service::Config]);
-    eventually("the certificate told again", || {
-        (scripted.asked("{id}/attest").len() == 4).then_some(())
-    })
-    .await;
+    eventually("the certificate told again", || (certificates_told().len() == 4).then_some(()))
+        .await;
     assert_eq!(std::fs::read(node.persist().join("certs/ecdh.cert.pem")).unwrap(), pem);
 }
 
@@ -376,7 +416,16 @@ async fn everything_is_told_and_told_again_when_the_controller_asks() {
     assert_eq!(items["no.such.key"].error, "unknown key");
     assert_eq!(items["timer.config.interval"].error, "");
     assert!(!device.maintenance_mode && device.api_capability > 0);
-    assert_eq!(device.attestation_info.unwrap().state, i32::from(AttestationState::Unspecified));
+    eventually("an attestation that nobody asked for", || {
+        let complete = i32::from(AttestationState::Complete);
+        infos().into_iter().find_map(|info| match info.info_content {
+            Some(InfoContent::Dinfo(device)) => {
+                (device.attestation_info?.state == complete).then_some(())
+            }
+            _ => None,
+        })
+    })
+    .await;
     eventually("the hardware's health", || {
         (!scripted.asked("{id}/hardwarehealth").is_empty()).then_some(())
     })
@@ -393,6 +442,7 @@ async fn everything_is_told_and_told_again_when_the_controller_asks() {
 async fn what_is_sealed_to_the_node_reaches_its_app_also_over_a_change_of_keys() {
     use api::cipher::{ExchangeKey, Sealer, Secrets};
     use api::convert::attest::Request;
+    use api::pb::info::{ZInfoMsg, z_info_msg::InfoContent};
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     if golden().is_none() {
@@ -452,6 +502,17 @@ async fn what_is_sealed_to_the_node_reaches_its_app_also_over_a_change_of_keys()
     })
     .await;
     eventually("the app gone", || environment().is_none().then_some(())).await;
+    eventually("the error told in the app's info", || {
+        let read = |payload: &[u8]| -> Option<String> {
+            let info: ZInfoMsg = api::wire::decode(payload, model::Bytes::mib(4)).ok()?;
+            let Some(InfoContent::Ainfo(app)) = info.info_content else { return None };
+            Some(app.app_err.first()?.description.clone())
+        };
+        let infos = scripted.asked("{id}/info");
+        let told = infos.iter().find_map(|asked| read(&asked.payload))?;
+        told.contains("clearTextSha256 is not the hash").then_some(())
+    })
+    .await;
     *word.lock().unwrap() = "A=second";
     eventually("the next secret", || environment().filter(|e| e == "A=second")).await;
 

@@ -220,6 +220,54 @@ async fn a_controller_that_asks_for_attestation_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_reaches_its_app_whichever_side_changes_its_key() {
+    let mut fleet = Fleet::start().await;
+    fleet.image("hello:latest");
+    let objects = |word: &str| {
+        let secret = format!("kind: Secret\nname: env\nspec: {{value: WORD={word}}}\n---\n");
+        let app = "kind: App\nname: hello\n\
+                   spec: {device: edge-1, image: hello, user_data: {secret: env}}\n";
+        device(FAST) + &secret + app
+    };
+    fleet.operator().apply(&objects("first"), false).await.unwrap();
+    let node = Node::new(&fleet);
+    node.has_a_port();
+    let services = node.start(&[Service::Onboard, Service::Config]);
+    let environment = |word: &str| {
+        let want = format!("WORD={word}");
+        let mut apps = node.table::<DesiredApps>().into_values();
+        apps.any(|app| app.environment == [want.clone()]).then_some(())
+    };
+    eventually("the secret", || environment("first")).await;
+    let saved = std::fs::read(node.persist().join("checkpoint/lastconfig")).unwrap();
+    assert!(!saved.windows(5).any(|w| w == b"first"), "it is saved as it came: sealed");
+
+    // The controller takes another key.
+    fleet.stop().await;
+    fleet.change_exchange_key();
+    fleet.again().await;
+    fleet.operator().apply(&objects("second"), false).await.unwrap();
+    eventually("the secret, sealed with the other key", || environment("second")).await;
+
+    // The node loses its own, and nobody is there to seal anything anew.
+    drop(services);
+    fleet.stop().await;
+    std::fs::remove_file(node.persist().join("certs/ecdh.key.pem")).unwrap();
+    node.reboot();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let why = eventually("the refusal", || {
+        let refused = node.get::<Controller>(&Only)?.refused;
+        refused.into_iter().find(|r| r.text.contains("cipherData"))
+    })
+    .await;
+    assert!(!why.text.contains("second"), "{}", why.text);
+    assert_eq!(environment("second"), None);
+    fleet.again().await;
+    eventually("the secret, sealed to the new key", || environment("second")).await;
+    fleet.until("no trouble", |d| d.apps.iter().all(|app| app.problems.is_empty())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_deleted_and_added_again_takes_its_new_id() {
     let fleet = Fleet::start().await;
     let operator = fleet.operator();

@@ -3,10 +3,14 @@
 //! ```text
 //!            ┌────────────── alarm, port up ───────────────┐
 //!            ▼                                             │
-//! Certs ─▶ Config ──200 or 304───────────────────────▶ Waiting
-//!   ▲        │ 403 ─▶ Nonce ─▶ Quote ─▶ Config             ▲
-//!   └────────┘ unknown signer, once  any failure ──────────┘
+//! Certs ─▶ Config ──200 or 304───────────────────────▶ Waiting ─┐
+//!   ▲        │ 403 ─▶ Nonce ─▶ Quote ─▶ Config             ▲    │ once a boot
+//!   └────────┘ unknown signer, once  any failure ──────────┘    ▼
+//!                     Config ◀─ whatever comes of it ─ Nonce, Quote
 //! ```
+//!
+//! Each boot attests once, whether or not the controller asks for it; one that does not take the quote
+//! still has configs for us, so a failure of that is told beside the state of the conversation.
 //!
 //! Invariants: one question is open at a time; nothing is asked before a chain of certificates was
 //! verified; a config for another node, or one older than the last applied, is never applied, also
@@ -30,6 +34,9 @@ use crate::backoff::{Backoff, Jitter};
 pub const PATIENCE: Duration = Duration::from_secs(5);
 /// Between tries of a refused attestation (EVE API, attestation).
 pub const ATTEST_AGAIN: Duration = Duration::from_secs(15);
+/// Between tries to attest that nobody asked for.
+pub const ATTEST_UNASKED: Backoff =
+    Backoff { first: ATTEST_AGAIN, longest: Duration::from_secs(3600) };
 /// Between tries to hand over our certificates (EVE API, attestation: 10 s at first).
 pub const CERTS_UPLOAD: Backoff =
     Backoff { first: Duration::from_secs(10), longest: Duration::from_secs(600) };
@@ -83,6 +90,12 @@ pub struct State {
     pub token: Option<Vec<u8>>,
     /// How far attestation is.
     pub attestation: Attestation,
+    /// Why the last attestation failed. `None`: it did not.
+    pub attestation_problem: Option<Problem>,
+    /// The attestation under way is the boot's own; nobody asked for it.
+    unasked: bool,
+    /// Failures in a row of attestations that nobody asked for.
+    unasked_failures: u32,
     /// The controller does not know our id.
     pub forgotten: bool,
     /// Failures in a row.
@@ -175,6 +188,8 @@ pub enum Alarm {
     Certs,
     /// Run the saved config if there is no other.
     Saved,
+    /// Attest, unless that was done in this boot.
+    Attest,
 }
 
 /// What is to be done.
@@ -231,6 +246,9 @@ impl Default for State {
             saved: false,
             token: None,
             attestation: Attestation::NotAsked,
+            attestation_problem: None,
+            unasked: false,
+            unasked_failures: 0,
             forgotten: false,
             failures: 0,
             last_contact: None,
@@ -258,6 +276,14 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
         (_, Event::Alarm(Alarm::Certs) | Event::CertsStale) => {
             (State { certs_wanted: true, ..state }, Vec::new())
         }
+        (Doing::Waiting, Event::Alarm(Alarm::Attest))
+            if state.token.is_none() && state.last_contact.is_some() && state.failures == 0 =>
+        {
+            attest(State { unasked: true, ..state })
+        }
+        (_, Event::Alarm(Alarm::Attest)) if state.token.is_none() => {
+            (state, vec![Effect::Alarm(Alarm::Attest, ATTEST_AGAIN)])
+        }
         (Doing::Certs, Event::Certs(Ok(()))) => {
             let next = State { certs: true, certs_wanted: false, ..state };
             let (next, mut effects) = ask(next);
@@ -284,12 +310,16 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
             let next = State { doing: Doing::Quote, attestation, ..state };
             (next, vec![Effect::SendQuote { nonce }])
         }
-        (Doing::Quote, Event::Quote(Ok(token))) => {
-            ask(State { token: Some(token), attestation: Attestation::Complete, ..state })
-        }
+        (Doing::Quote, Event::Quote(Ok(token))) => ask(State {
+            token: Some(token),
+            attestation: Attestation::Complete,
+            attestation_problem: None,
+            unasked: false,
+            unasked_failures: 0,
+            ..state
+        }),
         (Doing::Nonce, Event::Nonce(Err(why))) | (Doing::Quote, Event::Quote(Err(why))) => {
-            let attestation = Attestation::RestartWait;
-            failed(State { token: None, attestation, ..state }, why, ATTEST_AGAIN)
+            not_attested(state, why, at)
         }
         // Answers to questions that are no longer open.
         (_, _) => (state, Vec::new()),
@@ -302,7 +332,7 @@ fn started(
     saved: Option<Summary>,
     floor: Option<UnixMillis>,
 ) -> (State, Vec<Effect>) {
-    let mut effects = Vec::new();
+    let mut effects = vec![Effect::Alarm(Alarm::Attest, ATTEST_AGAIN)];
     if saved.is_some() {
         effects.push(Effect::Alarm(Alarm::Saved, PATIENCE));
     }
@@ -328,6 +358,35 @@ fn ask(state: State) -> (State, Vec<Effect>) {
     (State { doing: Doing::Config, ..state }, vec![asked])
 }
 
+/// A nonce first.
+fn attest(state: State) -> (State, Vec<Effect>) {
+    let attestation = Attestation::NonceWait;
+    (State { doing: Doing::Nonce, attestation, ..state }, vec![Effect::AskNonce])
+}
+
+/// An attestation failed, or what came of it is not believed. The config waits for it only if the
+/// controller said so.
+fn not_attested(state: State, why: Problem, at: Moment<'_>) -> (State, Vec<Effect>) {
+    let unasked = state.unasked;
+    let failures = state.unasked_failures.saturating_add(1);
+    let wait = if unasked { ATTEST_UNASKED.after(failures, at.jitter) } else { ATTEST_AGAIN };
+    let told = Problem { diagnosis: why.diagnosis.clone().retry_in(wait), ..why.clone() };
+    let state = State {
+        token: None,
+        attestation: Attestation::RestartWait,
+        attestation_problem: Some(told),
+        unasked: false,
+        ..state
+    };
+    if !unasked {
+        return failed(state, why, wait);
+    }
+    // An alarm for the next poll may have rung meanwhile, so that is asked now.
+    let (state, mut effects) = ask(State { unasked_failures: failures, ..state });
+    effects.push(Effect::Alarm(Alarm::Attest, wait));
+    (state, effects)
+}
+
 fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>) {
     match answer {
         Answer::Unchanged => well(state, at, Vec::new()),
@@ -345,13 +404,9 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
             // A token that was just given, refused: do not turn in circles.
             let why = Diagnosis::of(Who::Operator, "look at the attestation of this node");
             let why = Problem::new("the controller refuses our integrity token", why, at.now);
-            let attestation = Attestation::RestartWait;
-            failed(State { token: None, attestation, ..state }, why, ATTEST_AGAIN)
+            not_attested(state, why, at)
         }
-        Answer::Forbidden => {
-            let attestation = Attestation::NonceWait;
-            (State { doing: Doing::Nonce, attestation, ..state }, vec![Effect::AskNonce])
-        }
+        Answer::Forbidden => attest(State { unasked: false, ..state }),
         Answer::Unknown => {
             let advice = "add the node to the controller again, or wipe it";
             let why = Diagnosis::of(Who::Operator, advice);

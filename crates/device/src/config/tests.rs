@@ -75,8 +75,7 @@ fn certificates_come_before_anything_else() {
         config("h1", 5),
     ];
     let (state, told) = play(State::default(), events);
-    let want =
-        "FetchCerts, Poll in 2 s, FetchCerts, Certs in 86400 s, ask \"\", Apply, Poll in 60 s";
+    let want = "Attest in 15 s, FetchCerts, Poll in 2 s, FetchCerts, Certs in 86400 s, ask \"\", Apply, Poll in 60 s";
     assert_eq!(told, want);
     assert_eq!((state.source, state.hash.as_str()), (ConfigSource::Controller, "h1"));
 }
@@ -174,7 +173,10 @@ fn without_a_controller_the_saved_config_runs_after_a_few_seconds() {
         Event::Alarm(Alarm::Saved),
     ];
     let (state, told) = play(State::default(), events);
-    assert_eq!(told, "Saved in 5 s, FetchCerts, Certs in 120 s, ask \"\", ApplySaved");
+    assert_eq!(
+        told,
+        "Attest in 15 s, Saved in 5 s, FetchCerts, Certs in 120 s, ask \"\", ApplySaved"
+    );
     assert_eq!(state.source, ConfigSource::Saved);
 }
 
@@ -343,6 +345,7 @@ fn whatever_happens_time_never_runs_backwards_and_the_node_never_falls_silent() 
         Event::Quote(Err(why())),
         Event::Alarm(Alarm::Poll),
         Event::Alarm(Alarm::Saved),
+        Event::Alarm(Alarm::Attest),
     ];
     let mut seen = vec![(boot(None), None::<Summary>)];
     for _ in 0..6 {
@@ -374,4 +377,54 @@ fn whatever_happens_time_never_runs_backwards_and_the_node_never_falls_silent() 
         next.dedup();
         seen = next;
     }
+}
+
+#[test]
+fn each_boot_attests_once_although_nobody_asks() {
+    let events = vec![
+        Event::Alarm(Alarm::Attest), // too early: the controller did not answer yet
+        config("h1", 5),
+        Event::Alarm(Alarm::Attest),
+        Event::Nonce(Ok(vec![1])),
+        Event::Quote(Ok(vec![2])),
+        Event::Config(Answer::Unchanged),
+        Event::Alarm(Alarm::Attest),
+    ];
+    let (state, told) = play(asking(), events);
+    let want = "Attest in 15 s, Apply, Poll in 60 s, AskNonce, quote, ask \"h1\" with token, \
+                Poll in 60 s";
+    assert_eq!(told, want);
+    assert_eq!((state.attestation, state.attestation_problem), (Attestation::Complete, None));
+}
+
+#[test]
+fn a_controller_that_takes_no_quote_has_configs_all_the_same() {
+    let events = vec![
+        config("h1", 5),
+        Event::Alarm(Alarm::Attest),
+        Event::Alarm(Alarm::Poll), // lost: something is under way
+        Event::Nonce(Err(why())),
+        Event::Config(Answer::Unchanged),
+    ];
+    let (state, told) = play(asking(), events);
+    let want = "Apply, Poll in 60 s, AskNonce, ask \"h1\", Attest in 15 s, Poll in 60 s";
+    assert_eq!(told, want);
+    assert_eq!((state.problem, state.attestation), (None, Attestation::RestartWait));
+    assert_eq!(state.attestation_problem.unwrap().text, "no");
+    // Ever rarer; and when the controller asks for it, the config waits for it again.
+    let (state, told) = play(
+        State { attestation_problem: None, problem: None, ..play(asking(), vec![]).0 },
+        vec![config("h1", 5), Event::Alarm(Alarm::Attest), Event::Nonce(Err(why()))],
+    );
+    assert!(told.ends_with("Attest in 15 s"), "{told}");
+    let events = vec![
+        Event::Config(Answer::Unchanged),
+        Event::Alarm(Alarm::Attest),
+        Event::Nonce(Err(why())),
+        Event::Config(Answer::Forbidden),
+        Event::Nonce(Err(why())),
+    ];
+    let (state, told) = play(state, events);
+    assert!(told.ends_with("Attest in 30 s, AskNonce, Poll in 15 s"), "{told}");
+    assert!(state.problem.is_some());
 }

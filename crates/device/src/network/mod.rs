@@ -54,6 +54,18 @@ pub struct Route {
     pub metric: u32,
 }
 
+/// The interfaces through which the controller may be reached, the cheapest first: of ports for
+/// management that have a link and an address.
+pub fn ways(ports: &BTreeMap<PortName, PortStatus>) -> Vec<String> {
+    let mut ways: Vec<(u8, &PortName, &str)> = ports
+        .iter()
+        .filter(|(_, p)| p.port.management && p.link && !p.addresses.is_empty())
+        .map(|(name, p)| (p.port.cost, name, p.port.interface.as_str()))
+        .collect();
+    ways.sort();
+    ways.into_iter().map(|(_, _, interface)| interface.to_owned()).collect()
+}
+
 /// The network as the kernel has it. Routes that the kernel made itself are left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Kernel {

@@ -218,3 +218,24 @@ fn resolv_conf_names_the_servers_of_the_cheapest_port_first() {
     let bad = PortStatus { domain: Some("x\nnameserver 6.6.6.6".to_owned()), ..dear };
     assert!(!resolv_conf([&bad].into_iter()).contains("6.6.6.6"));
 }
+
+#[test]
+fn the_controller_is_reached_through_management_ports_the_cheapest_first() {
+    let wall = UnixMillis(0);
+    let up = link(&["192.0.2.9/24"]);
+    let dark = Link { carrier: false, ..up.clone() };
+    let static_port = |name: &str, cost| port(name, cost, fixed("192.0.2.9/24", "192.0.2.1"));
+    let apps = Port { management: false, ..static_port("eth3", 0) };
+    let ports = [
+        (static_port("eth0", 9), &up),
+        (static_port("eth1", 0), &up),
+        (static_port("eth2", 0), &dark),
+        (apps, &up),
+        (static_port("eth4", 0), &up),
+    ];
+    let told = ports
+        .iter()
+        .map(|(p, link)| (p.name.clone(), status(p, Some(link), None, None, 0, wall)))
+        .collect();
+    assert_eq!(ways(&told), ["eth1", "eth4", "eth0"]);
+}

@@ -21,7 +21,7 @@ use crate::link::{CallError, Link, read_checkpoint};
 
 const CERTS: &str = "controllercerts";
 const OLD_CERTS: &str = "controllercerts.old";
-const CONFIG: &str = "lastconfig";
+pub(super) const CONFIG: &str = "lastconfig";
 const FLOOR: &str = "newest";
 /// The controller's certificates for key exchange, old ones that are still referred to among them.
 const EXCHANGE: &str = "exchange";

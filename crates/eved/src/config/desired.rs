@@ -45,6 +45,16 @@ impl Desired {
         self.power.publish(Table::<DesiredPower>::from([(Only, device.power)]))
     }
 
+    /// Publishes what of a bootstrap file counts: ports and settings.
+    pub(super) fn publish_bootstrap(
+        &mut self,
+        device: &Device,
+        properties: &Properties,
+    ) -> Result<(), TopicError> {
+        self.properties.publish(Table::<DesiredProperties>::from([(Only, properties.clone())]))?;
+        self.ports.publish(device.ports.clone())
+    }
+
     /// Publishes a whole config: what is referred to before what refers to it, so that fewer
     /// services find something missing for a moment.
     pub(super) fn publish(

@@ -119,3 +119,76 @@ fn a_port_gets_address_route_and_dns_from_a_server() {
     Namespace::remove(&dir.path().join("node")).unwrap();
     Namespace::remove(&dir.path().join("server")).unwrap();
 }
+
+/// A server on a far address that answers `asked` times.
+async fn answer(asked: usize) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("198.51.100.1:80").await.unwrap();
+    for _ in 0..asked {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 1024];
+        assert!(stream.read(&mut head).await.unwrap() > 0);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+    }
+}
+
+/// Gives an interface addresses and switches it on; its index.
+async fn set_up(interface: &str, addresses: &[&str]) -> u32 {
+    let netlink = Netlink::connect().unwrap();
+    let link = netlink.links().await.unwrap().into_iter().find(|l| l.name == interface).unwrap();
+    for address in addresses {
+        netlink.add_address(link.index, address.parse().unwrap()).await.unwrap();
+    }
+    netlink.up(link.index).await.unwrap();
+    link.index
+}
+
+#[test]
+fn what_is_not_reached_through_the_cheapest_port_is_through_the_next() {
+    use host::http::{Client, Request, Resolver, Trust, Ways};
+    assert!(
+        rustix::process::geteuid().is_root(),
+        "this test makes network namespaces: run as root"
+    );
+    let dir = tempfile::tempdir().unwrap();
+    let [node, hole, server] = ["node", "hole", "server"]
+        .map(|name| Namespace::open_or_make(&dir.path().join(name)).unwrap());
+    inside(&node, || async {
+        let netlink = Netlink::connect().unwrap();
+        netlink.add_pair("eth0", "far0", [2, 0, 0, 0, 9, 2], 1500, &hole).await.unwrap();
+        netlink.add_pair("eth1", "far1", [2, 0, 0, 0, 9, 3], 1500, &server).await.unwrap();
+    });
+    // The gateway of the cheaper port is there, and what it is given goes nowhere.
+    inside(&hole, || set_up("far0", &["10.9.2.1/24"]));
+    inside(&server, || set_up("far1", &["10.9.3.1/24", "198.51.100.1/32"]));
+    let asked = std::thread::scope(|scope| {
+        let served = scope.spawn(|| inside(&server, || answer(2)));
+        let asked = inside(&node, || async {
+            let eth0 = set_up("eth0", &["10.9.2.2/24"]).await;
+            let eth1 = set_up("eth1", &["10.9.3.2/24"]).await;
+            let netlink = Netlink::connect().unwrap();
+            for (index, gateway, metric) in [(eth0, "10.9.2.1", 10), (eth1, "10.9.3.1", 20)] {
+                let (to, gateway) = ("0.0.0.0/0".parse().unwrap(), Some(gateway.parse().unwrap()));
+                let route = host::net::Route { to, index, gateway, metric };
+                netlink.add_route(&route).await.unwrap();
+            }
+            let ways = Ways::default();
+            let trust = Trust::default();
+            let client = Client::new(&trust, Resolver::default()).unwrap().with_ways(ways.clone());
+            let ask = || client.send(Request::get("http://198.51.100.1/", 100));
+            let alone = ask().await.map(|_| ());
+            ways.set(vec!["eth0".to_owned(), "eth1".to_owned()]);
+            let (first, begun) = (ask().await, std::time::Instant::now());
+            (alone, first.map(|a| a.status), ask().await.map(|a| a.status), begun.elapsed())
+        });
+        served.join().unwrap();
+        asked
+    });
+    let (alone, first, again, took) = asked;
+    assert!(alone.is_err(), "the kernel goes by the cheapest port");
+    assert_eq!((first.unwrap(), again.unwrap()), (200, 200));
+    assert!(took < Duration::from_secs(5), "the way that worked is the first one then: {took:?}");
+    for name in ["node", "hole", "server"] {
+        Namespace::remove(&dir.path().join(name)).unwrap();
+    }
+}

@@ -58,6 +58,21 @@ impl Fleet {
         Client::from_data(&self.data()).unwrap()
     }
 
+    /// Puts another certificate for key exchange, and its key, in the place of the one it has. It is
+    /// served from the next start on.
+    pub(crate) fn change_exchange_key(&self) {
+        use api::cipher::ExchangeKey;
+        let pki = self.data().join("pki");
+        let read = |name: &str| std::fs::read(pki.join(name)).unwrap();
+        let issuer = api::SigningKey::from_pem(&read("intermediate.key.pem")).unwrap();
+        let authority = api::Certificate::from_pem(&read("intermediate.cert.pem")).unwrap();
+        let key = ExchangeKey::generate().unwrap();
+        let now = host::clock::now();
+        let made = api::exchange_certificate(&issuer, &authority, &key, now).unwrap();
+        store::save(&pki, "ecdh.cert.pem", made.pem()).unwrap();
+        store::save(&pki, "ecdh.key.pem", key.to_pem().unwrap().as_bytes()).unwrap();
+    }
+
     /// Puts an image with one small program into the registry.
     pub(crate) fn image(&self, name: &str) -> Digest {
         use store::tarball::{Header, Kind, Time, Writer};

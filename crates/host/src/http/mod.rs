@@ -6,6 +6,7 @@
 //! what opens the door (presigned downloads).
 
 pub mod resolve;
+mod ways;
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -29,9 +30,8 @@ use tokio::time::timeout;
 
 pub use hyper::Method;
 pub use resolve::{ResolveError, Resolver};
+pub use ways::Ways;
 
-/// How long a TCP connection may take (EVE: `timer.dial.timeout`).
-const DIAL: Duration = Duration::from_secs(10);
 /// How long a whole small request may take (EVE: `timer.send.timeout`).
 const WHOLE: Duration = Duration::from_secs(120);
 /// How long a download may be silent.
@@ -216,6 +216,7 @@ impl Diagnose for HttpError {
 pub struct Client {
     tls: Arc<ClientConfig>,
     resolver: Resolver,
+    ways: Ways,
 }
 
 impl Client {
@@ -242,7 +243,13 @@ impl Client {
             .map_err(|e| bad(e.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Client { tls: Arc::new(tls), resolver })
+        Ok(Client { tls: Arc::new(tls), resolver, ways: Ways::default() })
+    }
+
+    /// The same, which tries these ways when the kernel's own leads nowhere.
+    #[must_use]
+    pub fn with_ways(self, ways: Ways) -> Client {
+        Client { ways, ..self }
     }
 
     /// Asks, and reads the whole answer.
@@ -320,20 +327,16 @@ impl Client {
             .resolve(host)
             .await
             .map_err(|source| HttpError::Resolve { host: host.to_owned(), source })?;
-        let mut last = HttpError::Url { url: host.to_owned() };
-        for address in addresses {
-            let to = SocketAddr::new(address, port);
-            let dialled = timeout(DIAL, TcpStream::connect(to)).await;
-            match dialled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-                Ok(stream) => {
-                    // Only speed is lost where the kernel will not have it.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Err(source) => last = HttpError::Connect { to: to.to_string(), source },
+        let to: Vec<SocketAddr> = addresses.iter().map(|a| SocketAddr::new(*a, port)).collect();
+        let dialled = self.ways.dial(&to).await;
+        match dialled.ok_or_else(|| HttpError::Url { url: host.to_owned() })? {
+            Ok(stream) => {
+                // Only speed is lost where the kernel will not have it.
+                let _ = stream.set_nodelay(true);
+                Ok(stream)
             }
+            Err((to, source)) => Err(HttpError::Connect { to: to.to_string(), source }),
         }
-        Err(last)
     }
 }
 
