@@ -286,6 +286,16 @@ impl Certificate {
         sha256(&self.der)
     }
 
+    /// The common name of its subject; empty without one.
+    pub fn common_name(&self) -> String {
+        let parsed = x509_parser::parse_x509_certificate(&self.der);
+        let name = parsed.ok().and_then(|(_, c)| {
+            let name = c.subject().iter_common_name().next()?;
+            name.as_str().ok().map(str::to_owned)
+        });
+        name.unwrap_or_default()
+    }
+
     /// Whether it bears the signature (ECDSA with SHA-256) of the P-256 key in `issuer`, and names it
     /// as its issuer. Validity in time and usage are not looked at: nodes' further certificates are
     /// made by EVE with the device key and never renewed.

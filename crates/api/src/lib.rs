@@ -42,11 +42,14 @@ pub mod edgeview;
 pub mod envelope;
 pub mod eventlog;
 mod identity;
+#[cfg(feature = "json")]
+pub mod json;
 pub mod loc;
 pub mod lps;
 pub mod newlogs;
 pub mod onboarding;
 pub mod quote;
+pub mod whole;
 pub mod wire;
 
 pub use envelope::{Sender, SenderHash, Signer};

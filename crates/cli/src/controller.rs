@@ -143,6 +143,11 @@ struct Serve {
     /// Give images to everyone who reaches the port, also without a token
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     open_registry: bool,
+    /// Also serve the admin REST of Adam, EVE's test controller, under /admin: for Eden and scripts.
+    /// It asks for an administrator's token, as a bearer or as the password in the URL; for Eden:
+    /// adam.ip: eden:TOKEN@ADDRESS and adam.remote.redis: false
+    #[arg(long, env = "EVE_ADAM")]
+    adam: bool,
     /// Host and port under which nodes pull images, if not the one by which they reach us
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
@@ -247,6 +252,7 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         blobs: args.blobs,
         open_registry: args.open_registry,
         advertise: args.advertise,
+        adam: args.adam,
         oidc,
         ..Settings::new(data.clone(), clock::now)
     };

@@ -154,6 +154,21 @@ pub(crate) enum DeviceCommand {
         /// Name or id
         name: String,
     },
+    /// What a node is told, in the words of the EVE API; or tell it something else
+    ///
+    /// `eve device config edge-1` shows the EdgeDevConfig that is compiled of the objects. With -f a
+    /// node is told the config in a file, JSON or protobuf, and nothing else: objects that would
+    /// reach it are refused until `eve device config edge-1 --compiled` gives it back.
+    Config {
+        /// Name or id
+        name: String,
+        /// Tell it this EdgeDevConfig from now on; `-` reads standard input
+        #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "compiled")]
+        file: Option<PathBuf>,
+        /// Tell it what its objects say again
+        #[arg(long)]
+        compiled: bool,
+    },
     /// What is not as it should be, and why
     Drift {
         /// Name or id; all nodes if not said
@@ -429,6 +444,20 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
             client.quarantine(&name, None).await.or_advise()?;
             out::line(format_args!("{name} gets its config again"));
         }
+        DeviceCommand::Config { name, file, compiled } => {
+            if compiled {
+                client.give_config_back(&name).await.or_advise()?;
+                out::line(format_args!("{name} is told what its objects say again"));
+            } else if let Some(file) = file {
+                let given = client.give_config(&name, config_of(&file)?).await.or_advise()?;
+                if to.json {
+                    return out::json(&given);
+                }
+                out::line(format_args!("{name} is told version {} from now on", given.version));
+            } else {
+                return out::json(&client.device_config(&name).await.or_advise()?);
+            }
+        }
         DeviceCommand::Drift { name } => return crate::history::drift(to, name.as_deref()).await,
         DeviceCommand::Diff { name, file } => {
             return crate::history::diff(to, &name, &file).await;
@@ -443,6 +472,31 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A config of the EVE API in a file; in front of one in JSON nothing stands.
+fn config_of(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let most = api::limits::CONFIG.0;
+    let mut bytes = Vec::new();
+    if file == Path::new("-") {
+        std::io::stdin()
+            .take(most + 1)
+            .read_to_end(&mut bytes)
+            .context("cannot read standard input")?;
+    } else {
+        let open = std::fs::File::open(file);
+        open.and_then(|f| f.take(most + 1).read_to_end(&mut bytes))
+            .with_context(|| format!("cannot read {}", file.display()))?;
+    }
+    if bytes.len() as u64 > most {
+        return Err(out::advised(
+            format!("{} has more than {}", file.display(), api::limits::CONFIG),
+            "no config is as long; give the file with the EdgeDevConfig",
+        ));
+    }
+    let text = bytes.trim_ascii();
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
+    Ok(if is_json { text.to_vec() } else { bytes })
 }
 
 fn show_verdict(name: &str, verdict: &view::Verdict) {
@@ -487,6 +541,11 @@ fn show_device(d: &view::Device) {
             .map(|(what, ms)| format!("{what} {}", out::Seconds(Duration::from_millis(*ms))))
             .collect();
         fact("timeline", marks.join(", "));
+    }
+    if let Some(given) = &d.config_given {
+        let (version, by) = (&given.version, &given.author);
+        fact("config", format!("given whole by {by} {}, version {version}", ago(Some(given.at))));
+        fact("", format!("objects do not reach it: `eve device config {} --compiled`", d.name));
     }
     for port in &d.ports {
         let state = if port.up { port.addresses.join(" ") } else { "down".to_owned() };

@@ -96,6 +96,7 @@ mod tests {
             quarantine: None,
             views: 0,
             view: None,
+            given: None,
             token: None,
             gone: None,
             changed: 0,

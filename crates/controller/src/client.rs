@@ -249,6 +249,28 @@ impl Client {
         self.call(method, &path, body).await.map(drop)
     }
 
+    /// What a node is told: an `EdgeDevConfig` in JSON.
+    pub async fn device_config(&self, name: &str) -> Result<serde_json::Value, ClientError> {
+        self.get(&format!("/devices/{}/config", escaped(name))).await
+    }
+
+    /// Tells a node this `EdgeDevConfig` (protobuf, or JSON from its `{` on) from now on, whatever
+    /// its objects say.
+    pub async fn give_config(
+        &self,
+        name: &str,
+        config: impl Into<Bytes>,
+    ) -> Result<view::ConfigGiven, ClientError> {
+        let path = format!("/devices/{}/config", escaped(name));
+        let answer = self.call(Method::PUT, &path, config.into()).await?;
+        self.read(&answer)
+    }
+
+    /// Tells a node what its objects say again.
+    pub async fn give_config_back(&self, name: &str) -> Result<(), ClientError> {
+        self.remove(&format!("/devices/{}/config", escaped(name))).await
+    }
+
     /// Reboots a node.
     pub async fn restart_device(&self, name: &str) -> Result<(), ClientError> {
         self.post(&format!("/devices/{}/restart", escaped(name))).await

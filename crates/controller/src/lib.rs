@@ -16,6 +16,7 @@
 //! Time is asked of the clock given in [`Settings`]. It has no hands on nodes.
 
 pub mod access;
+mod adam;
 mod admission;
 pub mod alerts;
 mod attest;

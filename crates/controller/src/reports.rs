@@ -242,6 +242,11 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
         version: String::new(),
         slot: String::new(),
         config_in_force: None,
+        config_given: known.given(id).map(|g| view::ConfigGiven {
+            version: g.config.version.clone(),
+            author: g.author.clone(),
+            at: g.at,
+        }),
         hardware: String::new(),
         boot: None,
         ports: Vec::new(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderValue, header};
+use axum::middleware;
 use axum::response::Response;
 use axum::routing::{any, get};
 use model::{Diagnose, Diagnosis, UnixMillis, Who};
@@ -26,7 +27,7 @@ use crate::images::Images;
 use crate::pki::{Pki, PkiError, PkiFiles, make_private, secrets_key};
 use crate::registry::{Keeper, Registry};
 use crate::retention::Retention;
-use crate::{access, blobs, device_api, operator, registry, server, upkeep, web};
+use crate::{access, adam, blobs, device_api, operator, registry, server, upkeep, web};
 
 /// Asks what time it is.
 pub type Clock = fn() -> UnixMillis;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Host and port under which nodes reach the registry. `None`: as they reach us.
     pub advertise: Option<String>,
+    /// Whether Adam's admin REST is served, for Eden.
+    pub adam: bool,
     /// A provider that says who somebody is, beside passwords.
     pub oidc: Option<OidcSettings>,
     /// How much anybody may ask for.
@@ -84,6 +87,7 @@ impl Settings {
             open_registry: true,
             retention: Retention::default(),
             advertise: None,
+            adam: false,
             oidc: None,
             limits: Limits::default(),
             password_cost: Cost::USUAL,
@@ -250,7 +254,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let begin = fleet::Start { data, db, pki, registry, advertise, names, clock, access };
     let fleet = Arc::new(Fleet::start(begin).await?);
     let (stop, stopped) = watch::channel(false);
-    let router = router(&fleet, stopped.clone());
+    let router = router(&fleet, stopped.clone(), settings.adam);
     let serving =
         tokio::spawn(run(fleet, listener, tls, router, stopped, lock, settings.retention));
     Ok(Running { address, url, first_token, first_link, stop, serving })
@@ -309,9 +313,17 @@ async fn run(
     drop(lock);
 }
 
-fn router(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Router {
-    Router::new()
-        .nest("/api/v2/edgedevice", device_api::routes())
+fn router(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>, adam: bool) -> Router {
+    let mut devices = device_api::routes();
+    let mut router = Router::new();
+    if adam {
+        let requests = adam::Requests::default();
+        let noted = (fleet.clone(), requests.clone());
+        devices = devices.layer(middleware::from_fn_with_state(noted, adam::note_request));
+        router = router.nest("/admin", adam::routes(fleet, requests, stopped.clone()));
+    }
+    router
+        .nest("/api/v2/edgedevice", devices)
         .nest("/api/operator/v1", operator::routes(fleet))
         .route("/healthz", get(upkeep::healthz))
         .route("/readyz", get(upkeep::readyz))
@@ -322,7 +334,7 @@ fn router(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Router {
         .route("/images/{*name}", any(registry::file))
         .route("/v2/{*path}", any(registry::serve))
         .merge(web::routes(fleet, stopped))
-        .layer(axum::middleware::map_response(hardened))
+        .layer(middleware::map_response(hardened))
         .with_state(fleet.clone())
 }
 

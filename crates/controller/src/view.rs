@@ -150,6 +150,9 @@ pub struct Device {
     pub slot: String,
     /// When the config in force there was made.
     pub config_in_force: Option<UnixMillis>,
+    /// The config it was given whole, if it was: its objects do not reach it then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_given: Option<ConfigGiven>,
     /// What it says of its hardware: `amd64, 2 processors`.
     pub hardware: String,
     /// Its boot.
@@ -166,6 +169,17 @@ pub struct Device {
     pub pending: Vec<Pending>,
     /// What it says is wrong, and what is wrong with its object.
     pub problems: Vec<String>,
+}
+
+/// A config that a node was given whole, instead of what its objects say.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigGiven {
+    /// Its `id.version`.
+    pub version: String,
+    /// Who gave it.
+    pub author: String,
+    /// When.
+    pub at: UnixMillis,
 }
 
 /// A boot of a node.

@@ -128,8 +128,21 @@ pub(crate) fn unescaped(part: &str) -> String {
 /// Lets through who shows a token that is good for what is asked.
 pub(crate) async fn with_token(
     State(fleet): State<Arc<Fleet>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // What the router does not know needs nothing: it says that there is no such call.
+    let asked =
+        |method: &Method, request: &Request| route(request, BASE).map(|route| need(method, &route));
+    checked(&fleet, request, next, asked).await
+}
+
+/// Lets through who shows a token that is good for what is asked; `asked` says what that needs.
+pub(crate) async fn checked(
+    fleet: &Fleet,
     mut request: Request,
     next: Next,
+    asked: impl Fn(&Method, &Request) -> Option<Need>,
 ) -> Response {
     let address = address(&request);
     let method = request.method().clone();
@@ -142,7 +155,7 @@ pub(crate) async fn with_token(
         Ok(Some(caller)) => Caller { address, ..caller },
         Ok(None) => {
             let shown = bearer(request.headers()).is_some();
-            return nobody(&fleet, shown, &method, &path, address).await;
+            return nobody(fleet, shown, &method, &path, address).await;
         }
         Err(e) => {
             tracing::error!("operator API: {}", model::chain(&e));
@@ -152,10 +165,9 @@ pub(crate) async fn with_token(
     if let Err(time) = fleet.access.may_call(&caller) {
         return wait(time);
     }
-    // What the router does not know needs nothing: it says that there is no such call.
-    let asked = route(&request, BASE).map(|route| need(&method, &route));
+    let asked = asked(&method, &request);
     let below = path.strip_prefix(BASE).unwrap_or(&path);
-    let objection = asked.and_then(|need| objection(&fleet, &caller, need, below));
+    let objection = asked.and_then(|need| objection(fleet, &caller, need, below));
     let (author, refused) = (caller.name.clone(), objection.is_some());
     let response = match objection {
         Some(objection) => objection,
@@ -166,7 +178,7 @@ pub(crate) async fn with_token(
     };
     let look = [Method::GET, Method::HEAD].contains(&method);
     if refused || (!look && asked.is_some()) {
-        audit(&fleet, &author, &method, &path, response.status(), address).await;
+        audit(fleet, &author, &method, &path, response.status(), address).await;
     }
     response
 }

@@ -51,6 +51,9 @@ const IN_PROJECTS: &[&str] = &[
     "/logs",
 ];
 
+/// Calls that may show a password: a config that somebody wrote whole, in clear as they wrote it.
+const WITH_SECRETS: &[&str] = &["/devices/{name}/config"];
+
 /// Pages that show who is limited to projects nothing but their own.
 const PAGES_IN_PROJECTS: &[&str] = &[
     "/devices/{name}",
@@ -67,13 +70,19 @@ const PAGES_IN_PROJECTS: &[&str] = &[
 
 /// The need of a page.
 pub(crate) fn need_of_page(method: &Method, route: &str) -> Need {
-    let Need { role, in_projects } = need(method, route);
+    let Need { role, in_projects } = usual(method, route);
     let own = below(route, "/account") && in_projects;
     Need { role, in_projects: own || PAGES_IN_PROJECTS.contains(&route) }
 }
 
 /// The need of a request: its method and its route as the router has it, below the base of the API.
 pub(crate) fn need(method: &Method, route: &str) -> Need {
+    let usual = usual(method, route);
+    let role = if WITH_SECRETS.contains(&route) { Role::Operator } else { Role::Viewer };
+    Need { role: usual.role.max(role), ..usual }
+}
+
+fn usual(method: &Method, route: &str) -> Need {
     // One's own password and tokens.
     if below(route, "/me") || below(route, "/account") {
         return Need { role: Role::Viewer, in_projects: true };

@@ -18,6 +18,15 @@ pub(crate) struct StoredObject {
     pub(crate) changed: UnixMillis,
 }
 
+/// A config that a node was given whole, instead of what its objects say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// As it came, for this node and with its version.
+    pub(crate) config: api::whole::Whole,
+    pub(crate) author: String,
+    pub(crate) at: UnixMillis,
+}
+
 /// Who a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DeviceRow {
@@ -44,6 +53,8 @@ pub(crate) struct DeviceRow {
     pub(crate) views: u32,
     /// The token of the one that is open, and when it ends.
     pub(crate) view: Option<(Secret, UnixMillis)>,
+    /// What it is told whatever the objects say.
+    pub(crate) given: Option<Arc<Given>>,
     /// Its object was deleted.
     pub(crate) gone: Option<UnixMillis>,
     /// The revision that last changed this row.
@@ -330,13 +341,15 @@ pub(super) async fn remove_object(
     let id = uid(&row, 0, "object")?;
     let raw = id.as_bytes().as_slice();
     // The row stays as a memory of the certificate; what the node said goes.
-    sqlx::query("UPDATE devices SET gone_ms = $2, token = NULL, changed = $3 WHERE id = $1")
-        .bind(raw)
-        .bind(signed(now.0))
-        .bind(signed(revision))
-        .execute(&mut **tx)
-        .await
-        .doing(doing)?;
+    sqlx::query(
+        "UPDATE devices SET gone_ms = $2, token = NULL, given = NULL, changed = $3 WHERE id = $1",
+    )
+    .bind(raw)
+    .bind(signed(now.0))
+    .bind(signed(revision))
+    .execute(&mut **tx)
+    .await
+    .doing(doing)?;
     for sql in [
         "DELETE FROM configs WHERE device = $1",
         "DELETE FROM infos WHERE device = $1",
@@ -374,12 +387,14 @@ pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> R
     sqlx::query(
         "INSERT INTO devices (id, serial, soft_serial, wildcard, cert_pem, cert_hash,
              registered_ms, onboard, reboots, shutdowns, epoch, quarantine, gone_ms, changed,
-             views, view_token, view_until_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)
+             views, view_token, view_until_ms, given, given_version, given_by, given_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+             $19, $20, $21)
          ON CONFLICT (id) DO UPDATE SET serial = $2, soft_serial = $3, wildcard = $4, cert_pem = $5,
              cert_hash = $6, registered_ms = $7, onboard = $8, reboots = $9, shutdowns = $10,
              epoch = $11, quarantine = $12, gone_ms = $13, changed = $14, views = $15,
-             view_token = $16, view_until_ms = $17",
+             view_token = $16, view_until_ms = $17, given = $18, given_version = $19,
+             given_by = $20, given_ms = $21",
     )
     .bind(row.id.as_bytes().as_slice())
     .bind(text(&row.serial))
@@ -398,6 +413,10 @@ pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> R
     .bind(i64::from(row.views))
     .bind(row.view.as_ref().map(|(token, _)| token.reveal()))
     .bind(row.view.as_ref().map(|(_, until)| signed(until.0)))
+    .bind(row.given.as_ref().map(|g| g.config.bytes.as_slice()))
+    .bind(row.given.as_ref().map(|g| text(&g.config.version)))
+    .bind(row.given.as_ref().map(|g| text(&g.author)))
+    .bind(row.given.as_ref().map(|g| signed(g.at.0)))
     .execute(&mut **tx)
     .await
     .doing(doing)
@@ -434,7 +453,7 @@ fn object(db: &Db, row: &AnyRow) -> Result<StoredObject, DbError> {
 
 const DEVICE: &str = "id, serial, soft_serial, wildcard, cert_pem, cert_hash, registered_ms, \
                       onboard, reboots, shutdowns, epoch, quarantine, token, gone_ms, changed, \
-                      views, view_token, view_until_ms";
+                      views, view_token, view_until_ms, given, given_version, given_by, given_ms";
 
 /// Of the columns in [`DEVICE`].
 fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
@@ -442,6 +461,17 @@ fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
     let at = |n: Option<i64>| n.map(|n| UnixMillis(unsigned(n)));
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     let until = at(row.try_get(17).doing(doing)?);
+    let given = match row.try_get::<Option<Vec<u8>>, _>(18).doing(doing)? {
+        Some(bytes) => Some(Arc::new(Given {
+            config: api::whole::Whole {
+                bytes,
+                version: row.try_get::<Option<String>, _>(19).doing(doing)?.unwrap_or_default(),
+            },
+            author: row.try_get::<Option<String>, _>(20).doing(doing)?.unwrap_or_default(),
+            at: at(row.try_get(21).doing(doing)?).unwrap_or_default(),
+        })),
+        None => None,
+    };
     Ok(DeviceRow {
         id: uid(row, 0, "device")?,
         serial: row.try_get(1).doing(doing)?,
@@ -460,6 +490,7 @@ fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
         changed: unsigned(row.try_get(14).doing(doing)?),
         views: count(row.try_get(15).doing(doing)?),
         view: row.try_get::<Option<String>, _>(16).doing(doing)?.map(Secret::new).zip(until),
+        given,
     })
 }
 

@@ -285,6 +285,12 @@ const STEPS: &[&str] = &["
     CREATE INDEX log_bundles_device ON log_bundles (device, app, id);
     -- What a node has said since a restore: 1 its counters, 2 its apps.
     ALTER TABLE restored ADD COLUMN said INTEGER NOT NULL DEFAULT 0;
+    ", "
+    -- A config that a node was given whole.
+    ALTER TABLE devices ADD COLUMN given BLOB;
+    ALTER TABLE devices ADD COLUMN given_version TEXT;
+    ALTER TABLE devices ADD COLUMN given_by TEXT;
+    ALTER TABLE devices ADD COLUMN given_ms INTEGER;
     "];
 
 /// A step in PostgreSQL's words.

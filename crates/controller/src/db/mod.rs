@@ -19,6 +19,7 @@ mod leases;
 mod migrations;
 mod overlay;
 mod pages;
+mod received;
 mod retention;
 mod rollout;
 mod telemetry;
@@ -40,7 +41,7 @@ pub(crate) use alerts::RuleRow;
 pub(crate) use attest::{Shown, Verdict};
 pub(crate) use backup::Table;
 pub(crate) use blobs::{Blob, ImageFile, Part, Tag, Upload};
-pub(crate) use fleet::{DeviceRow, Standing, StoredObject};
+pub(crate) use fleet::{DeviceRow, Given, Standing, StoredObject};
 pub use history::Version;
 pub(crate) use journal::{Change, Entry, Written};
 pub(crate) use overlay::Overlaid;
@@ -50,7 +51,7 @@ pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
 pub(crate) use telemetry::Point;
 pub use telemetry::{Event, LogRow};
 pub(crate) use telemetry::{
-    Incoming, InfoRow, KeptLog, Laid, LogFile, LogFilter, Message, NewLog, Subject,
+    Incoming, InfoRow, KeptLog, Laid, LogFile, LogFilter, Message, MetricsRow, NewLog, Subject,
 };
 pub(crate) use vault::Vault;
 

@@ -135,6 +135,10 @@ impl Fleet {
         }
         purge_changed(known, &mut next, &mut put, now);
         put.retain(|s| known.stored.get(&s.object.key).is_none_or(|k| **k != *s));
+        let lost = self.out_of_reach(known, &put);
+        if !lost.is_empty() {
+            return Err(FleetError::Flawed(lost));
+        }
         for change in &mut changes {
             // The same words may still mean another image.
             let stored = put.iter().any(|s| s.object.key == change.key);
@@ -445,6 +449,7 @@ pub(super) fn nobody(id: Uuid) -> DeviceRow {
         quarantine: None,
         views: 0,
         view: None,
+        given: None,
         token: None,
         gone: None,
         changed: 0,

@@ -5,6 +5,7 @@
 //! Several processes may serve one database: each follows the journal of the others ([`known`]).
 
 mod change;
+mod given;
 mod known;
 mod overlay;
 mod register;
@@ -152,6 +153,9 @@ pub(crate) enum FleetError {
     /// There are no random numbers.
     #[error("cannot seal the secrets of a config")]
     Seal(#[from] crate::access::NoRandomness),
+    /// A config that was given whole is none for this node.
+    #[error("this config cannot be told to the node")]
+    Whole(#[from] api::whole::WholeError),
     /// An EdgeView session is not one that a node would open.
     #[error("cannot open an EdgeView session")]
     EdgeView(#[from] api::edgeview::EdgeviewError),
@@ -313,6 +317,14 @@ impl Fleet {
         // It may have registered with another process a moment ago.
         self.follow().await?;
         Ok(find())
+    }
+
+    /// The onboarding certificate that [`Fleet::onboarding`] names like this.
+    pub(crate) fn onboarding_certificate(&self, named: &[u8]) -> Option<api::Certificate> {
+        if named.is_empty() {
+            return Some(self.onboard.clone());
+        }
+        self.look(|known| known.onboard_certs.iter().find(|c| c.digest().0 == *named).cloned())
     }
 
     /// Notes that a node was heard of, and under which name it reaches us if that is one of ours.

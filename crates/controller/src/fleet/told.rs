@@ -9,8 +9,8 @@ use bytes::Bytes;
 use model::{Secret, UnixMillis};
 use uuid::Uuid;
 
-use super::{Fleet, FleetError, Known};
-use crate::db::{DbError, Standing};
+use super::{Fleet, FleetError, Known, given};
+use crate::db::{DbError, Given, Standing};
 use crate::objects::{Key, Kind, Object, Objects, Spec, Target, compile};
 
 /// The answer to a node that asks for its config.
@@ -52,6 +52,12 @@ impl Told {
     fn serves(&self, have: &str) -> bool {
         self.answer.is_some() || *self.hash == *have
     }
+}
+
+/// Where a config comes from.
+enum Source {
+    Objects(Box<model::desired::Device>),
+    Given(Arc<Given>),
 }
 
 /// What a config was compiled of.
@@ -111,6 +117,12 @@ impl Fleet {
         self.told.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
+    /// The signed answer to a node that has nothing yet.
+    pub(super) async fn answer(&self, id: Uuid) -> Result<Bytes, FleetError> {
+        // Only for one that has it already the answer is left out.
+        Ok(self.told(id, "").await?.answer.clone().unwrap_or_default())
+    }
+
     /// What serves a node that has this hash.
     async fn told(&self, id: Uuid, have: &str) -> Result<Arc<Told>, FleetError> {
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
@@ -124,13 +136,24 @@ impl Fleet {
             if let Some(told) = cached.as_ref().filter(|t| t.basis == basis) {
                 return Ok(told.clone());
             }
-            let (revision, compiled) =
-                self.look(|known| (known.revision, self.compile(known, id, host.as_deref())));
-            let mut device = compiled
+            let (revision, source) = self.look(|known| {
+                let source = match known.given(id) {
+                    Some(given) => Some(Source::Given(given.clone())),
+                    None => {
+                        let compiled = self.compile(known, id, host.as_deref());
+                        compiled.map(|device| Source::Objects(Box::new(device)))
+                    }
+                };
+                (known.revision, source)
+            });
+            let mut source = source
                 .ok_or_else(|| FleetError::NoObject(Key::new(Kind::Device, id.to_string())))?;
             // Without the time stamp: what counts is whether it says something else.
             let sealing = self.sealing(id).await?;
-            let digest = sealing.digest(&device);
+            let digest = match &source {
+                Source::Objects(device) => sealing.digest(device),
+                Source::Given(given) => given::digest(given, &self.certs_hash),
+            };
             if let Some(told) = cached.filter(|t| t.digest == digest) {
                 return Ok(self.told.put(id, Told { basis, ..Told::clone(&told) }));
             }
@@ -139,10 +162,19 @@ impl Fleet {
                 self.follow().await?;
                 continue;
             };
-            device.timestamp = Some(standing.timestamp);
             let taken = Arc::new(AtomicBool::new(standing.taken));
             let hash: Box<str> = self.exchange.hash(&digest, standing.timestamp).into();
-            let answer = Some(self.sign(&sealing.answer(&device, &hash)?)?.into());
+            let payload = match source {
+                Source::Objects(mut device) => {
+                    device.timestamp = Some(standing.timestamp);
+                    sealing.answer(&device, &hash)?
+                }
+                Source::Given(given) => {
+                    let (config, at) = (&given.config.bytes, standing.timestamp);
+                    api::whole::answer(config, at, &self.certs_hash, &hash)
+                }
+            };
+            let answer = Some(self.sign(&payload)?.into());
             return Ok(self.told.put(id, Told { basis, digest, hash, answer, taken }));
         }
     }
@@ -191,13 +223,19 @@ impl Fleet {
         device: &model::desired::Device,
     ) -> Result<(Option<UnixMillis>, bool), DbError> {
         let standing = self.db.standing(device.id.raw()).await?;
-        let digest = self.sealing(device.id.raw()).await?.digest(device);
+        let digest = match self.look(|known| known.given(device.id.raw()).cloned()) {
+            Some(given) => given::digest(&given, &self.certs_hash),
+            None => self.sealing(device.id.raw()).await?.digest(device),
+        };
         let same = standing.filter(|s| s.digest == digest);
         Ok((same.as_ref().map(|s| s.timestamp), same.is_some_and(|s| s.taken)))
     }
 
     /// What a node is told, in our own words.
     pub(crate) fn compiled(&self, known: &Known, id: Uuid) -> Option<model::desired::Device> {
+        if let Some(given) = known.given(id) {
+            return Some(given::read(given, id));
+        }
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
         self.compile(known, id, host.as_deref())
     }
@@ -214,6 +252,19 @@ impl Fleet {
 
     /// What a node would be told of these objects.
     pub(crate) fn would_tell(
+        &self,
+        known: &Known,
+        device: &Object,
+        objects: &Objects,
+    ) -> Option<model::desired::Device> {
+        match known.given(device.uid) {
+            Some(given) => Some(given::read(given, device.uid)),
+            None => self.compiler_tells(known, device, objects),
+        }
+    }
+
+    /// What the compiler makes of these objects for a node, whether it is told that or not.
+    pub(super) fn compiler_tells(
         &self,
         known: &Known,
         device: &Object,

@@ -9,14 +9,20 @@
 //! | GET `/devices/{name or id}/verdict` | what its last proof said, register by register |
 //! | POST `/devices/{name or id}/accept` | trusts the state that it proved last, and no other |
 //! | PUT, DELETE `/devices/{name or id}/quarantine` | keeps it from its config, or no longer |
+//! | GET `/devices/{name or id}/config` | what it is told, as JSON of an `EdgeDevConfig` |
+//! | PUT `/devices/{name or id}/config` | tells it this one from now on, whatever its objects say |
+//! | DELETE `/devices/{name or id}/config` | tells it what its objects say again |
 //! | POST `/devices/{name or id}/edgeview` | opens an EdgeView session: [`view::NewSession`] |
 //! | DELETE `/devices/{name or id}/edgeview` | ends it |
 //! | PUT, DELETE `/serials/{serial}` | lets a serial number register (`*`: any), or no longer |
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use api::limits;
+use api::pb::config::EdgeDevConfig;
+use axum::extract::{Path, Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 
@@ -41,6 +47,7 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
         .route("/devices/{name}/verdict", get(verdict))
         .route("/devices/{name}/accept", post(accept))
         .route("/devices/{name}/quarantine", put(quarantine).delete(release))
+        .route("/devices/{name}/config", get(config).put(give_config).delete(give_back))
         .route("/devices/{name}/edgeview", post(open_view).delete(close_view))
         .route("/serials/{serial}", put(allow).delete(disallow))
 }
@@ -177,6 +184,50 @@ async fn release(
 ) -> Done {
     let clear = |row: &mut DeviceRow| row.quarantine = None;
     fleet.change_device(&name, "released from quarantine", &caller.name, clear).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn config(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Response, Failed> {
+    let none = || unknown(Key::new(Kind::Device, &name));
+    let id = fleet.known().device_object(&name).map(|o| o.object.uid).ok_or_else(none)?;
+    let config = fleet.config_told(id).await?;
+    let text = api::json::write::<EdgeDevConfig>(&config)
+        .map_err(|e| failed(StatusCode::INTERNAL_SERVER_ERROR, model::chain(&e)))?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], text).into_response())
+}
+
+/// `EdgeDevConfig` in JSON if it starts with `{`, else in protobuf: there that byte would begin a
+/// group, which it has none of.
+async fn give_config(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+    request: Request,
+) -> Result<Json<view::ConfigGiven>, Failed> {
+    let (head, body) = request.into_parts();
+    let bytes = crate::body::read(&head.headers, body, limits::CONFIG)
+        .await
+        .map_err(|status| failed(status, format!("more than {} of config", limits::CONFIG)))?;
+    let config = if bytes.first() != Some(&b'{') {
+        bytes.to_vec()
+    } else {
+        api::json::read::<EdgeDevConfig>(&bytes, limits::CONFIG)
+            .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, model::chain(&e)))?
+    };
+    let given = fleet.give_config(&name, &config, &caller.name).await?;
+    let (version, author) = (given.config.version.clone(), given.author.clone());
+    Ok(Json(view::ConfigGiven { version, author, at: given.at }))
+}
+
+async fn give_back(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Done {
+    fleet.give_back(&name, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -122,6 +122,7 @@ impl From<FleetError> for Failed {
             FleetError::Read(_)
             | FleetError::Flawed(_)
             | FleetError::NoImage { .. }
+            | FleetError::Whole(_)
             | FleetError::EdgeView(_) => StatusCode::UNPROCESSABLE_ENTITY,
             FleetError::NoObject(_) => StatusCode::NOT_FOUND,
             FleetError::OtherProject { .. } => StatusCode::FORBIDDEN,

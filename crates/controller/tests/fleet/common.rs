@@ -209,6 +209,23 @@ impl Node {
         (head.status, got)
     }
 
+    /// An answer that does not end, and what keeps it coming.
+    pub(crate) async fn opened_stream(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> (hyper::body::Incoming, tokio::task::JoinHandle<hyper::Result<()>>) {
+        let (mut sender, connection) = self.connect::<Full<Bytes>>().await;
+        let connection = tokio::spawn(connection);
+        let mut request = Request::get(path).header("host", "localhost");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = sender.send_request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        (answer.into_body(), connection)
+    }
+
     pub(crate) async fn http(
         &self,
         method: Method,

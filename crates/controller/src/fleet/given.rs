@@ -1,0 +1,140 @@
+//! Configs that somebody wrote whole, in the API's own words, for one node: what its objects say
+//! reaches it no longer, until it is given back to the compiler.
+//!
+//! Everything that asks what the node is told gets what was given, read as a node reads it; objects
+//! that would have changed what the compiler says are refused, so that nobody waits for them in vain.
+
+use std::sync::Arc;
+
+use api::pb::auth::AuthContainer;
+use api::pb::config::{ConfigResponse, EdgeDevConfig};
+use api::whole::Whole;
+use api::{limits, wire};
+use model::DeviceId;
+use model::desired::Device;
+use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
+
+use super::{Fleet, FleetError, Known};
+use crate::db::{Change, DeviceRow, Given, StoredObject};
+use crate::objects::{Flaw, Key, Kind, Objects};
+use crate::words::time;
+
+impl Known {
+    /// What a node was given whole.
+    pub(crate) fn given(&self, id: Uuid) -> Option<&Arc<Given>> {
+        self.device(id)?.given.as_ref()
+    }
+}
+
+/// Names what was given, with the certificates that the node is told of.
+pub(super) fn digest(given: &Given, certs_hash: &str) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(certs_hash);
+    digest.update([0]);
+    digest.update(&given.config.bytes);
+    digest.finalize().into()
+}
+
+/// What was given, as a node understands it; of what it would refuse as a whole, nothing.
+pub(super) fn read(given: &Given, id: Uuid) -> Device {
+    let own = DeviceId::new(id);
+    let config = wire::decode::<EdgeDevConfig>(&given.config.bytes, limits::CONFIG).ok();
+    let device = config.and_then(|c| api::convert::config::read(&c, own).ok());
+    device.unwrap_or_else(|| Device::new(own))
+}
+
+impl Fleet {
+    /// Tells a node this config (an `EdgeDevConfig`) from now on, and nothing else.
+    pub(crate) async fn give_config(
+        &self,
+        name: &str,
+        config: &[u8],
+        author: &str,
+    ) -> Result<Arc<Given>, FleetError> {
+        let now = self.now();
+        let none = || FleetError::NoObject(Key::new(Kind::Device, name));
+        self.change(|known| {
+            let object = &known.device_object(name).ok_or_else(none)?.object;
+            let before = known.device(object.uid).ok_or_else(none)?;
+            let last = before.given.as_ref();
+            let own = DeviceId::new(object.uid);
+            let config = Whole::take(config, own, last.map(|g| &g.config))?;
+            let mut change = Change::by(author, now);
+            if let Some(last) = last.filter(|g| g.config == config) {
+                return Ok((change, last.clone()));
+            }
+            let given = Arc::new(Given { config, author: author.to_owned(), at: now });
+            change.devices.push(DeviceRow { given: Some(given.clone()), ..before.clone() });
+            let action = format!("given a whole config, version {}", given.config.version);
+            change.log(Some(object.uid), &object.key, &action);
+            Ok((change, given))
+        })
+        .await
+    }
+
+    /// Tells a node what its objects say again.
+    pub(crate) async fn give_back(&self, name: &str, author: &str) -> Result<(), FleetError> {
+        let clear = |row: &mut DeviceRow| row.given = None;
+        self.change_device(name, "given back to the compiler", author, clear).await
+    }
+
+    /// The `EdgeDevConfig` that a node is told: as it was given, or as it was compiled, with its
+    /// secrets sealed.
+    pub(crate) async fn config_told(&self, id: Uuid) -> Result<Vec<u8>, FleetError> {
+        if let Some(given) = self.look(|known| known.given(id).cloned()) {
+            return Ok(given.config.bytes.clone());
+        }
+        let answer = self.answer(id).await?;
+        let nothing = || FleetError::NoObject(Key::new(Kind::Device, id.to_string()));
+        // It is our own: signed a moment ago.
+        let envelope: AuthContainer =
+            wire::decode(&answer, limits::CONFIG).map_err(|_| nothing())?;
+        let payload = envelope.protected_payload.map(|p| p.payload).unwrap_or_default();
+        let response: ConfigResponse =
+            wire::decode(&payload, limits::CONFIG).map_err(|_| nothing())?;
+        Ok(wire::encode(&response.config.unwrap_or_default()))
+    }
+
+    /// Why objects cannot be put: they would change what a node is told that was given its config
+    /// whole, and would not reach it.
+    pub(super) fn out_of_reach(&self, known: &Known, put: &[StoredObject]) -> Vec<Flaw> {
+        let given = known.devices.values().filter(|d| d.row.gone.is_none());
+        let given: Vec<(Uuid, Arc<Given>)> =
+            given.filter_map(|d| Some((d.row.id, d.row.given.clone()?))).collect();
+        if given.is_empty() || put.is_empty() {
+            return Vec::new();
+        }
+        let with = |put: &[StoredObject]| {
+            let mut next: Objects = known.objects.clone();
+            next.extend(put.iter().map(|s| (s.object.key.clone(), s.object.clone())));
+            next
+        };
+        let all = with(put);
+        let mut flaws = Vec::new();
+        for (id, given) in given {
+            let Some(own) = known.object_of(id).map(|s| s.object.key.clone()) else { continue };
+            let told = |objects: &Objects| {
+                objects.get(&own).and_then(|d| self.compiler_tells(known, d, objects))
+            };
+            let before = told(&known.objects);
+            if told(&all) == before {
+                continue;
+            }
+            // The one that does it, if one alone does.
+            let alone = put.iter().find(|s| told(&with(std::slice::from_ref(s))) != before);
+            let Some(culprit) = alone.or(put.first()) else { continue };
+            let (name, by, at) = (&own.name, &given.author, time(given.at));
+            flaws.push(Flaw {
+                key: culprit.object.key.clone(),
+                field: "spec".to_owned(),
+                text: format!(
+                    "it would not reach {name}, whose config was given whole by {by} at {at}: \
+                     `eve device config {name} --compiled` gives it back to the compiler"
+                ),
+                missing: false,
+            });
+        }
+        flaws
+    }
+}
