@@ -8,6 +8,7 @@
 //! minutes. What is more than we know becomes ours.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::{PoisonError, RwLock};
 
 use api::convert::view::{AppUseView, DeviceView};
@@ -99,7 +100,7 @@ fn raised(
 ) -> Option<StoredObject> {
     let (ours, theirs) = (counters(&told.version), counters(version));
     let mut next = stored.clone();
-    let object = &mut next.object;
+    let object = Arc::make_mut(&mut next.object);
     object.generation = object.generation.saturating_add(theirs.0.saturating_sub(ours.0));
     object.restart = object.restart.wrapping_add(ahead(theirs.1, ours.1));
     object.purge = object.purge.wrapping_add(ahead(theirs.2, ours.2));
@@ -147,7 +148,8 @@ impl Fleet {
             let more = told.map_or(0, |told| ahead(said.update_counter, told.retry));
             let stored = stored.filter(|_| more > 0).map(|stored| {
                 let mut next = StoredObject::clone(stored);
-                next.object.restart = next.object.restart.wrapping_add(more);
+                let object = Arc::make_mut(&mut next.object);
+                object.restart = object.restart.wrapping_add(more);
                 next.changed = now;
                 next
             });

@@ -146,7 +146,7 @@ impl Fleet {
                 };
                 (known.revision, source)
             });
-            let mut source = source
+            let source = source
                 .ok_or_else(|| FleetError::NoObject(Key::new(Kind::Device, id.to_string())))?;
             // Without the time stamp: what counts is whether it says something else.
             let sealing = self.sealing(id).await?;
