@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use controller::AuditFilter;
 use controller::access::client::look;
-use controller::access::shown::{Login, NewPassword, TokenSpec, UserSpec};
+use controller::access::shown::{Login, NewPassword, Token, TokenSpec, User, UserSpec};
 use controller::access::{Projects, Role};
 use controller::client::Client;
 use controller::words;
@@ -298,12 +298,10 @@ fn context(name: Option<String>) -> anyhow::Result<()> {
 async fn whoami(to: &To) -> anyhow::Result<()> {
     let client = to.client()?;
     let me = client.me().await.or_advise()?;
-    if to.json() {
-        return out::json(&me);
-    }
-    let projects = listed(&me.projects);
-    out::line(format_args!("{} at {}: {}, projects: {projects}", me.name, client.url(), me.role));
-    Ok(())
+    to.told(&me, |me| {
+        let projects = listed(&me.projects);
+        format!("{} at {}: {}, projects: {projects}", me.name, client.url(), me.role)
+    })
 }
 
 fn listed(projects: &Projects) -> String {
@@ -317,20 +315,8 @@ async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
     let client = to.client()?;
     match command {
         UserCommand::List => {
-            let users = client.users().await.or_advise()?;
-            if to.json() {
-                return out::json(&users);
-            }
-            let row = |u: &controller::access::shown::User| {
-                let by = match (&u.provider, u.password) {
-                    (Some(provider), _) => provider.clone(),
-                    (None, true) => "password".to_owned(),
-                    (None, false) => "tokens only".to_owned(),
-                };
-                vec![u.name.clone(), u.role.to_string(), listed(&u.projects), by]
-            };
-            let rows: Vec<Vec<String>> = users.iter().map(row).collect();
-            out::table(&["name", "role", "projects", "logs in by"], &rows);
+            let all = async || client.users().await.or_advise();
+            return to.print(all, |all| users(all)).await;
         }
         UserCommand::Set { name, role, projects } => {
             let spec = UserSpec { role, projects: Projects(projects.into_iter().collect()) };
@@ -365,31 +351,14 @@ async fn token(to: &To, user: Option<&str>, command: TokenCommand) -> anyhow::Re
     let client = to.client()?;
     match command {
         TokenCommand::List => {
-            let tokens = client.tokens(user).await.or_advise()?;
-            if to.json() {
-                return out::json(&tokens);
-            }
-            let now = clock::now();
-            let row = |t: &controller::access::shown::Token| {
-                vec![
-                    t.name.clone(),
-                    t.role.to_string(),
-                    listed(&t.projects),
-                    t.ends.map_or_else(|| "never".to_owned(), words::time),
-                    t.used.map_or_else(|| "never".to_owned(), |at| words::ago(now, at)),
-                ]
-            };
-            let rows: Vec<Vec<String>> = tokens.iter().map(row).collect();
-            out::table(&["token", "role", "projects", "ends", "last used"], &rows);
+            let all = async || client.tokens(user).await.or_advise();
+            return to.print(all, |all| tokens(all)).await;
         }
         TokenCommand::Create { name, role, projects, hours } => {
             let projects = Projects(projects.into_iter().collect());
             let spec = TokenSpec { name, role, projects, hours };
             let made = client.make_token(user, &spec).await.or_advise()?;
-            if to.json() {
-                return out::json(&made);
-            }
-            out::line(made.secret);
+            return to.told(&made, |made| made.secret.clone());
         }
         TokenCommand::Delete { name } => {
             client.end_token(user, &name).await.or_advise()?;
@@ -411,10 +380,11 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<()> {
         until: None,
         limit: Some(args.lines),
     };
-    let lines = args.to.client()?.audit(&which).await.or_advise()?;
-    if args.to.json() {
-        return out::json(&lines);
-    }
+    let client = args.to.client()?;
+    args.to.print(async || client.audit(&which).await.or_advise(), |lines| audited(lines)).await
+}
+
+fn audited(lines: &[controller::AuditRow]) -> String {
     let row = |l: &controller::AuditRow| {
         let fields = [&l.author, &l.address, &l.action, &l.object, &l.outcome];
         let mut row = vec![words::time(l.at)];
@@ -422,8 +392,35 @@ async fn audit(args: &AuditArgs) -> anyhow::Result<()> {
         row
     };
     let rows: Vec<Vec<String>> = lines.iter().map(row).collect();
-    out::table(&["time", "author", "address", "action", "object", "outcome"], &rows);
-    Ok(())
+    out::aligned(&["time", "author", "address", "action", "object", "outcome"], &rows)
+}
+
+fn users(all: &[User]) -> String {
+    let row = |u: &User| {
+        let by = match (&u.provider, u.password) {
+            (Some(provider), _) => provider.clone(),
+            (None, true) => "password".to_owned(),
+            (None, false) => "tokens only".to_owned(),
+        };
+        vec![u.name.clone(), u.role.to_string(), listed(&u.projects), by]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    out::aligned(&["name", "role", "projects", "logs in by"], &rows)
+}
+
+fn tokens(all: &[Token]) -> String {
+    let now = clock::now();
+    let row = |t: &Token| {
+        vec![
+            t.name.clone(),
+            t.role.to_string(),
+            listed(&t.projects),
+            t.ends.map_or_else(|| "never".to_owned(), words::time),
+            t.used.map_or_else(|| "never".to_owned(), |at| words::ago(now, at)),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    out::aligned(&["token", "role", "projects", "ends", "last used"], &rows)
 }
 
 /// `edge.example` of `https://edge.example:8443`.

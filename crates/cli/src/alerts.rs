@@ -6,7 +6,6 @@ use controller::client::escaped;
 use controller::view::{Alert, NamedRule};
 
 use crate::fleet::{To, ago, read, time};
-use crate::objects::Form;
 use crate::out::{self, OrAdvise};
 
 /// `eve alert …`
@@ -32,8 +31,6 @@ pub(crate) enum AlertCommand {
         /// At most so many
         #[arg(long, short = 'n', default_value_t = 50, value_name = "ALERTS")]
         lines: u32,
-        #[command(flatten)]
-        form: Form,
     },
     /// Say that somebody has seen one
     Ack {
@@ -51,7 +48,7 @@ pub(crate) enum AlertCommand {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum RuleCommand {
     /// All rules
-    List(Form),
+    List,
     /// Make a rule, or change one
     Set(SetRule),
     /// Remove a rule; its alerts are over
@@ -95,19 +92,19 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
     let client = to.client()?;
     let rule = |name: &str| format!("/alert-rules/{}", escaped(name));
     match command {
-        AlertCommand::List { all, lines, form } => {
+        AlertCommand::List { all, lines } => {
             let path = format!("/alerts?open={}&limit={lines}", !all);
             let ask = async || client.ask::<Vec<Alert>>(&path).await.or_advise();
-            form.print(to, ask, |all| alerts(all)).await
+            to.print(ask, |all| alerts(all)).await
         }
         AlertCommand::Ack { id } => {
             client.ack_alert(id).await.or_advise()?;
             out::line(format_args!("alert {id} is seen"));
             Ok(())
         }
-        AlertCommand::Rule { command: RuleCommand::List(form) } => {
+        AlertCommand::Rule { command: RuleCommand::List } => {
             let ask = async || client.ask::<Vec<NamedRule>>("/alert-rules").await.or_advise();
-            form.print(to, ask, |all| rules(all)).await
+            to.print(ask, |all| rules(all)).await
         }
         AlertCommand::Rule { command: RuleCommand::Set(set) } => {
             client.put(&rule(&set.name), &body(&set)?).await.or_advise()?;

@@ -101,30 +101,36 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let client = args.to.client()?;
     let applied = client.apply_as(&all, &how).await;
     let applied = applied.map_err(|e| sources.located(e)).or_advise()?;
-    let devices: BTreeMap<String, DeviceDiff> =
-        if args.diff { client.send("/diff", &all).await.or_advise()? } else { BTreeMap::new() };
-    if args.to.json() {
-        return match args.diff {
-            true => out::json(&serde_json::json!({ "applied": applied, "devices": devices })),
-            false => out::json(&applied),
-        };
-    }
-    show(&applied, how.dry_run, &sources);
-    for device in devices.values() {
-        crate::history::show_diff(device);
-    }
-    Ok(())
-}
-
-fn show(applied: &Applied, dry_run: bool, sources: &Sources) {
-    let would = if dry_run { "would be " } else { "" };
-    for change in &applied.changes {
-        let would = if change.action == Action::Unchanged { "" } else { would };
-        out::line(format_args!("{} {would}{}", change.key, change.action.name()));
-    }
+    let devices: BTreeMap<String, DeviceDiff> = if args.diff {
+        client.send(&format!("/diff{}", how.query()), &all).await.or_advise()?
+    } else {
+        BTreeMap::new()
+    };
     for flaw in &applied.missing {
         say!("{}missing: {flaw}", sources.place(&flaw.key, &flaw.field));
     }
+    if !args.diff {
+        return args.to.told(&applied, |applied| show(applied, how.dry_run));
+    }
+    let both = serde_json::json!({ "applied": applied, "devices": devices });
+    args.to.told(&both, |_| {
+        let devices = devices.values().map(crate::history::shown_diff);
+        show(&applied, how.dry_run) + &devices.collect::<String>()
+    })
+}
+
+/// What was done, a line an object.
+pub(crate) fn changes(applied: &Applied) -> String {
+    show(applied, false)
+}
+
+fn show(applied: &Applied, dry_run: bool) -> String {
+    let line = |change: &controller::view::Change| {
+        let would = dry_run && change.action != Action::Unchanged;
+        let would = if would { "would be " } else { "" };
+        format!("{} {would}{}\n", change.key, change.action.name())
+    };
+    applied.changes.iter().map(line).collect()
 }
 
 /// The files that a name means: a file itself; of a folder those that end like documents, by name,

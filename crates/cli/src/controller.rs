@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use controller::access::Role;
 use controller::access::oidc::OidcSettings;
 use controller::pki::PkiFiles;
-use controller::{BlobLocation, Location, Settings, default_names};
+use controller::{BlobLocation, Limit, Location, Retention, Settings, default_names};
 use host::clock;
 
 use crate::backup;
@@ -143,6 +143,8 @@ struct Serve {
     /// Give images to everyone who reaches the port, also without a token
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     open_registry: bool,
+    #[command(flatten)]
+    keep: Keep,
     /// Also serve the admin REST of Adam, EVE's test controller, under /admin: for Eden and scripts.
     /// It asks for an administrator's token, as a bearer or as the password in the URL; for Eden:
     /// adam.ip: eden:TOKEN@ADDRESS and adam.remote.redis: false
@@ -151,6 +153,53 @@ struct Serve {
     /// Host and port under which nodes pull images, if not the one by which they reach us
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+}
+
+/// How much is kept of what nodes say: DAYS, or DAYS,MIB; 0 is no bound. Whichever is reached first.
+#[derive(Debug, clap::Args)]
+#[command(
+    next_help_heading = "How much is kept: DAYS or DAYS,MIB, whichever is reached first; 0 is no bound"
+)]
+struct Keep {
+    /// What nodes said about themselves before
+    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "30,8192")]
+    keep_info: Limit,
+    /// Log lines
+    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "14,32768")]
+    keep_logs: Limit,
+    /// Which log files came, and those that cannot be read
+    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "30,4096")]
+    keep_log_files: Limit,
+    /// Flows and hardware health
+    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "14,4096")]
+    keep_messages: Limit,
+    /// What happened in the fleet
+    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "365,2048")]
+    keep_events: Limit,
+    /// Points of charts
+    #[arg(long, value_name = "DAYS", default_value_t = 30)]
+    keep_charts: u32,
+}
+
+impl Keep {
+    fn retention(&self) -> Retention {
+        Retention {
+            info_history: self.keep_info,
+            logs: self.keep_logs,
+            log_bundles: self.keep_log_files,
+            messages: self.keep_messages,
+            events: self.keep_events,
+            points_days: self.keep_charts,
+        }
+    }
+}
+
+/// `14` or `14,32768`
+fn limit(text: &str) -> Result<Limit, String> {
+    let (days, mib) = text.split_once(',').unwrap_or((text, "0"));
+    let wrong = || format!("write DAYS or DAYS,MIB as in 14 or 14,32768; {text:?} is neither");
+    let days = days.trim().parse().map_err(|_| wrong())?;
+    Ok(Limit { days, mib: mib.trim().parse().map_err(|_| wrong())? })
 }
 
 #[derive(Debug, clap::Args)]
@@ -253,6 +302,7 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         open_registry: args.open_registry,
         advertise: args.advertise,
         adam: args.adam,
+        retention: args.keep.retention(),
         oidc,
         ..Settings::new(data.clone(), clock::now)
     };
@@ -321,4 +371,29 @@ fn write_private(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        keep: Keep,
+    }
+
+    #[test]
+    fn what_is_kept_is_said_by_time_and_size() {
+        let read = |line: &[&str]| {
+            Line::try_parse_from([&["eve"], line].concat()).map(|l| l.keep.retention())
+        };
+        assert_eq!(read(&[]).unwrap(), Retention::default(), "the help says what is so");
+        let some = read(&["--keep-logs", "7", "--keep-events=0,100"]).unwrap();
+        assert_eq!(some.logs, Limit { days: 7, mib: 0 });
+        assert_eq!(some.events, Limit { days: 0, mib: 100 });
+        assert!(read(&["--keep-logs", "7,"]).is_err() && read(&["--keep-logs", "x"]).is_err());
+    }
 }

@@ -5,14 +5,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use controller::client::Client;
+use controller::client::{Apply, Client};
+use controller::objects::{Key, Kind};
 use controller::view;
 use host::clock;
 use model::UnixMillis;
 
 use crate::controller::{data_folder, runtime};
+use crate::form::Form;
 use crate::out::{self, OrAdvise};
-use crate::places;
+use crate::{places, shown};
 
 /// Documents of at most this size; the controller has the same bound.
 const DOCUMENTS_MAX: u64 = 1 << 20;
@@ -58,10 +60,14 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Objects as they were written
+    /// Objects as they were written: `eve objects app hello -o yaml` is what `eve apply` takes
     Objects {
         #[command(flatten)]
         to: To,
+        /// Only of this kind
+        kind: Option<Kind>,
+        /// Only this one
+        name: Option<String>,
     },
     /// Log lines of a node, or of an app
     ///
@@ -181,6 +187,12 @@ pub(crate) enum DeviceCommand {
         /// The documents, as for `eve apply`; `-` reads standard input
         #[arg(short = 'f', long = "filename", value_name = "FILE")]
         file: PathBuf,
+        /// As if objects of these kinds that are not in the documents were removed
+        #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
+        prune: Vec<Kind>,
+        /// Also if they refer to objects that do not exist
+        #[arg(long)]
+        allow_missing: bool,
     },
     /// Let a serial number register without an object of its own; `*` is any
     Allow {
@@ -272,9 +284,8 @@ pub(crate) struct To {
     /// The data folder of a controller on this machine
     #[arg(long, global = true, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]
     data: Option<PathBuf>,
-    /// Facts as JSON
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    form: Form,
 }
 
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
@@ -292,7 +303,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
             out::line(format_args!("{kind} {name} deleted"));
             Ok(())
         }
-        Command::Objects { to } => objects(&to).await,
+        Command::Objects { to, kind, name } => objects(&to, kind, name.as_deref()).await,
         Command::Logs { to, device, app, lines, follow } => {
             logs(&to, &device, app.as_deref(), lines, follow).await
         }
@@ -301,9 +312,23 @@ async fn perform(command: Command) -> anyhow::Result<()> {
 }
 
 impl To {
-    /// Whether facts are to be JSON.
-    pub(crate) fn json(&self) -> bool {
-        self.json
+    /// Prints what is asked for in the form that was asked for; again and again if it is to be
+    /// watched.
+    pub(crate) async fn print<T: serde::Serialize>(
+        &self,
+        ask: impl AsyncFn() -> anyhow::Result<T>,
+        people: impl Fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        self.form.print(ask, people).await
+    }
+
+    /// Prints what came of something.
+    pub(crate) fn told<T: serde::Serialize>(
+        &self,
+        facts: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        self.form.told(facts, people)
     }
 
     /// The options together, else the login that is named, else the data folder that is named, else
@@ -365,32 +390,12 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
     let client = to.client()?;
     match command.unwrap_or(DeviceCommand::List) {
         DeviceCommand::List => {
-            let devices = client.devices().await.or_advise()?;
-            if to.json {
-                return out::json(&devices);
-            }
-            let rows: Vec<Vec<String>> = devices
-                .iter()
-                .map(|d| {
-                    let running = d.apps.iter().filter(|a| a.running).count();
-                    vec![
-                        d.name.clone(),
-                        d.state.name().to_owned(),
-                        ago(d.seen),
-                        format!("{running}/{}", d.apps.len()),
-                        or_dash(&d.version),
-                        or_dash(&d.soft_serial),
-                    ]
-                })
-                .collect();
-            out::table(&["name", "state", "last seen", "apps", "version", "soft serial"], &rows);
+            let all = async || client.devices().await.or_advise();
+            return to.print(all, |all| shown::devices(all)).await;
         }
         DeviceCommand::Show { name } => {
-            let device = client.device(&name).await.or_advise()?;
-            if to.json {
-                return out::json(&device);
-            }
-            show_device(&device);
+            let one = async || client.device(&name).await.or_advise();
+            return to.print(one, shown::device).await;
         }
         DeviceCommand::Restart { name } => {
             client.restart_device(&name).await.or_advise()?;
@@ -406,10 +411,9 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
                 certificate: pem(new.cert)?,
             };
             let added = client.add_device(&new).await.or_advise()?;
-            if to.json {
-                return out::json(&added);
-            }
-            out::line(format_args!("Device {} is expected; its id is {}", added.name, added.id));
+            return to.told(&added, |added| {
+                format!("Device {} is expected; its id is {}", added.name, added.id)
+            });
         }
         DeviceCommand::Shutdown { name } => {
             client.ask_device(&name, "shutdown").await.or_advise()?;
@@ -420,11 +424,8 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
             out::line(format_args!("{name} has to attest again before it gets its config"));
         }
         DeviceCommand::Verdict { name } => {
-            let verdict = client.verdict(&name).await.or_advise()?;
-            if to.json {
-                return out::json(&verdict);
-            }
-            show_verdict(&name, &verdict);
+            let last = async || client.verdict(&name).await.or_advise();
+            return to.print(last, |last| shown::verdict(&name, last)).await;
         }
         DeviceCommand::Accept { name } => {
             client.ask_device(&name, "accept").await.or_advise()?;
@@ -450,17 +451,18 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
                 out::line(format_args!("{name} is told what its objects say again"));
             } else if let Some(file) = file {
                 let given = client.give_config(&name, config_of(&file)?).await.or_advise()?;
-                if to.json {
-                    return out::json(&given);
-                }
-                out::line(format_args!("{name} is told version {} from now on", given.version));
+                return to.told(&given, |given| {
+                    format!("{name} is told version {} from now on", given.version)
+                });
             } else {
-                return out::json(&client.device_config(&name).await.or_advise()?);
+                let told = async || client.device_config(&name).await.or_advise();
+                return to.print(told, |told| format!("{told:#}")).await;
             }
         }
         DeviceCommand::Drift { name } => return crate::history::drift(to, name.as_deref()).await,
-        DeviceCommand::Diff { name, file } => {
-            return crate::history::diff(to, &name, &file).await;
+        DeviceCommand::Diff { name, file, prune, allow_missing } => {
+            let how = Apply { prune, allow_missing, ..Apply::default() };
+            return crate::history::diff(to, &name, &file, &how).await;
         }
         DeviceCommand::Allow { serial } => {
             client.allow_serial(&serial).await.or_advise()?;
@@ -499,142 +501,16 @@ fn config_of(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(if is_json { text.to_vec() } else { bytes })
 }
 
-fn show_verdict(name: &str, verdict: &view::Verdict) {
-    let Some(at) = verdict.at else {
-        out::line(format_args!("{name} has proven nothing yet"));
-        return;
-    };
-    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let believed = if verdict.good { "believed" } else { "refused" };
-    let summary = text(&verdict.details["summary"]);
-    out::line(format_args!("{believed} {}: {summary}", ago(Some(at))));
-    let pcrs = verdict.details["findings"]["pcrs"].as_array().cloned().unwrap_or_default();
-    let rows: Vec<Vec<String>> = pcrs
-        .iter()
-        .map(|p| {
-            let value: String = text(&p["value"]).chars().take(16).collect();
-            vec![p["register"].to_string(), text(&p["standing"]), value, text(&p["text"])]
-        })
-        .collect();
-    if !rows.is_empty() {
-        out::table(&["pcr", "standing", "value", "explained"], &rows);
-    }
-}
-
-fn show_device(d: &view::Device) {
-    let fact = |name: &str, text: String| {
-        if !text.is_empty() {
-            out::line(format_args!("{name:<12}{text}"));
-        }
-    };
-    fact("name", d.name.clone());
-    fact("id", d.id.to_string());
-    fact("state", format!("{}, last seen {}", d.state.name(), ago(d.seen)));
-    fact("serials", [d.serial.as_str(), &d.soft_serial].join(" ").trim().to_owned());
-    fact("version", [d.version.as_str(), &d.slot].join(" ").trim().to_owned());
-    fact("hardware", d.hardware.clone());
-    if let Some(boot) = &d.boot {
-        let reason = if boot.reason.is_empty() { "unknown" } else { &boot.reason };
-        fact("boot", format!("number {}, {}: {reason}", boot.count, ago(boot.at)));
-        let marks = boot.timeline.iter();
-        let marks: Vec<String> = marks
-            .map(|(what, ms)| format!("{what} {}", out::Seconds(Duration::from_millis(*ms))))
-            .collect();
-        fact("timeline", marks.join(", "));
-    }
-    if let Some(given) = &d.config_given {
-        let (version, by) = (&given.version, &given.author);
-        fact("config", format!("given whole by {by} {}, version {version}", ago(Some(given.at))));
-        fact("", format!("objects do not reach it: `eve device config {} --compiled`", d.name));
-    }
-    for port in &d.ports {
-        let state = if port.up { port.addresses.join(" ") } else { "down".to_owned() };
-        let problem = port.problem.as_ref().map(|p| format!(" ({p})")).unwrap_or_default();
-        fact("port", format!("{} {state}{problem}", port.name));
-    }
-    if let Some(usage) = &d.usage {
-        fact("memory", format!("{} of {}", usage.memory_used, usage.memory_total));
-        let all = usage.services.iter().map(|(name, bytes)| format!("{name} {bytes}"));
-        let all = all.collect::<Vec<_>>().join(", ");
-        fact("services", format!("{} in all: {all}", usage.services_total()));
-    }
-    for problem in &d.problems {
-        fact("problem", problem.clone());
-    }
-    for pending in &d.pending {
-        let problem = pending.problem.as_ref().map(|p| format!(": {p}")).unwrap_or_default();
-        fact(&pending.kind, format!("{} {}{problem}", pending.name, pending.state));
-    }
-    if !d.networks.is_empty() {
-        out::line("");
-        let rows: Vec<Vec<String>> = d.networks.iter().map(network_row).collect();
-        out::table(&["network", "device", "state", "gateway", "problems"], &rows);
-    }
-    if !d.apps.is_empty() {
-        out::line("");
-        show_apps(&d.apps);
-    }
-}
-
-fn show_apps(apps: &[view::AppOnDevice]) {
-    let rows: Vec<Vec<String>> = apps
-        .iter()
-        .map(|a| {
-            vec![
-                a.app.clone(),
-                a.device.clone(),
-                a.state.clone(),
-                ago(a.since),
-                or_dash(&a.ports.join(" ")),
-                or_dash(&a.addresses.join(" ")),
-                a.problems.join("; "),
-            ]
-        })
-        .collect();
-    out::table(&["app", "device", "state", "since", "ports", "addresses", "problems"], &rows);
-}
-
 async fn app(to: &To, command: Option<AppCommand>) -> anyhow::Result<()> {
     let client = to.client()?;
     match command.unwrap_or(AppCommand::List) {
         AppCommand::List => {
-            let apps = client.apps().await.or_advise()?;
-            if to.json {
-                return out::json(&apps);
-            }
-            let rows: Vec<Vec<String>> = apps
-                .iter()
-                .map(|a| {
-                    let running = a.on.iter().filter(|o| o.running).count();
-                    let problems =
-                        a.flaws.len() + a.on.iter().map(|o| o.problems.len()).sum::<usize>();
-                    vec![
-                        a.name.clone(),
-                        a.image.clone(),
-                        format!("{running}/{}", a.on.len()),
-                        states(&a.on),
-                        if problems > 0 { problems.to_string() } else { String::new() },
-                    ]
-                })
-                .collect();
-            out::table(&["name", "image", "running", "states", "problems"], &rows);
+            let all = async || client.apps().await.or_advise();
+            return to.print(all, |all| shown::apps(all)).await;
         }
         AppCommand::Show { name } => {
-            let app = client.app(&name).await.or_advise()?;
-            if to.json {
-                return out::json(&app);
-            }
-            out::line(format_args!("{:<12}{}", "name", app.name));
-            out::line(format_args!("{:<12}{}", "image", app.image));
-            out::line(format_args!(
-                "{:<12}generation {}, restart {}, purge {}",
-                "counters", app.generation, app.restart, app.purge
-            ));
-            for flaw in &app.flaws {
-                out::line(format_args!("{:<12}{}: {}", "problem", flaw.field, flaw.text));
-            }
-            out::line("");
-            show_apps(&app.on);
+            let one = async || client.app(&name).await.or_advise();
+            return to.print(one, shown::app).await;
         }
         AppCommand::Restart { name } => {
             client.restart_app(&name).await.or_advise()?;
@@ -650,86 +526,35 @@ async fn app(to: &To, command: Option<AppCommand>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `running, error`: each state once.
-fn states(on: &[view::AppOnDevice]) -> String {
-    let all: std::collections::BTreeSet<&str> = on.iter().map(|o| o.state.as_str()).collect();
-    or_dash(&all.into_iter().collect::<Vec<_>>().join(", "))
-}
-
 async fn network(to: &To, command: Option<NetworkCommand>) -> anyhow::Result<()> {
     let client = to.client()?;
     match command.unwrap_or(NetworkCommand::List) {
         NetworkCommand::List => {
-            let networks = client.networks().await.or_advise()?;
-            if to.json {
-                return out::json(&networks);
-            }
-            let rows: Vec<Vec<String>> = networks
-                .iter()
-                .map(|n| {
-                    let online = n.on.iter().filter(|o| o.state == "online").count();
-                    let subnet = n.subnet.clone().unwrap_or_default();
-                    vec![
-                        n.name.clone(),
-                        n.kind.clone(),
-                        or_dash(&subnet),
-                        format!("{online}/{}", n.on.len()),
-                    ]
-                })
-                .collect();
-            out::table(&["name", "type", "subnet", "online"], &rows);
+            let all = async || client.networks().await.or_advise();
+            to.print(all, |all| shown::networks(all)).await
         }
         NetworkCommand::Show { name } => {
-            let network = client.network(&name).await.or_advise()?;
-            if to.json {
-                return out::json(&network);
-            }
-            let rows: Vec<Vec<String>> = network.on.iter().map(network_row).collect();
-            out::table(&["network", "device", "state", "gateway", "problems"], &rows);
-            for on in &network.on {
-                for (mac, address) in &on.leases {
-                    out::line(format_args!("{}: {address} has {mac}", on.device));
-                }
-            }
-            for flaw in &network.flaws {
-                out::line(flaw);
-            }
+            let one = async || client.network(&name).await.or_advise();
+            to.print(one, shown::network).await
         }
     }
-    Ok(())
 }
 
-fn network_row(n: &view::NetworkOnDevice) -> Vec<String> {
-    vec![
-        n.network.clone(),
-        n.device.clone(),
-        n.state.clone(),
-        n.gateway.map_or_else(|| "-".to_owned(), |g| g.to_string()),
-        n.problems.join("; "),
-    ]
-}
-
-async fn objects(to: &To) -> anyhow::Result<()> {
-    let objects = to.client()?.objects().await.or_advise()?;
-    if to.json {
-        return out::json(&objects);
-    }
-    let rows: Vec<Vec<String>> = objects
-        .iter()
-        .map(|o| {
-            let flaws: Vec<String> =
-                o.flaws.iter().map(|f| format!("{}: {}", f.field, f.text)).collect();
-            vec![
-                o.key.kind.to_string(),
-                o.key.name.clone(),
-                o.generation.to_string(),
-                ago(Some(o.changed)),
-                flaws.join("; "),
-            ]
-        })
-        .collect();
-    out::table(&["kind", "name", "generation", "changed", "problems"], &rows);
-    Ok(())
+async fn objects(to: &To, kind: Option<Kind>, name: Option<&str>) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let ask = async || {
+        let mut all = client.objects().await.or_advise()?;
+        all.retain(|o| kind.is_none_or(|k| o.key.kind == k));
+        all.retain(|o| name.is_none_or(|n| o.key.name == n));
+        match (kind, name) {
+            (Some(kind), Some(name)) if all.is_empty() => {
+                let text = format!("there is no {}", Key::new(kind, name));
+                Err(out::advised(text, format!("`eve objects {kind}` lists those that there are")))
+            }
+            _ => Ok(all),
+        }
+    };
+    to.print(ask, |all: &Vec<view::Object>| shown::objects(all)).await
 }
 
 async fn logs(
@@ -747,7 +572,7 @@ async fn logs(
     loop {
         let rows = client.logs(device, app, after, limit).await.or_advise()?;
         for row in &rows {
-            if to.json {
+            if to.form.json() {
                 out::line(serde_json::to_string(row)?);
             } else {
                 let at = time(row.at);
@@ -793,7 +618,7 @@ async fn events(to: &To, lines: u32, follow: bool) -> anyhow::Result<()> {
     let mut limit = lines;
     loop {
         for event in client.events(after, limit).await.or_advise()? {
-            if to.json {
+            if to.form.json() {
                 out::line(serde_json::to_string(&event)?);
             } else {
                 out::line(format_args!("{} {}: {}", time(event.at), event.object, event.text));
@@ -806,10 +631,6 @@ async fn events(to: &To, lines: u32, follow: bool) -> anyhow::Result<()> {
         limit = 10_000;
         tokio::time::sleep(FOLLOW_EVERY).await;
     }
-}
-
-fn or_dash(text: &str) -> String {
-    if text.is_empty() { "-".to_owned() } else { text.to_owned() }
 }
 
 /// `5 s ago`.

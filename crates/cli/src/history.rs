@@ -3,14 +3,15 @@
 
 use std::path::Path;
 
-use controller::client::escaped;
+use controller::client::{Apply, escaped};
 use controller::view::{Applied, Compared, DeviceDiff, DeviceDrift, Version};
 
 use crate::controller::runtime;
 use crate::fleet::{To, ago, read, time};
 use crate::out::{self, OrAdvise};
+use crate::shown::Lines;
 
-/// `eve history …`, `eve rollback …`
+/// `eve history …`, `eve rollback …`, `eve drift …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
     /// What an object said before: `eve history app web`
@@ -23,6 +24,13 @@ pub(crate) enum Command {
         name: String,
         /// One version, and what is other now
         revision: Option<u64>,
+    },
+    /// What is not as it should be on nodes, and why: the same as `eve device drift`
+    Drift {
+        #[command(flatten)]
+        to: To,
+        /// A node; all if not said
+        name: Option<String>,
     },
     /// Make an object say again what it said in a revision
     Rollback {
@@ -44,6 +52,7 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
             Command::History { to, kind, name, revision: Some(revision) } => {
                 show(&to, &kind, &name, revision).await
             }
+            Command::Drift { to, name } => drift(&to, name.as_deref()).await,
             Command::Rollback { to, kind, name, revision } => {
                 restore(&to, &kind, &name, revision).await
             }
@@ -56,10 +65,12 @@ fn path(kind: &str, name: &str) -> String {
 }
 
 async fn list(to: &To, kind: &str, name: &str) -> anyhow::Result<()> {
-    let all: Vec<Version> = to.client()?.ask(&path(kind, name)).await.or_advise()?;
-    if to.json {
-        return out::json(&all);
-    }
+    let (client, path) = (to.client()?, path(kind, name));
+    to.print(async || client.ask::<Vec<Version>>(&path).await.or_advise(), |all| versions(all))
+        .await
+}
+
+fn versions(all: &[Version]) -> String {
     let rows: Vec<Vec<String>> = all
         .iter()
         .map(|v| {
@@ -69,52 +80,50 @@ async fn list(to: &To, kind: &str, name: &str) -> anyhow::Result<()> {
             vec![revision, time(v.at), v.author.clone(), generation, counters, what.to_owned()]
         })
         .collect();
-    out::table(&["revision", "at", "by", "generation", "restart/purge", ""], &rows);
-    Ok(())
+    out::aligned(&["revision", "at", "by", "generation", "restart/purge", ""], &rows)
 }
 
 async fn show(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Result<()> {
     let path = format!("{}/{revision}", path(kind, name));
     let one: Compared = to.client()?.ask(&path).await.or_advise()?;
-    if to.json {
-        return out::json(&one);
-    }
+    to.told(&one, |one| compared(kind, name, one))
+}
+
+fn compared(kind: &str, name: &str, one: &Compared) -> String {
+    let mut text = Lines::default();
     let by = if one.version.author.is_empty() { "somebody" } else { &one.version.author };
-    out::line(format_args!("{kind} {name} by {by} at {}:", time(one.version.at)));
+    text.line(format_args!("{kind} {name} by {by} at {}:", time(one.version.at)));
     match &one.version.spec {
-        Some(spec) => out::line(serde_json::to_string_pretty(spec)?),
-        None => out::line("deleted"),
+        Some(spec) => text.line(format_args!("{spec:#}")),
+        None => text.line("deleted"),
     }
     for line in &one.since {
-        out::line(line);
+        text.line(line);
     }
-    Ok(())
+    text.0
 }
 
 async fn restore(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Result<()> {
     let path = format!("{}/{revision}", path(kind, name));
     let applied: Applied = to.client()?.send(&path, "").await.or_advise()?;
-    if to.json {
-        return out::json(&applied);
-    }
-    for change in &applied.changes {
-        out::line(format_args!("{} {}", change.key, change.action.name()));
-    }
-    Ok(())
+    to.told(&applied, crate::apply::changes)
 }
 
 /// `eve device drift [NAME]`
 pub(crate) async fn drift(to: &To, name: Option<&str>) -> anyhow::Result<()> {
     let client = to.client()?;
-    let all: Vec<DeviceDrift> = match name {
-        Some(name) => {
-            vec![client.ask(&format!("/devices/{}/drift", escaped(name))).await.or_advise()?]
-        }
-        None => client.ask("/drift").await.or_advise()?,
+    let ask = async || {
+        Ok(match name {
+            Some(name) => {
+                vec![client.ask(&format!("/devices/{}/drift", escaped(name))).await.or_advise()?]
+            }
+            None => client.ask("/drift").await.or_advise()?,
+        })
     };
-    if to.json {
-        return out::json(&all);
-    }
+    to.print(ask, |all: &Vec<DeviceDrift>| drifts(all)).await
+}
+
+fn drifts(all: &[DeviceDrift]) -> String {
     let rows: Vec<Vec<String>> = all
         .iter()
         .flat_map(|device| device.drift.iter().map(move |d| (device, d)))
@@ -130,36 +139,31 @@ pub(crate) async fn drift(to: &To, name: Option<&str>) -> anyhow::Result<()> {
         })
         .collect();
     if rows.is_empty() {
-        out::line("all is as it should be");
-        return Ok(());
+        return "all is as it should be".to_owned();
     }
-    out::table(&["node", "subject", "desired", "reported", "since", "reason"], &rows);
-    Ok(())
+    out::aligned(&["node", "subject", "desired", "reported", "since", "reason"], &rows)
 }
 
 /// `eve device diff NAME -f FILE`
-pub(crate) async fn diff(to: &To, name: &str, file: &Path) -> anyhow::Result<()> {
-    let path = format!("/devices/{}/diff", escaped(name));
+pub(crate) async fn diff(to: &To, name: &str, file: &Path, how: &Apply) -> anyhow::Result<()> {
+    let path = format!("/devices/{}/diff{}", escaped(name), how.query());
     let one: DeviceDiff = to.client()?.send(&path, &read(file)?).await.or_advise()?;
-    if to.json {
-        return out::json(&one);
-    }
-    if one.consequences.is_empty() {
-        out::line(format_args!("{} is told nothing new", one.device));
-        return Ok(());
-    }
-    show_diff(&one);
-    Ok(())
+    to.told(&one, |one| match one.consequences.as_slice() {
+        [] => format!("{} is told nothing new", one.device),
+        _ => shown_diff(one),
+    })
 }
 
 /// What a node would do: `!` marks what interrupts something that works.
-pub(crate) fn show_diff(one: &DeviceDiff) {
-    out::line(format_args!("{}:", one.device));
+pub(crate) fn shown_diff(one: &DeviceDiff) -> String {
+    let mut text = Lines::default();
+    text.line(format_args!("{}:", one.device));
     for consequence in &one.consequences {
         let mark = if consequence.disrupts { "!" } else { " " };
-        out::line(format_args!("{mark} {consequence}"));
+        text.line(format_args!("{mark} {consequence}"));
     }
     if let Some(waits) = &one.waits {
-        out::line(format_args!("  {waits}"));
+        text.line(format_args!("  {waits}"));
     }
+    text.0
 }

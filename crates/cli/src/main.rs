@@ -15,8 +15,10 @@ mod controller;
 mod convert;
 mod describe;
 mod edit;
+mod examples;
 mod explain;
 mod fleet;
+mod form;
 mod history;
 mod image;
 mod install;
@@ -25,16 +27,18 @@ mod objects;
 mod pkg;
 mod places;
 mod push;
+mod push_image;
 mod rollout;
 mod run;
 mod sbom;
+mod shown;
 mod sizes;
 mod slot;
 mod sources;
 mod steps;
 mod up;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Builds EVE-OS images, runs them, and controls a fleet of nodes.
 #[derive(Debug, Parser)]
@@ -105,7 +109,9 @@ enum Command {
 }
 
 fn main() -> std::process::ExitCode {
-    let eve = Eve::parse(); // wrong use ends here, with exit code 2
+    // Wrong use ends here, with exit code 2.
+    let matches = examples::taught(Eve::command()).get_matches();
+    let eve = Eve::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     out::start_log();
     let outcome = match eve.command {
         Command::Build(args) => build::run(*args),

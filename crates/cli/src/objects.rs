@@ -2,13 +2,11 @@
 //! implementation for all kinds that have no commands of their own.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::Context;
 use controller::client::{Client, escaped};
 use controller::objects::{Key, Kind};
 use controller::view::Object;
-use serde::Serialize;
 use serde_json::Value;
 
 use crate::fleet::{To, ago};
@@ -67,13 +65,11 @@ pub(crate) struct Of {
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum ObjectCommand {
     /// All of them
-    List(Form),
+    List,
     /// One of them, as it was written
     Show {
         /// Its name
         name: String,
-        #[command(flatten)]
-        form: Form,
     },
     /// Remove one
     Delete {
@@ -90,25 +86,31 @@ pub(crate) enum ObjectCommand {
 pub(crate) enum ImageCommand {
     #[command(flatten)]
     Of(ObjectCommand),
-    /// Bring a file to the controller, for nodes to download: a disk image, an ISO
+    /// Bring an image to the controller, for nodes to download: a disk image, an ISO, or the folder
+    /// of an OCI image layout
     ///
-    /// What is there already is not sent again: after an interruption the same command goes on.
+    /// `eve image push disk.qcow2` is told to nodes as an Image; `eve image push ./layout --name
+    /// web:1.0` goes into the registry, for apps with `image: web:1.0`. What is there already is not
+    /// sent again: after an interruption the same command goes on.
     Push {
-        /// The file
+        /// The file, or the folder with oci-layout and index.json
         file: PathBuf,
-        /// Its name there [default: that of the file]
+        /// Its name there, for a layout NAME:TAG [default: that of the file or in the layout]
         #[arg(long)]
         name: Option<String>,
+        /// Which image of a layout, if there are several
+        #[arg(long, value_name = "NAME")]
+        from: Option<String>,
     },
     /// The files that are there
-    Files(Form),
+    Files,
 }
 
 /// `eve secret …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum SecretCommand {
     /// All of them, without their values
-    List(Form),
+    List,
     /// Make one, or give one another value: read from standard input
     ///
     /// `eve secret set wifi < password.txt`. A line break at the end is no part of it.
@@ -126,40 +128,21 @@ pub(crate) enum SecretCommand {
     },
 }
 
-/// How facts are printed.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Form {
-    /// As what [default: table]; `--json` comes before it
-    #[arg(long, short, value_enum, value_name = "FORM")]
-    output: Option<Output>,
-    /// Print again every so many seconds, until stopped
-    #[arg(long, short, value_name = "SECONDS", num_args = 0..=1, require_equals = true,
-          default_missing_value = "2", value_parser = clap::value_parser!(u64).range(1..))]
-    watch: Option<u64>,
-}
-
-/// A form of facts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Table,
-    /// For programs
-    Json,
-    /// As `eve apply` takes it
-    Yaml,
-}
-
 pub(crate) fn run(command: Command) -> anyhow::Result<()> {
     crate::controller::runtime()?.block_on(perform(command))
 }
 
 async fn perform(command: Command) -> anyhow::Result<()> {
     let (kind, of) = match command {
-        Command::Image { to, command: ImageCommand::Push { file, name } } => {
+        Command::Image { to, command: ImageCommand::Push { file, name, from } } => {
+            if file.join("oci-layout").is_file() {
+                let (name, from) = (name.as_deref(), from.as_deref());
+                return crate::push_image::layout(&to, &file, name, from).await;
+            }
             return crate::push::file(&to, &file, name.as_deref()).await;
         }
-        Command::Image { to, command: ImageCommand::Files(form) } => {
-            return crate::push::list(&to, &form).await;
+        Command::Image { to, command: ImageCommand::Files } => {
+            return crate::push::list(&to).await;
         }
         Command::Image { to, command: ImageCommand::Of(command) } => {
             (Kind::Image, Of { to, command })
@@ -167,8 +150,8 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         Command::Secret { to, command: SecretCommand::Set { name } } => {
             return set_secret(&to, &name).await;
         }
-        Command::Secret { to, command: SecretCommand::List(form) } => {
-            (Kind::Secret, Of { to, command: ObjectCommand::List(form) })
+        Command::Secret { to, command: SecretCommand::List } => {
+            (Kind::Secret, Of { to, command: ObjectCommand::List })
         }
         Command::Secret { to, command: SecretCommand::Delete { name, force } } => {
             (Kind::Secret, Of { to, command: ObjectCommand::Delete { name, force } })
@@ -184,13 +167,13 @@ async fn perform(command: Command) -> anyhow::Result<()> {
     };
     let client = of.to.client()?;
     match of.command {
-        ObjectCommand::List(form) => {
-            form.print(&of.to, async || all(&client, kind).await, |all| table(all)).await
+        ObjectCommand::List => {
+            of.to.print(async || all(&client, kind).await, |all| table(all)).await
         }
-        ObjectCommand::Show { name, form } => {
+        ObjectCommand::Show { name } => {
             let path = format!("/objects/{}/{}", kind.name(), escaped(&name));
             let one = async || client.ask::<Object>(&path).await.or_advise();
-            form.print(&of.to, one, shown).await
+            of.to.print(one, shown).await
         }
         ObjectCommand::Delete { name, force } => {
             client.delete(kind.name(), &name, force).await.or_advise()?;
@@ -204,57 +187,6 @@ async fn all(client: &Client, kind: Kind) -> anyhow::Result<Vec<Object>> {
     let mut all = client.objects().await.or_advise()?;
     all.retain(|o| o.key.kind == kind);
     Ok(all)
-}
-
-impl Form {
-    /// Prints what is asked for in this form; again and again if it is to be watched.
-    pub(crate) async fn print<T: Serialize>(
-        &self,
-        to: &To,
-        ask: impl AsyncFn() -> anyhow::Result<T>,
-        people: impl Fn(&T) -> String,
-    ) -> anyhow::Result<()> {
-        let output = if to.json() { Output::Json } else { self.output.unwrap_or(Output::Table) };
-        loop {
-            let facts = ask().await?;
-            let text = match output {
-                Output::Table => people(&facts),
-                Output::Json => serde_json::to_string_pretty(&facts)?,
-                Output::Yaml => yaml(&facts)?,
-            };
-            let Some(seconds) = self.watch else {
-                out::line(text.trim_end());
-                return Ok(());
-            };
-            // A program reads one document after the other; a person one screen.
-            match output {
-                Output::Table => out::screen(text.trim_end()),
-                Output::Json => out::line(text.trim_end()),
-                Output::Yaml => out::line(format_args!("---\n{}", text.trim_end())),
-            }
-            tokio::time::sleep(Duration::from_secs(seconds)).await;
-        }
-    }
-}
-
-/// Objects become documents that `eve apply` takes; everything else what it is.
-fn yaml(facts: &impl Serialize) -> anyhow::Result<String> {
-    let value = serde_json::to_value(facts)?;
-    let all = match value {
-        Value::Array(all) => all,
-        one => vec![one],
-    };
-    let document = |value: Value| {
-        let value = match (value.get("kind"), value.get("name"), value.get("spec")) {
-            (Some(kind), Some(name), Some(spec)) => {
-                serde_json::json!({ "kind": kind, "name": name, "spec": spec })
-            }
-            _ => value,
-        };
-        serde_saphyr::to_string(&value).context("cannot write YAML")
-    };
-    let all: Vec<String> = all.into_iter().map(document).collect::<Result<_, _>>()?;
-    Ok(all.join("---\n"))
 }
 
 /// Name, generation and age, and what each kind says in its fields.
@@ -308,13 +240,7 @@ async fn set_secret(to: &To, name: &str) -> anyhow::Result<()> {
     read.context("cannot read the value from standard input")?;
     let document = secret(name, &value)?;
     let applied = to.client()?.apply(&document, false).await.or_advise()?;
-    if to.json() {
-        return out::json(&applied);
-    }
-    for change in &applied.changes {
-        out::line(format_args!("{} {}", change.key, change.action.name()));
-    }
-    Ok(())
+    to.told(&applied, crate::apply::changes)
 }
 
 fn secret(name: &str, value: &str) -> Result<String, WrongUse> {
@@ -352,18 +278,6 @@ mod tests {
         assert_eq!(document.written["value"], "it's \"so\": {a}\n- #x");
         assert!(secret("wifi", "\n").is_err());
         assert!(secret("wifi", &"x".repeat(600 << 10)).is_err());
-    }
-
-    #[test]
-    fn what_is_printed_as_yaml_can_be_applied() {
-        let mut one = object();
-        one.spec = serde_json::json!({"size": "1GiB"});
-        let mut other = one.clone();
-        other.key.name = "more".to_owned();
-        let documents = objects::read(&yaml(&[&one, &other]).unwrap()).unwrap();
-        let keys: Vec<String> = documents.iter().map(|d| d.key.to_string()).collect();
-        assert_eq!(keys, ["Volume data", "Volume more"]);
-        assert_eq!(documents[0].written, one.spec);
     }
 
     #[test]

@@ -10,7 +10,6 @@ use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::{To, time};
-use crate::objects::Form;
 use crate::out::{self, OrAdvise, Step, WrongUse};
 
 /// A call carries so much: it has to be through within the minute that a call may take.
@@ -28,8 +27,8 @@ pub(crate) async fn file(to: &To, path: &Path, name: Option<&str>) -> anyhow::Re
     };
     if path.is_dir() {
         return Err(out::advised(
-            format!("{} is a folder", path.display()),
-            "push a single file; OCI layouts are served with `eve controller serve --registry`",
+            format!("{} is a folder, and no OCI image layout", path.display()),
+            "push a single file, or a folder with the files oci-layout and index.json",
         ));
     }
     let client = to.client()?;
@@ -63,11 +62,7 @@ pub(crate) async fn file(to: &To, path: &Path, name: Option<&str>) -> anyhow::Re
         }
     }
     step.done(Bytes(total));
-    if to.json() {
-        return out::json(&whole);
-    }
-    out::line(format_args!("{name} sha256:{}", digest.hex()));
-    Ok(())
+    to.told(&whole, |_| format!("{name} sha256:{}", digest.hex()))
 }
 
 /// The digest and size of a file; reads it whole.
@@ -98,10 +93,10 @@ fn part(file: &mut File, first: u64, total: u64) -> std::io::Result<Vec<u8>> {
 }
 
 /// What is there.
-pub(crate) async fn list(to: &To, form: &Form) -> anyhow::Result<()> {
+pub(crate) async fn list(to: &To) -> anyhow::Result<()> {
     let client = to.client()?;
     let ask = async || client.ask::<Vec<ImageFile>>("/images").await.or_advise();
-    form.print(to, ask, |all| {
+    to.print(ask, |all| {
         let row = |f: &ImageFile| {
             let at = f.at.map_or_else(|| "-".to_owned(), time);
             vec![f.name.clone(), Bytes(f.size).to_string(), at, f.author.clone(), f.sha256.clone()]

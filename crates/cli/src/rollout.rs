@@ -10,6 +10,7 @@ use model::UnixMillis;
 use crate::controller::runtime;
 use crate::fleet::{To, ago, read, time};
 use crate::out::{self, OrAdvise, WrongUse};
+use crate::shown::Lines;
 
 /// `eve rollout …`, `eve group …`, `eve window …`, `eve schedule …`
 #[derive(Debug, clap::Subcommand)]
@@ -236,29 +237,8 @@ async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
     let path = |name: &str, rest: &str| format!("/rollouts/{}{rest}", escaped(name));
     let tell = match command {
         RolloutCommand::List => {
-            let all: Vec<Rollout> = client.ask("/rollouts").await.or_advise()?;
-            if to.json {
-                return out::json(&all);
-            }
-            let rows: Vec<Vec<String>> = all
-                .iter()
-                .map(|r| {
-                    let passed: usize = r.waves.iter().map(|w| w.passed).sum();
-                    let failed: usize = r.waves.iter().map(|w| w.failed).sum();
-                    let count: usize = r.waves.iter().map(|w| w.devices).sum();
-                    vec![
-                        r.name.clone(),
-                        r.phase.clone(),
-                        format!("{}/{}", r.wave, r.waves.len()),
-                        format!("{passed}/{count}"),
-                        failed.to_string(),
-                        ago(Some(r.created)),
-                        r.why.clone(),
-                    ]
-                })
-                .collect();
-            out::table(&["name", "phase", "wave", "passed", "failed", "begun", "why"], &rows);
-            return Ok(());
+            let all = async || client.ask::<Vec<Rollout>>("/rollouts").await.or_advise();
+            return to.print(all, |all| rollouts(all)).await;
         }
         RolloutCommand::Forget { name } => {
             client.remove(&path(&name, "")).await.or_advise()?;
@@ -266,14 +246,15 @@ async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
             return Ok(());
         }
         RolloutCommand::Show { name } => {
-            let one: Rollout = client.ask(&path(&name, "")).await.or_advise()?;
-            return show_rollout(to, &one);
+            let path = path(&name, "");
+            let one = async || client.ask::<Rollout>(&path).await.or_advise();
+            return to.print(one, shown_rollout).await;
         }
         RolloutCommand::Start(args) => {
             let plan = start_plan(&args)?;
             let path = path(&args.name, &format!("?dry_run={}", args.dry_run));
             let one: Rollout = client.send(&path, &plan).await.or_advise()?;
-            return show_rollout(to, &one);
+            return to.told(&one, shown_rollout);
         }
         RolloutCommand::Pause { name } => path(&name, "/pause"),
         RolloutCommand::Resume { name } => path(&name, "/resume"),
@@ -282,12 +263,29 @@ async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
         RolloutCommand::Rollback { name } => path(&name, "/rollback"),
     };
     let one: Rollout = client.send(&tell, "").await.or_advise()?;
-    if to.json {
-        return out::json(&one);
-    }
-    let why = if one.why.is_empty() { String::new() } else { format!(": {}", one.why) };
-    out::line(format_args!("rollout {} is {}{why}", one.name, one.phase));
-    Ok(())
+    to.told(&one, |one| {
+        let why = if one.why.is_empty() { String::new() } else { format!(": {}", one.why) };
+        format!("rollout {} is {}{why}", one.name, one.phase)
+    })
+}
+
+fn rollouts(all: &[Rollout]) -> String {
+    let row = |r: &Rollout| {
+        let passed: usize = r.waves.iter().map(|w| w.passed).sum();
+        let failed: usize = r.waves.iter().map(|w| w.failed).sum();
+        let count: usize = r.waves.iter().map(|w| w.devices).sum();
+        vec![
+            r.name.clone(),
+            r.phase.clone(),
+            format!("{}/{}", r.wave, r.waves.len()),
+            format!("{passed}/{count}"),
+            failed.to_string(),
+            ago(Some(r.created)),
+            r.why.clone(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    out::aligned(&["name", "phase", "wave", "passed", "failed", "begun", "why"], &rows)
 }
 
 fn start_plan(args: &StartArgs) -> anyhow::Result<String> {
@@ -312,16 +310,13 @@ fn start_plan(args: &StartArgs) -> anyhow::Result<String> {
     Ok(plan.to_string())
 }
 
-fn show_rollout(to: &To, one: &Rollout) -> anyhow::Result<()> {
-    if to.json {
-        return out::json(one);
-    }
+fn shown_rollout(one: &Rollout) -> String {
+    let mut text = Lines::default();
     let why = if one.why.is_empty() { String::new() } else { format!(": {}", one.why) };
-    out::line(format_args!("{:<12}{}{why}", one.phase, one.name));
+    text.fact(&one.phase, format_args!("{}{why}", one.name));
     let objects: Vec<String> = one.objects.iter().map(ToString::to_string).collect();
-    out::line(format_args!("{:<12}{}", "takes out", objects.join(", ")));
-    out::line(format_args!("{:<12}{} may fail", "failures", one.allowed));
-    out::line("");
+    text.fact("takes out", objects.join(", "));
+    text.fact("failures", format_args!("{} may fail", one.allowed));
     let rows: Vec<Vec<String>> = one
         .waves
         .iter()
@@ -333,8 +328,7 @@ fn show_rollout(to: &To, one: &Rollout) -> anyhow::Result<()> {
             [n.to_string()].into_iter().chain(counts).chain([mark.to_owned()]).collect()
         })
         .collect();
-    out::table(&["wave", "nodes", "waiting", "taking", "passed", "failed", "back", ""], &rows);
-    out::line("");
+    text.table(&["wave", "nodes", "waiting", "taking", "passed", "failed", "back", ""], &rows);
     let rows: Vec<Vec<String>> = one
         .devices
         .iter()
@@ -343,8 +337,8 @@ fn show_rollout(to: &To, one: &Rollout) -> anyhow::Result<()> {
             vec![d.name.clone(), wave, d.step.clone(), since, d.note.clone()]
         })
         .collect();
-    out::table(&["node", "wave", "step", "since", "note"], &rows);
-    Ok(())
+    text.table(&["node", "wave", "step", "since", "note"], &rows);
+    text.0
 }
 
 async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
@@ -352,25 +346,13 @@ async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
     let path = |name: &str| format!("/groups/{}", escaped(name));
     match command {
         GroupCommand::List => {
-            let all: Vec<Group> = client.ask("/groups").await.or_advise()?;
-            if to.json {
-                return out::json(&all);
-            }
-            let rows: Vec<Vec<String>> = all
-                .iter()
-                .map(|g| {
-                    let count = g.devices.len().to_string();
-                    vec![g.name.clone(), g.query.clone(), count, g.note.clone()]
-                })
-                .collect();
-            out::table(&["name", "query", "nodes", "note"], &rows);
+            let all = async || client.ask::<Vec<Group>>("/groups").await.or_advise();
+            return to.print(all, |all| groups(all)).await;
         }
         GroupCommand::Show { name } => {
-            let one: Group = client.ask(&path(&name)).await.or_advise()?;
-            if to.json {
-                return out::json(&one);
-            }
-            one.devices.iter().for_each(out::line);
+            let path = path(&name);
+            let one = async || client.ask::<Group>(&path).await.or_advise();
+            return to.print(one, shown_group).await;
         }
         GroupCommand::Set { name, query, note } => {
             let body = serde_json::json!({ "query": query, "note": note });
@@ -385,27 +367,24 @@ async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn shown_group(one: &Group) -> String {
+    let mut text = Lines::default();
+    text.fact("name", &one.name);
+    text.fact("query", &one.query);
+    text.fact("note", &one.note);
+    for device in &one.devices {
+        text.fact("node", device);
+    }
+    text.0
+}
+
 async fn window(to: &To, command: WindowCommand) -> anyhow::Result<()> {
     let client = to.client()?;
     let path = |name: &str| format!("/windows/{}", escaped(name));
     match command {
         WindowCommand::List => {
-            let all: Vec<NamedWindow> = client.ask("/windows").await.or_advise()?;
-            if to.json {
-                return out::json(&all);
-            }
-            let rows: Vec<Vec<String>> = all
-                .iter()
-                .map(|w| {
-                    let state = match (w.open_until, w.opens_at) {
-                        (Some(at), _) => format!("open until {}", time(at)),
-                        (None, Some(at)) => format!("opens at {}", time(at)),
-                        (None, None) => "never opens".to_owned(),
-                    };
-                    vec![w.name.clone(), w.spec.devices.clone(), state, w.spec.zone.clone()]
-                })
-                .collect();
-            out::table(&["name", "nodes", "state", "zone"], &rows);
+            let all = async || client.ask::<Vec<NamedWindow>>("/windows").await.or_advise();
+            return to.print(all, |all| windows(all)).await;
         }
         WindowCommand::Set { name, query, days, from, minutes, zone } => {
             let body = serde_json::json!({
@@ -422,23 +401,50 @@ async fn window(to: &To, command: WindowCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn groups(all: &[Group]) -> String {
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|g| {
+            let count = g.devices.len().to_string();
+            vec![g.name.clone(), g.query.clone(), count, g.note.clone()]
+        })
+        .collect();
+    out::aligned(&["name", "query", "nodes", "note"], &rows)
+}
+
+fn windows(all: &[NamedWindow]) -> String {
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|w| {
+            let state = match (w.open_until, w.opens_at) {
+                (Some(at), _) => format!("open until {}", time(at)),
+                (None, Some(at)) => format!("opens at {}", time(at)),
+                (None, None) => "never opens".to_owned(),
+            };
+            vec![w.name.clone(), w.spec.devices.clone(), state, w.spec.zone.clone()]
+        })
+        .collect();
+    out::aligned(&["name", "nodes", "state", "zone"], &rows)
+}
+
+fn due(all: &[Scheduled]) -> String {
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .map(|s| {
+            let (due, by) = (time(s.due), s.author.clone());
+            vec![s.name.clone(), due, s.state.clone(), by, s.outcome.clone()]
+        })
+        .collect();
+    out::aligned(&["name", "due", "state", "by", "outcome"], &rows)
+}
+
 async fn schedule(to: &To, command: ScheduleCommand) -> anyhow::Result<()> {
     let client = to.client()?;
     let path = |name: &str| format!("/scheduled/{}", escaped(name));
     match command {
         ScheduleCommand::List => {
-            let all: Vec<Scheduled> = client.ask("/scheduled").await.or_advise()?;
-            if to.json {
-                return out::json(&all);
-            }
-            let rows: Vec<Vec<String>> = all
-                .iter()
-                .map(|s| {
-                    let (due, by) = (time(s.due), s.author.clone());
-                    vec![s.name.clone(), due, s.state.clone(), by, s.outcome.clone()]
-                })
-                .collect();
-            out::table(&["name", "due", "state", "by", "outcome"], &rows);
+            let all = async || client.ask::<Vec<Scheduled>>("/scheduled").await.or_advise();
+            return to.print(all, |all| due(all)).await;
         }
         ScheduleCommand::Add { name, file, at } => {
             let due = moment(&at, host::clock::now())?;

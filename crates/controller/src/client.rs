@@ -149,13 +149,14 @@ pub struct Apply {
 }
 
 impl Apply {
-    fn path(&self) -> String {
+    /// As the query of a call, from its `?` on.
+    pub fn query(&self) -> String {
         let prune: Vec<&str> = self.prune.iter().map(|k| k.name()).collect();
         let expected = self.expected.iter();
         let expected: Vec<String> =
             expected.map(|(key, at)| format!("{}/{}@{at}", key.kind, key.name)).collect();
         format!(
-            "/objects?allow_missing={}&dry_run={}&prune={}&expect={}",
+            "?allow_missing={}&dry_run={}&prune={}&expect={}",
             self.allow_missing,
             self.dry_run,
             escaped(&prune.join(",")),
@@ -328,7 +329,7 @@ impl Client {
         documents: &str,
         how: &Apply,
     ) -> Result<view::Applied, ClientError> {
-        self.send(&how.path(), documents).await
+        self.send(&format!("/objects{}", how.query()), documents).await
     }
 
     /// Says that somebody has seen an alert.
@@ -430,6 +431,45 @@ impl Client {
         self.call(Method::DELETE, path, Bytes::new()).await.map(drop)
     }
 
+    /// Asks something of the registry, `/v2/…` (OCI distribution spec); returns where it says that
+    /// something lies (`Location`).
+    pub async fn registry(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Result<Option<String>, ClientError> {
+        let talk = |source| ClientError::Talk { url: self.url.clone(), source };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, format!("{}:{}", self.host, self.port))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(body.into())).map_err(|e| talk(e.into()))?;
+        let exchange = tokio::time::timeout(CALL, self.exchanged(request)).await;
+        let slow = |_| Err(ClientError::Slow { url: self.url.clone() });
+        let (head, body) = exchange.unwrap_or_else(slow)?;
+        if head.status.is_success() {
+            let place = head.headers.get(header::LOCATION).and_then(|v| v.to_str().ok());
+            return Ok(place.map(str::to_owned));
+        }
+        if head.status == StatusCode::UNAUTHORIZED {
+            return Err(ClientError::Token { url: self.url.clone() });
+        }
+        let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+        let said = said.as_ref().and_then(|v| v.pointer("/errors/0/message")?.as_str());
+        let error = match said {
+            Some(said) => said.to_owned(),
+            None => format!("the registry answers {} to {method} {path}", head.status),
+        };
+        let failure = view::Failure { error, flaws: Vec::new() };
+        Err(ClientError::Refused { status: head.status.as_u16(), failure })
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let answer = self.call(Method::GET, path, Bytes::new()).await?;
         self.read(&answer)
@@ -472,6 +512,40 @@ impl Client {
         range: Option<String>,
     ) -> Result<Bytes, ClientError> {
         let talk = |source| ClientError::Talk { url: self.url.clone(), source };
+        let mut request = Request::builder();
+        if let Some(range) = range {
+            request = request.header(header::CONTENT_RANGE, range);
+        }
+        let request = request
+            .method(method)
+            // `/` of the API is its name without a slash at the end.
+            .uri(format!("/api/operator/v1{}", if path == "/" { "" } else { path }))
+            .header(header::HOST, format!("{}:{}", self.host, self.port))
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .body(Full::new(body))
+            .map_err(|e| talk(e.into()))?;
+        let (head, body) = self.exchanged(request).await?;
+        if head.status.is_success() {
+            return Ok(body);
+        }
+        if head.status == StatusCode::UNAUTHORIZED && path != "/login" {
+            return Err(ClientError::Token { url: self.url.clone() });
+        }
+        let status = head.status;
+        let failure = serde_json::from_slice(&body).unwrap_or_else(|_| view::Failure {
+            error: format!("the controller answers {status}"),
+            flaws: Vec::new(),
+        });
+        Err(ClientError::Refused { status: status.as_u16(), failure })
+    }
+
+    /// One request on a connection of its own, and the whole answer.
+    async fn exchanged(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(hyper::http::response::Parts, Bytes), ClientError> {
+        let talk = |source| ClientError::Talk { url: self.url.clone(), source };
         let connect = |source| ClientError::Connect { url: self.url.clone(), source };
         let dial = TcpStream::connect((self.host.as_str(), self.port));
         let stream = tokio::time::timeout(DIAL, dial)
@@ -488,35 +562,11 @@ impl Client {
             .await
             .map_err(|e| talk(e.into()))?;
         let connection = tokio::spawn(connection);
-        let mut request = Request::builder();
-        if let Some(range) = range {
-            request = request.header(header::CONTENT_RANGE, range);
-        }
-        let request = request
-            .method(method)
-            // `/` of the API is its name without a slash at the end.
-            .uri(format!("/api/operator/v1{}", if path == "/" { "" } else { path }))
-            .header(header::HOST, format!("{}:{}", self.host, self.port))
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .body(Full::new(body))
-            .map_err(|e| talk(e.into()))?;
         let answer = sender.send_request(request).await.map_err(|e| talk(e.into()))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), ANSWER_MAX).collect().await.map_err(talk)?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(talk)?;
         connection.abort();
-        let body = body.to_bytes();
-        if status.is_success() {
-            return Ok(body);
-        }
-        if status == StatusCode::UNAUTHORIZED && path != "/login" {
-            return Err(ClientError::Token { url: self.url.clone() });
-        }
-        let failure = serde_json::from_slice(&body).unwrap_or_else(|_| view::Failure {
-            error: format!("the controller answers {status}"),
-            flaws: Vec::new(),
-        });
-        Err(ClientError::Refused { status: status.as_u16(), failure })
+        Ok((head, body.to_bytes()))
     }
 }
 

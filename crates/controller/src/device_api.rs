@@ -12,6 +12,7 @@ use api::convert::config::Request as ConfigRequest;
 use api::convert::view::Report;
 use api::limits;
 use api::onboarding::{Named, Registration};
+use api::pb::proxy::ScepProxyRequest;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, Request, State};
@@ -32,6 +33,7 @@ use crate::db::{DbError, Incoming, Laid, LogFile, Message as Kept, Shown};
 use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
 use crate::images::ImageError;
 use crate::reports;
+use crate::scep::{self, ScepError};
 
 /// More bytes of a log file, a flow log or hardware health go to the object store: below this, a file
 /// of its own costs more than it saves.
@@ -55,6 +57,7 @@ pub(crate) fn routes() -> Router<Arc<Fleet>> {
         .route("/id/{id}/apps/instanceid/{app}/newlogs", post(app_newlogs))
         .route("/id/{id}/flowlog", post(flowlog))
         .route("/id/{id}/hardwarehealth", post(hardware_health))
+        .route("/id/{id}/proxy/scep", post(enrol))
 }
 
 /// Why a node does not get what it asks for.
@@ -108,6 +111,17 @@ impl From<NoRandomness> for Refusal {
 impl From<api::KeyError> for Refusal {
     fn from(e: api::KeyError) -> Refusal {
         Refusal::Own(model::chain(&e))
+    }
+}
+
+impl From<ScepError> for Refusal {
+    fn from(e: ScepError) -> Refusal {
+        let status = match &e {
+            ScepError::Refused(_) => StatusCode::FORBIDDEN,
+            ScepError::Unusable(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            ScepError::Upstream { .. } => StatusCode::BAD_GATEWAY,
+        };
+        refuse(status, model::chain(&e))
     }
 }
 
@@ -408,6 +422,27 @@ async fn hardware_health(
     request: Request,
 ) -> Answer {
     keep_as_it_is(&fleet, &id, "hardwarehealth", request).await
+}
+
+async fn enrol(
+    State(fleet): State<Arc<Fleet>>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Answer {
+    let Message { id, payload } = from_named(&fleet, &id, request, limits::ATTEST).await?;
+    let asked: ScepProxyRequest =
+        api::wire::decode(&payload, limits::ATTEST).map_err(|e| unusable(&e))?;
+    let server = {
+        let known = fleet.known();
+        if let Some(why) = known.device(id).and_then(|d| d.quarantine.as_deref()) {
+            return Err(refuse(StatusCode::FORBIDDEN, format!("in quarantine: {why}")));
+        }
+        let told = fleet.compiled(&known, id);
+        let told = told.ok_or_else(|| refuse(StatusCode::FORBIDDEN, "it has no config"))?;
+        scep::enrolment(&told, &asked.scep_profile_name).cloned()?
+    };
+    let answer = scep::carry(&server, asked).await?;
+    Ok(proto(StatusCode::OK, fleet.sign(&api::wire::encode(&answer))?))
 }
 
 /// Keeps a message as it came, for whoever asks.

@@ -42,6 +42,7 @@ mod reports;
 mod restored;
 mod retention;
 pub mod rollout;
+mod scep;
 mod server;
 mod start;
 mod upkeep;

@@ -6,7 +6,7 @@
 //! | GET `/objects/{kind}/{name}/history/{revision}` | what it said then, and what that is beside now |
 //! | POST `/objects/{kind}/{name}/history/{revision}` | makes it say so again: a new version |
 //! | GET `/drift`, `/devices/{name}/drift` | what is not as it should be, by device |
-//! | POST `/diff`, `/devices/{name}/diff` | what documents would do to devices, before they are applied |
+//! | POST `/diff`, `/devices/{name}/diff` | what documents would do to devices, before they are applied; asked as `/objects` is |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::rollouts::{By, text};
-use super::{Failed, failed, key, unknown};
+use super::{Failed, HowToApply, failed, key, unknown};
+use crate::access::Caller;
 use crate::db::{StoredObject, Version};
 use crate::drift::consequence::consequences;
 use crate::drift::said::Said;
@@ -193,16 +194,20 @@ async fn diff(
     fleet: &Fleet,
     documents: &str,
     only: Option<&str>,
+    how: &How,
     by: &str,
 ) -> Result<Vec<DeviceDiff>, Failed> {
     let documents = objects::read(documents).map_err(crate::fleet::FleetError::from)?;
     let calendar = Calendar::read(&fleet.db).await?;
     let known = fleet.known();
     let now = fleet.now();
-    let (change, _) = fleet.applied(&known, &documents, &How::default(), (by, now))?;
+    let (change, _) = fleet.applied(&known, &documents, how, (by, now))?;
     let mut next: Objects = known.objects.clone();
     for stored in &change.put {
         next.insert(stored.object.key.clone(), stored.object.clone());
+    }
+    for key in &change.removed {
+        next.remove(key);
     }
     let mut all = Vec::new();
     let named = |s: &&StoredObject| only.is_none_or(|n| n == s.object.key.name);
@@ -224,24 +229,28 @@ async fn diff(
 
 async fn all_diff(
     State(fleet): State<Arc<Fleet>>,
-    By(by): By,
+    caller: Caller,
+    Query(how): Query<HowToApply>,
     request: Request,
 ) -> Result<Json<BTreeMap<String, DeviceDiff>>, Failed> {
+    let how = how.read(caller.projects.clone())?;
     let documents = text(request).await?;
-    let all = diff(&fleet, &documents, None, &by).await?;
+    let all = diff(&fleet, &documents, None, &how, &caller.name).await?;
     Ok(Json(all.into_iter().map(|d| (d.device.clone(), d)).collect()))
 }
 
 async fn device_diff(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
-    By(by): By,
+    caller: Caller,
+    Query(how): Query<HowToApply>,
     request: Request,
 ) -> Result<Json<DeviceDiff>, Failed> {
+    let how = how.read(caller.projects.clone())?;
     let found = fleet.look(|known| known.device_object(&name).map(|s| s.object.key.name.clone()));
     let device = found.ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
     let documents = text(request).await?;
-    let found = diff(&fleet, &documents, Some(&device), &by).await?.pop();
+    let found = diff(&fleet, &documents, Some(&device), &how, &caller.name).await?.pop();
     let none = DeviceDiff { device, consequences: Vec::new(), waits: None };
     Ok(Json(found.unwrap_or(none)))
 }

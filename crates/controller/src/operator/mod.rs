@@ -259,7 +259,7 @@ fn key(kind: &str, name: String) -> Result<Key, Failed> {
 }
 
 #[derive(Debug, Deserialize)]
-struct HowToApply {
+pub(in crate::operator) struct HowToApply {
     #[serde(default)]
     allow_missing: bool,
     #[serde(default)]

@@ -22,6 +22,7 @@ mod postgres;
 mod reports;
 mod rollouts;
 mod routes;
+mod scep;
 mod secrets;
 mod silence;
 mod stores;

@@ -4,6 +4,7 @@ use crate::common::{Home, device, now};
 use bytes::Bytes;
 use controller::client::{Apply, Client, ClientError};
 use controller::objects::{Key, Kind};
+use controller::view::DeviceDiff;
 use controller::{ServeError, Settings, new_token, serve};
 use hyper::{Method, StatusCode};
 use model::Digest;
@@ -204,4 +205,34 @@ async fn images_are_pulled_by_tag_digest_and_range() {
     }
     let (status, ..) = get(Method::PUT, "hello/manifests/latest", &[]).await;
     assert_eq!(status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_diff_is_of_what_apply_would_do() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let far = "kind: Datastore\nname: far\nspec: {type: registry, host: registry.example}\n---\n";
+    let app = |name: &str| {
+        format!(
+            "kind: App\nname: {name}\nspec: {{device: edge-1, image: \"a:1\", datastore: far}}\n---\n"
+        )
+    };
+    let all = device("edge-1", "soft-1") + far + &app("web") + &app("old");
+    operator.apply(&all, false).await.unwrap();
+    let diff = async |documents: &str, how: &Apply| {
+        let path = format!("/devices/edge-1/diff{}", how.query());
+        let found = operator.send::<DeviceDiff>(&path, documents).await;
+        found.map(|d| d.consequences.iter().map(|c| c.subject.clone()).collect::<Vec<_>>())
+    };
+    let plain = Apply::default();
+    assert!(diff(&app("web"), &plain).await.unwrap().is_empty());
+    let prune = Apply { prune: vec![Kind::App], ..Apply::default() };
+    let pruned = diff(&app("web"), &prune).await.unwrap();
+    assert!(pruned.iter().any(|s| s == "App old"), "{pruned:?}");
+    let missing = app("new").replace("far", "nowhere");
+    assert!(diff(&missing, &plain).await.is_err());
+    let lenient = Apply { allow_missing: true, ..Apply::default() };
+    assert!(diff(&missing, &lenient).await.is_ok());
+    let stale = Apply { expected: vec![(Key::new(Kind::App, "web"), 7)], ..Apply::default() };
+    assert!(diff(&app("web"), &stale).await.is_err());
 }

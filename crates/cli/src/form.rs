@@ -1,0 +1,167 @@
+//! How facts are printed: tables for people, JSON and YAML for programs, once or again and again.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::out;
+
+/// `-o`, `--json`, `--watch`: of every command that talks to a controller.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(crate) struct Form {
+    /// Facts as what [default: table]
+    #[arg(long, short, global = true, value_enum, value_name = "FORM")]
+    output: Option<Output>,
+    /// Facts as JSON: the same as -o json
+    #[arg(long, global = true, conflicts_with = "output")]
+    json: bool,
+    /// Show facts again every so many seconds, until stopped
+    #[arg(long, short, global = true, value_name = "SECONDS", num_args = 0..=1,
+          require_equals = true, default_missing_value = "2",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    watch: Option<u64>,
+}
+
+/// A form of facts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+    /// For both; objects as `eve apply` takes them
+    Yaml,
+}
+
+impl Form {
+    fn output(&self) -> Output {
+        if self.json { Output::Json } else { self.output.unwrap_or(Output::Table) }
+    }
+
+    /// Whether lines of a stream are to be JSON.
+    pub(crate) fn json(&self) -> bool {
+        self.output() == Output::Json
+    }
+
+    /// Prints what is asked for; again and again if it is to be watched.
+    pub(crate) async fn print<T: Serialize>(
+        &self,
+        ask: impl AsyncFn() -> anyhow::Result<T>,
+        people: impl Fn(&T) -> String,
+    ) -> anyhow::Result<()> {
+        loop {
+            let facts = ask().await?;
+            let text = self.text(&facts, &people)?;
+            let Some(seconds) = self.watch else {
+                out::line(text.trim_end());
+                return Ok(());
+            };
+            // A program reads one document after the other; a person one screen.
+            match self.output() {
+                Output::Table => out::screen(text.trim_end()),
+                Output::Json => out::line(text.trim_end()),
+                Output::Yaml => out::line(format_args!("---\n{}", text.trim_end())),
+            }
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+        }
+    }
+
+    /// Prints what came of something: it happens once, whatever is to be watched.
+    pub(crate) fn told<T: Serialize>(
+        &self,
+        facts: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let text = self.text(facts, people)?;
+        out::line(text.trim_end());
+        Ok(())
+    }
+
+    fn text<T: Serialize>(
+        &self,
+        facts: &T,
+        people: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<String> {
+        Ok(match self.output() {
+            Output::Table => people(facts),
+            Output::Json => serde_json::to_string_pretty(facts)?,
+            Output::Yaml => yaml(facts)?,
+        })
+    }
+}
+
+/// Objects become documents that `eve apply` takes; everything else what it is.
+fn yaml(facts: &impl Serialize) -> anyhow::Result<String> {
+    let value = serde_json::to_value(facts)?;
+    let write = |value: &Value| serde_saphyr::to_string(value).context("cannot write YAML");
+    let document = |value: &Value| match (value.get("kind"), value.get("name"), value.get("spec")) {
+        (Some(kind), Some(name), Some(spec)) => {
+            Some(serde_json::json!({ "kind": kind, "name": name, "spec": spec }))
+        }
+        _ => None,
+    };
+    let documents: Option<Vec<Value>> = match &value {
+        Value::Array(all) => all.iter().map(document).collect(),
+        one => document(one).map(|one| vec![one]),
+    };
+    match documents.filter(|all| !all.is_empty()) {
+        Some(all) => Ok(all.iter().map(write).collect::<Result<Vec<_>, _>>()?.join("---\n")),
+        None => write(&value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use controller::objects;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        form: Form,
+    }
+
+    fn form(line: &[&str]) -> Result<Form, clap::Error> {
+        Line::try_parse_from([&["eve"], line].concat()).map(|l| l.form)
+    }
+
+    #[test]
+    fn one_form_is_chosen() {
+        assert_eq!(form(&[]).unwrap().output(), Output::Table);
+        assert!(form(&["--json"]).unwrap().json() && form(&["-o", "json"]).unwrap().json());
+        assert!(form(&["--json", "-o", "yaml"]).is_err());
+        assert_eq!(form(&["-w"]).unwrap().watch, Some(2));
+        assert_eq!(form(&["--watch=9"]).unwrap().watch, Some(9));
+        assert!(form(&["--watch=0"]).is_err());
+        let text = form(&["-o", "json"]).unwrap().text(&7, |_| "seven".to_owned()).unwrap();
+        assert_eq!(text, "7");
+        assert_eq!(Form::default().text(&7, |_| "seven".to_owned()).unwrap(), "seven");
+    }
+
+    #[test]
+    fn what_is_printed_as_yaml_can_be_applied() {
+        let object = |name: &str| {
+            json!({ "kind": "Volume", "name": name, "generation": 3, "changed": 0,
+                    "spec": { "size": "1GiB" }, "flaws": [] })
+        };
+        let text = yaml(&[object("data"), object("more")]).unwrap();
+        let documents = objects::read(&text).unwrap();
+        let keys: Vec<String> = documents.iter().map(|d| d.key.to_string()).collect();
+        assert_eq!(keys, ["Volume data", "Volume more"]);
+        assert_eq!(documents[0].written, json!({ "size": "1GiB" }));
+    }
+
+    #[test]
+    fn a_list_of_facts_stays_a_list() {
+        let text = yaml(&json!([{ "name": "edge-1" }, { "name": "edge-2" }])).unwrap();
+        let read: Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(read, json!([{ "name": "edge-1" }, { "name": "edge-2" }]));
+        let none: Value = serde_saphyr::from_str(&yaml(&json!([])).unwrap()).unwrap();
+        assert_eq!(none, json!([]));
+    }
+}

@@ -1,0 +1,212 @@
+//! `eve image push` of an OCI image layout: into the controller's registry, by the distribution API.
+//! What is there already is not sent again.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use controller::client::{Client, escaped};
+use model::{Bytes, Digest};
+use store::{Descriptor, Index, Layout, Manifest, media_type};
+
+use crate::fleet::To;
+use crate::out::{self, OrAdvise, Step, WrongUse};
+
+/// A call carries so much: it has to be through within the minute that a call may take.
+const PART: u64 = 4 << 20;
+/// The size that the distribution spec asks registries to take.
+const MANIFEST_MAX: Bytes = Bytes::mib(4);
+/// Indexes in indexes, at most.
+const DEPTH_MAX: usize = 4;
+
+/// An image in a layout, and what it is called in the registry.
+struct Image {
+    layout: Layout,
+    target: Descriptor,
+    repository: String,
+    tag: String,
+}
+
+/// Sends an image; `from` is its name in the layout, if there are several.
+pub(crate) async fn layout(
+    to: &To,
+    path: &Path,
+    name: Option<&str>,
+    from: Option<&str>,
+) -> anyhow::Result<()> {
+    let layout = Layout::open(path).or_advise()?;
+    let refs = layout.refs().or_advise()?;
+    let found: Vec<_> = refs.iter().filter(|r| from.is_none_or(|f| r.name == f)).collect();
+    let all = || refs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", ");
+    let chosen = match found.as_slice() {
+        [one] => (*one).clone(),
+        [] if refs.is_empty() => {
+            let text = format!("{} names no image", path.display());
+            return Err(out::advised(text, "name one in it, as `skopeo copy … oci:DIR:NAME` does"));
+        }
+        [] => {
+            let text = format!("{} has no image of this name", path.display());
+            return Err(out::advised(text, format!("--from one of: {}", all())));
+        }
+        _ => {
+            let text = format!("{} has {} images", path.display(), refs.len());
+            return Err(out::advised(text, format!("choose one with --from: {}", all())));
+        }
+    };
+    let folder = path.canonicalize().ok();
+    let folder = folder.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
+    let named = name.map_or_else(|| named(&chosen.name, folder.unwrap_or("image")), str::to_owned);
+    let (repository, tag) = split(&named)?;
+    let image = Image { layout, target: chosen.target, repository, tag };
+    let client = to.client()?;
+    let step = Step::start(format!("sending {}:{}", image.repository, image.tag));
+    let mut sent = Sent::default();
+    image.send(&client, &image.target, Some(&image.tag), 0, &mut sent, &step).await?;
+    step.done(format!("{} sent, {} there already", sent.bytes, sent.there));
+    let digest = image.target.digest;
+    let facts = serde_json::json!({
+        "name": format!("{}:{}", image.repository, image.tag), "digest": digest.to_string(),
+    });
+    to.told(&facts, |_| format!("{}:{} {digest}", image.repository, image.tag))
+}
+
+/// A name for the registry: that in the layout, without the host of another registry; if that is a
+/// tag only, the folder's name comes before it.
+fn named(name: &str, folder: &str) -> String {
+    let bare = match name.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => rest,
+        _ => name,
+    };
+    let is_tag = !bare.contains(['/', ':', '@']) && bare.len() == name.len();
+    if is_tag { format!("{folder}:{bare}") } else { bare.to_owned() }
+}
+
+/// Repository and tag.
+fn split(name: &str) -> Result<(String, String), WrongUse> {
+    let (repository, tag) = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository, tag),
+        _ => (name, "latest"),
+    };
+    let part = |p: &str| {
+        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
+        !p.is_empty() && p.chars().all(plain)
+    };
+    if repository.contains('@') || tag.is_empty() || !repository.split('/').all(part) {
+        let text = format!(
+            "{name:?} is no name of an image: lower-case letters, digits, . _ - and / before the tag"
+        );
+        return Err(WrongUse(text));
+    }
+    Ok((repository.to_owned(), tag.to_owned()))
+}
+
+/// What was done.
+#[derive(Default)]
+struct Sent {
+    bytes: Bytes,
+    there: usize,
+    done: BTreeSet<Digest>,
+}
+
+impl Image {
+    /// Sends a manifest or an index with everything that it refers to, that first.
+    async fn send(
+        &self,
+        client: &Client,
+        what: &Descriptor,
+        tag: Option<&str>,
+        depth: usize,
+        sent: &mut Sent,
+        step: &Step,
+    ) -> anyhow::Result<()> {
+        let bytes = self.layout.read(&what.digest, MANIFEST_MAX).or_advise()?;
+        let name = what.digest.to_string();
+        if media_type::is_index(&what.media_type) {
+            if depth >= DEPTH_MAX {
+                let text = format!("{name} is an index in more than {DEPTH_MAX} others");
+                return Err(out::advised(text, "push one of its images"));
+            }
+            let index = Index::parse(&bytes, &name).or_advise()?;
+            for inner in &index.manifests {
+                // A layout may hold the images of some platforms only; the registry says which
+                // one it misses.
+                if self.layout.has(&inner.digest, Some(inner.size)) {
+                    Box::pin(self.send(client, inner, None, depth + 1, sent, step)).await?;
+                }
+            }
+        } else {
+            let manifest = Manifest::parse(&bytes, &name).or_advise()?;
+            for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+                self.blob(client, blob, sent, step).await?;
+            }
+        }
+        let path = format!("/v2/{}/manifests/{}", self.repository, tag.unwrap_or(&name));
+        let kind = [("content-type", what.media_type.as_str())];
+        client.registry("PUT", &path, &kind, bytes).await.or_advise()?;
+        Ok(())
+    }
+
+    async fn blob(
+        &self,
+        client: &Client,
+        blob: &Descriptor,
+        sent: &mut Sent,
+        step: &Step,
+    ) -> anyhow::Result<()> {
+        if !sent.done.insert(blob.digest) {
+            return Ok(());
+        }
+        let blobs = format!("/v2/{}/blobs", self.repository);
+        let there = client.registry("HEAD", &format!("{blobs}/{}", blob.digest), &[], "").await;
+        if there.is_ok() {
+            sent.there += 1;
+            return Ok(());
+        }
+        let (mut file, size) = self.layout.open_blob(&blob.digest).or_advise()?;
+        let place = client.registry("POST", &format!("{blobs}/uploads/"), &[], "").await;
+        let place = place.or_advise()?.unwrap_or_default();
+        let mut at = 0;
+        while at < size.0 {
+            let mut part = Vec::new();
+            file.seek(SeekFrom::Start(at))?;
+            (&mut file).take(PART).read_to_end(&mut part)?;
+            if part.is_empty() {
+                let text = format!("{} became shorter meanwhile", blob.digest);
+                return Err(out::advised(text, "push it again when nobody writes to the layout"));
+            }
+            let next = at + part.len() as u64;
+            let range = format!("{at}-{}", next - 1);
+            let range = [("content-range", range.as_str())];
+            client.registry("PATCH", &place, &range, part).await.or_advise()?;
+            at = next;
+            step.bytes(Bytes(at), size);
+        }
+        let end = format!("{place}?digest={}", escaped(&blob.digest.to_string()));
+        client.registry("PUT", &end, &[], "").await.or_advise()?;
+        sent.bytes = Bytes(sent.bytes.0 + size.0);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_gets_a_name_that_registries_take() {
+        for (name, is) in [
+            ("latest", "web:latest"),
+            ("docker.io/library/nginx:1.27", "library/nginx:1.27"),
+            ("localhost/hello:latest", "hello:latest"),
+            ("hello:2", "hello:2"),
+            ("team/hello", "team/hello"),
+        ] {
+            assert_eq!(named(name, "web"), is);
+        }
+        assert_eq!(split("team/hello").unwrap(), ("team/hello".into(), "latest".into()));
+        assert_eq!(split("a/b:1.0").unwrap(), ("a/b".into(), "1.0".into()));
+        for wrong in ["Web:1", "a@b", "a//b", "a:", ""] {
+            assert!(split(wrong).is_err(), "{wrong}");
+        }
+    }
+}
