@@ -164,12 +164,9 @@ struct Keep {
     /// What nodes said about themselves before
     #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "30,8192")]
     keep_info: Limit,
-    /// Log lines
+    /// Log files and their lines
     #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "14,32768")]
     keep_logs: Limit,
-    /// Which log files came, and those that cannot be read
-    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "30,4096")]
-    keep_log_files: Limit,
     /// Flows and hardware health
     #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "14,4096")]
     keep_messages: Limit,
@@ -186,7 +183,6 @@ impl Keep {
         Retention {
             info_history: self.keep_info,
             logs: self.keep_logs,
-            log_bundles: self.keep_log_files,
             messages: self.keep_messages,
             events: self.keep_events,
             points_days: self.keep_charts,

@@ -184,7 +184,9 @@ fn judges() {
         let to = ["--prefix", place.as_str()];
         let args: Vec<&str> = quiet.iter().chain(&to).chain(of_node).copied().collect();
         if let Err(error) = tool::run("npm", &args) {
-            eprintln!("That failed: {error:#}. Nobody will play Azure, nor judge pages by axe-core.");
+            eprintln!(
+                "That failed: {error:#}. Nobody will play Azure, nor judge pages by axe-core."
+            );
             let _ = std::fs::remove_dir_all(folder.join("node_modules"));
             return;
         }

@@ -41,6 +41,7 @@ impl Edge {
                 id: app.id,
                 version: app.version.clone(),
                 name: app.name.clone(),
+                disable_logs: false,
                 state: if problem.is_some() { AppState::Broken } else { AppState::Running },
                 running_since: Some(now()),
                 starts: 1,
