@@ -2,6 +2,7 @@
 
 use controller::view::NewDevice;
 use model::UnixMillis;
+use testbed::sim::quote::Tpm;
 use testbed::sim::{
     Attested, Conf, Device, Home, Line, Mode, Onboarded, Polled, Way, http::Session,
 };
@@ -197,7 +198,7 @@ async fn attest_flow() {
 async fn template_check() {
     // A TPM whose quote is not believed gets no token, and without a token there is no config.
     let objects = "{kind: Device, name: edge-1, spec: {soft_serial: soft-1, attestation: true}}";
-    let (_home, mut line) = fleet(objects).await;
+    let (home, mut line) = fleet(objects).await;
     let mut device = edge(1).with_tpm();
     device.onboard(&mut line, now()).await.unwrap();
     device.show_certificates(&mut line, now()).await.unwrap();
@@ -206,6 +207,17 @@ async fn template_check() {
     quote.signature[10] ^= 1;
     let went = device.send_quote(&mut line, quote, now()).await.unwrap();
     assert_eq!(went, Attested::Refused(4));
+    assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Refused(403));
+
+    // What its registers hold is what a person accepts, once; another boot loader is none of it.
+    let operator = home.operator().unwrap();
+    assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Refused(4));
+    operator.ask_device("edge-1", "accept").await.unwrap();
+    assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Yes);
+    assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Applied);
+    device.reboot();
+    device.tpm = Some(Box::new(Tpm::booted("another version, measured")));
+    assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Refused(4));
     assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Refused(403));
 }
 

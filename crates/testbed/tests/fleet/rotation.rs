@@ -16,13 +16,13 @@ use testbed::sim::http::Session;
 use testbed::sim::{Conf, Device, Line, Polled, Way};
 
 /// An authority of an operator's own, with its files in a folder.
-struct Authority {
+pub(crate) struct Authority {
     folder: tempfile::TempDir,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Authority {
+    pub(crate) fn new() -> Authority {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "an operator's own root");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -55,8 +55,25 @@ impl Authority {
         self.file(&format!("{name}.cert.pem"))
     }
 
+    /// A controller with the certificates `signing` and `ecdh`, its operator, and what devices need
+    /// to find it.
+    pub(crate) async fn begin(&self) -> Site {
+        let data = tempfile::tempdir().unwrap();
+        let files = self.files("signing", "ecdh");
+        let running = serve(data.path(), ([127, 0, 0, 1], 0).into(), files).await;
+        let address = running.address;
+        let root = std::fs::read(self.file("root.pem")).unwrap();
+        let token = std::fs::read_to_string(data.path().join("admin.token")).unwrap();
+        let server = format!("localhost:{}", address.port());
+        let operator = Client::new(&format!("https://{server}"), &token, &root).unwrap();
+        let mut conf = controller::conf(data.path(), &server, "").unwrap();
+        conf.insert("root-certificate.pem".to_owned(), root);
+        let conf = Arc::new(Conf::from_files(&conf, address, Session::Full).unwrap());
+        Site { data, running, operator, conf }
+    }
+
     /// What to serve: the listener's certificate stays.
-    fn files(&self, signing: &str, ecdh: &str) -> PkiFiles {
+    pub(crate) fn files(&self, signing: &str, ecdh: &str) -> PkiFiles {
         let kept = |name: &str| {
             let path = self.file(&format!("{name}.cert.pem"));
             if path.exists() { path } else { self.leaf(name) }
@@ -71,6 +88,24 @@ impl Authority {
     }
 }
 
+/// A controller that uses an authority's certificates.
+pub(crate) struct Site {
+    pub(crate) data: tempfile::TempDir,
+    pub(crate) running: Running,
+    pub(crate) operator: Client,
+    pub(crate) conf: Arc<Conf>,
+}
+
+impl Site {
+    /// Stops, and serves with other certificates under the same address.
+    pub(crate) async fn change(self, files: PkiFiles) -> Site {
+        let address = self.running.address;
+        self.running.stop().await;
+        let running = serve(self.data.path(), address, files).await;
+        Site { running, ..self }
+    }
+}
+
 async fn serve(data: &Path, listen: SocketAddr, files: PkiFiles) -> Running {
     let settings = Settings { files, listen, ..Settings::new(data.to_owned(), host::clock::now) };
     controller::serve(settings).await.unwrap()
@@ -82,42 +117,30 @@ fn now() -> UnixMillis {
 
 /// A device that has its config, before and after the controller serves other certificates: how it
 /// polls from then on until nothing changes, and how often it fetched certificates.
-async fn change(signing: [&str; 2], ecdh: [&str; 2]) -> (Vec<Polled>, u64, Device) {
+async fn change(signing: &str, ecdh: &str) -> (Vec<Polled>, u64, Device) {
     let authority = Authority::new();
-    let data = tempfile::tempdir().unwrap();
-    let files = authority.files(signing[0], ecdh[0]);
-    let running = serve(data.path(), ([127, 0, 0, 1], 0).into(), files).await;
-    let address = running.address;
-    let root = std::fs::read(authority.file("root.pem")).unwrap();
-    let token = std::fs::read_to_string(data.path().join("admin.token")).unwrap();
-    let server = format!("localhost:{}", address.port());
-    let operator = Client::new(&format!("https://{server}"), &token, &root).unwrap();
-    operator.allow_serial("*").await.unwrap();
-
-    let mut conf = controller::conf(data.path(), &server, "").unwrap();
-    conf.insert("root-certificate.pem".to_owned(), root);
-    let conf = Arc::new(Conf::from_files(&conf, address, Session::Full).unwrap());
+    let site = authority.begin().await;
+    site.operator.allow_serial("*").await.unwrap();
+    let conf = site.conf.clone();
     let mut line = Line::new(conf.clone(), Way::Close);
     let mut device = Device::new(1, 1);
     assert_eq!(device.round(&mut line, now()).await.unwrap(), Polled::Applied);
     assert_eq!(device.round(&mut line, now()).await.unwrap(), Polled::Unchanged);
     let fetched = conf.fetched();
 
-    running.stop().await;
-    let files = authority.files(signing[1], ecdh[1]);
-    let running = serve(data.path(), address, files).await;
+    let site = site.change(authority.files(signing, ecdh)).await;
     let mut polls = Vec::new();
     while polls.last() != Some(&Polled::Unchanged) && polls.len() < 6 {
         polls.push(device.round(&mut line, now()).await.unwrap());
     }
-    running.stop().await;
+    site.running.stop().await;
     (polls, conf.fetched() - fetched, device)
 }
 
 #[tokio::test]
 async fn ctrl_cert_change() {
     // One poll is lost at most, and the certificates are fetched once, not in a loop.
-    let (polls, fetched, _) = change(["signing", "signing-next"], ["ecdh", "ecdh"]).await;
+    let (polls, fetched, _) = change("signing-next", "ecdh").await;
     assert_eq!(polls, [Polled::Lost, Polled::Applied, Polled::Unchanged]);
     assert!((1..=2).contains(&fetched), "{fetched}");
 }
@@ -125,7 +148,7 @@ async fn ctrl_cert_change() {
 #[tokio::test]
 async fn ctrl_encrypt_cert_change() {
     // Signatures do not tell of it: the config's hash of the certificates does.
-    let (polls, fetched, device) = change(["signing", "signing"], ["ecdh", "ecdh-next"]).await;
+    let (polls, fetched, device) = change("signing", "ecdh-next").await;
     assert_eq!(polls, [Polled::Applied, Polled::Unchanged]);
     assert_eq!(fetched, 1);
     assert!(!device.node.told().unwrap().controllercert_confighash.is_empty());

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use api::convert::view::{self, Report};
 use api::pb::info::ZSwState;
 use model::UnixMillis;
 use testbed::sim::load::Fleet;
-use testbed::sim::{Device, Home, Line, Mode, Polled, Subject, Way};
+use testbed::sim::{Device, Home, Line, Mode, Polled, Subject, Way, report};
 
 fn now() -> UnixMillis {
     host::clock::now()
@@ -73,6 +74,23 @@ async fn config_items_and_status() {
     assert_eq!(device.round(&mut line, now()).await.unwrap(), Polled::Applied);
     let items = &device.node.told().unwrap().config_items;
     assert!(!items.iter().any(|i| i.key == "timer.metric.interval"));
+}
+
+#[tokio::test]
+async fn maintenance_mode() {
+    let (home, mut line, mut device) = one(EDGE).await;
+    let told = |device: &Device| device.node.told().unwrap().maintenance_mode;
+    assert!(!told(&device));
+    for (document, want) in
+        [(EDGE.replace("spec: {", "spec: {maintenance: true, "), true), (EDGE.to_owned(), false)]
+    {
+        home.operator().unwrap().apply(&document, false).await.unwrap();
+        assert_eq!(device.round(&mut line, now()).await.unwrap(), Polled::Applied);
+        assert_eq!(told(&device), want);
+        let info = device.say(now(), |who, node| report::info(who, node, &Subject::Device));
+        let Report::Device(info) = view::info(&info).unwrap().report else { panic!() };
+        assert_eq!(info.state == "maintenance mode", want, "{}", info.state);
+    }
 }
 
 #[tokio::test]
