@@ -41,12 +41,7 @@ enum Command {
         user: String,
     },
     /// Write everything of a controller into one file, while it runs
-    Backup {
-        #[command(flatten)]
-        data: Data,
-        #[command(flatten)]
-        args: backup::Backup,
-    },
+    Backup(Backup),
     /// Make a controller of a backup, in an empty folder and an empty database of either kind
     Restore {
         #[command(flatten)]
@@ -54,6 +49,20 @@ enum Command {
         #[command(flatten)]
         args: backup::Restore,
     },
+}
+
+/// `eve backup`, `eve controller backup`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Backup {
+    #[command(flatten)]
+    data: Data,
+    #[command(flatten)]
+    args: backup::Backup,
+}
+
+pub(crate) fn back_up(line: Backup) -> anyhow::Result<()> {
+    let Backup { data, args } = line;
+    runtime()?.block_on(backup::backup(args, data.folder()))
 }
 
 #[derive(Debug, clap::Args)]
@@ -217,7 +226,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         Command::Serve(args) => runtime()?.block_on(serve(*args)),
         Command::Conf(args) => conf(&args),
-        Command::Backup { data, args } => runtime()?.block_on(backup::backup(args, data.folder())),
+        Command::Backup(args) => back_up(args),
         Command::Restore { data, args } => {
             runtime()?.block_on(backup::restore(args, data.folder()))
         }

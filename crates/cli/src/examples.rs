@@ -24,6 +24,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("drift", &["eve drift", "eve drift edge-1 --watch=10"]),
     ("history", &["eve history app hello", "eve history app hello 42"]),
     ("rollback", &["eve rollback app hello 42"]),
+    ("backup", &["eve backup -o fleet.tar.zst", "eve controller restore fleet.tar.zst --data new"]),
     ("volume", &["eve volume list", "eve volume show data -o yaml"]),
     (
         "image",

@@ -52,8 +52,8 @@ pub(crate) enum Command {
     Delete {
         #[command(flatten)]
         to: To,
-        /// device, datastore, image, volume, network or app
-        kind: String,
+        /// device, datastore, image, volume, network, app, …
+        kind: Kind,
         /// Its name
         name: String,
         /// Also if others refer to it
@@ -299,8 +299,8 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         Command::Network { to, command } => network(&to, command).await,
         Command::Apply(args) => crate::apply::run(&args).await,
         Command::Delete { to, kind, name, force } => {
-            to.client()?.delete(&kind, &name, force).await.or_advise()?;
-            out::line(format_args!("{kind} {name} deleted"));
+            to.client()?.delete(kind.name(), &name, force).await.or_advise()?;
+            out::line(format_args!("{} deleted", Key::new(kind, name)));
             Ok(())
         }
         Command::Objects { to, kind, name } => objects(&to, kind, name.as_deref()).await,

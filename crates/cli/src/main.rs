@@ -89,6 +89,8 @@ enum Command {
     Status(up::StatusArgs),
     /// Serve the controller
     Controller(controller::Args),
+    /// Write everything of a controller on this machine into one file, while it runs
+    Backup(controller::Backup),
     #[command(flatten)]
     Fleet(fleet::Command),
     #[command(flatten)]
@@ -135,6 +137,7 @@ fn main() -> std::process::ExitCode {
         Command::Down(args) => up::down(args),
         Command::Status(args) => up::status(args),
         Command::Controller(args) => controller::run(args),
+        Command::Backup(args) => controller::back_up(args),
         Command::Fleet(command) => fleet::run(command),
         Command::Objects(command) => objects::run(command),
         Command::Alerts(command) => alerts::run(command),

@@ -126,6 +126,10 @@ impl Diagnose for ClientError {
             ClientError::Refused { status: 403, .. } => {
                 "ask an administrator for the role or the project; `eve whoami` shows yours"
             }
+            ClientError::Refused { status: 404, .. } => {
+                "check the name: `eve objects` lists what there is, `list` of each command the rest"
+            }
+            ClientError::Refused { status: 409, .. } => "look at it as it is now, and decide again",
             ClientError::Refused { status: 429, .. } => "wait as long as it says",
             ClientError::Refused { status: 503, .. } => "look into the controller's log",
             ClientError::Refused { .. } => "correct what you asked for",

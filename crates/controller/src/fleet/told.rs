@@ -117,12 +117,6 @@ impl Fleet {
         self.told.told.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    /// The signed answer to a node that has nothing yet.
-    pub(super) async fn answer(&self, id: Uuid) -> Result<Bytes, FleetError> {
-        // Only for one that has it already the answer is left out.
-        Ok(self.told(id, "").await?.answer.clone().unwrap_or_default())
-    }
-
     /// What serves a node that has this hash.
     async fn told(&self, id: Uuid, have: &str) -> Result<Arc<Told>, FleetError> {
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));

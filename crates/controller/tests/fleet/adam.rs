@@ -258,7 +258,33 @@ async fn what_nodes_say_comes_out_as_lines_and_as_a_stream() {
     assert_eq!(requests[0]["uuid"], id.to_string());
     assert_eq!(requests[0]["client-ip"], "127.0.0.1");
 
-    for (path, empty) in [("logs", true), ("flowlogs", true), ("nothing", false)] {
+    let entry = api::newlogs::Entry {
+        severity: "info".into(),
+        source: "pillar".into(),
+        content: "it \"says\" so".into(),
+        timestamp: api::newlogs::Stamp { seconds: 1_770_000_000, nanos: 5_000_000 },
+        ..api::newlogs::Entry::default()
+    };
+    let about = api::newlogs::About::Device(api::newlogs::DeviceLog::default());
+    let most = model::Bytes::kib(50);
+    let file = api::newlogs::pack(&[entry], &about, now(), most).unwrap().remove(0);
+    assert_eq!(node.post(&format!("id/{id}/newlogs"), &file).await.0, StatusCode::CREATED);
+    let lines = site.lines(&format!("{base}/logs")).await;
+    assert_eq!(
+        lines,
+        [json!({ "severity": "info", "source": "pillar", "content": "it \"says\" so",
+                 "timestamp": "2026-02-02T02:40:00.005Z" })]
+    );
+    let flow = api::pb::flowlog::FlowMessage {
+        dev_id: id.to_string(),
+        ..api::pb::flowlog::FlowMessage::default()
+    };
+    let sent = node.post(&format!("id/{id}/flowlog"), &encode(&flow)).await;
+    assert_eq!(sent.0, StatusCode::CREATED);
+    assert_eq!(site.lines(&format!("{base}/flowlogs")).await[0]["devId"], id.to_string());
+
+    let app = format!("app/{}/logs", uuid::Uuid::nil());
+    for (path, empty) in [(app.as_str(), true), ("app/x/logs", false), ("nothing", false)] {
         let (status, body) = site.call(Method::GET, &format!("{base}/{path}"), JSON, "").await;
         assert_eq!(status.is_success(), empty, "{path}");
         assert!(!empty || body.is_empty(), "{path}: {body:?}");
@@ -308,4 +334,33 @@ async fn nobody_comes_in_without_an_administrators_token() {
     let node = plain.node("x");
     let (status, ..) = node.http(Method::GET, "/admin/device", &headers, Bytes::new()).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_node_is_made_known_by_its_certificate() {
+    let site = Site::start().await;
+    let node = eve(&site.home, "SN-1");
+    let body = json!({ "Cert": STANDARD.encode(node.certificate.pem()),
+        "Onboard": STANDARD.encode(node.onboard.pem()), "Serial": "SN-1" });
+    // Eden says text/plain.
+    let made = site.call(Method::POST, "/device", "text/plain", body.to_string()).await;
+    assert_eq!(made.0, StatusCode::CREATED, "{made:?}");
+    let id = node.uuid().await.unwrap();
+    let shown: Value = serde_json::from_str(&site.get(&format!("/device/{id}")).await).unwrap();
+    assert_eq!(shown, body);
+    let again = site.call(Method::POST, "/device", JSON, body.to_string()).await;
+    assert_eq!(again.0, StatusCode::CONFLICT);
+    for wrong in [json!({ "Cert": "!" }), json!({ "Cert": "AAAA" }), json!({}), json!([])] {
+        let (status, why) = site.call(Method::POST, "/device", JSON, wrong.to_string()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}: {why:?}");
+    }
+    // Taken away, the token has to be earned again.
+    let path = format!("/device/{id}/options");
+    let put = site.call(Method::PUT, &path, JSON, r#"{"integrityToken": "mine"}"#).await;
+    assert_eq!(put.0, StatusCode::OK);
+    let options: Value = serde_json::from_str(&site.get(&path).await).unwrap();
+    assert_eq!(options["integrityToken"], "", "nobody chooses a token");
+    assert_eq!(site.call(Method::DELETE, "/device", JSON, "").await.0, StatusCode::OK);
+    assert_eq!(site.get("/device").await, "");
+    assert!(node.uuid().await.is_err());
 }
