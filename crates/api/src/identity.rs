@@ -256,6 +256,14 @@ pub struct Certificate {
     der: CertificateDer<'static>,
 }
 
+/// When a certificate (DER) ends: `notAfter` of X.509. What ended before 1970 ends at 0.
+pub fn end_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
+    let parse = |source| CertificateError::Parse { source };
+    let (_, x509) = X509Certificate::from_der(der).map_err(parse)?;
+    let seconds = u64::try_from(x509.validity().not_after.timestamp()).unwrap_or_default();
+    Ok(UnixMillis(seconds.saturating_mul(1000)))
+}
+
 impl Certificate {
     /// Reads the first certificate in a PEM text of at most 10,240 bytes. The text is kept as it
     /// is.
@@ -294,6 +302,11 @@ impl Certificate {
             name.as_str().ok().map(str::to_owned)
         });
         name.unwrap_or_default()
+    }
+
+    /// When it ends.
+    pub fn ends(&self) -> Result<UnixMillis, CertificateError> {
+        end_of(&self.der)
     }
 
     /// Whether it bears the signature (ECDSA with SHA-256) of the P-256 key in `issuer`, and names it
@@ -426,6 +439,8 @@ mod tests {
         assert_eq!(x509.subject(), x509.issuer());
         assert!(x509.is_ca());
         let validity = x509.validity();
+        let end = u64::try_from(validity.not_after.timestamp()).unwrap() * 1000;
+        assert_eq!(made.ends().unwrap(), UnixMillis(end));
         assert_eq!(validity.not_before.timestamp(), 1_767_323_045 - 86_400);
         let years =
             validity.not_after.to_datetime().year() - validity.not_before.to_datetime().year();

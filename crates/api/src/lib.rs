@@ -54,6 +54,7 @@ pub mod wire;
 
 pub use envelope::{Sender, SenderHash, Signer};
 pub use identity::{
-    Certificate, CertificateError, KeyError, SigningKey, device_certificate, exchange_certificate,
+    Certificate, CertificateError, KeyError, SigningKey, device_certificate, end_of,
+    exchange_certificate,
 };
 pub use wire::{limits, pb};

@@ -109,16 +109,28 @@ async fn restore(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Resu
     to.told(&applied, crate::apply::changes)
 }
 
+/// Devices that are asked for at once.
+const DRIFT_PAGE: usize = 500;
+
 /// `eve device drift [NAME]`
 pub(crate) async fn drift(to: &To, name: Option<&str>) -> anyhow::Result<()> {
     let client = to.client()?;
     let ask = async || {
-        Ok(match name {
-            Some(name) => {
-                vec![client.ask(&format!("/devices/{}/drift", escaped(name))).await.or_advise()?]
+        if let Some(name) = name {
+            let path = format!("/devices/{}/drift", escaped(name));
+            return Ok(vec![client.ask(&path).await.or_advise()?]);
+        }
+        let mut all: Vec<DeviceDrift> = Vec::new();
+        loop {
+            let after = all.last().map(|d| escaped(&d.device)).unwrap_or_default();
+            let path = format!("/drift?limit={DRIFT_PAGE}&after={after}");
+            let page: Vec<DeviceDrift> = client.ask(&path).await.or_advise()?;
+            let last = page.len() < DRIFT_PAGE;
+            all.extend(page);
+            if last {
+                return Ok(all);
             }
-            None => client.ask("/drift").await.or_advise()?,
-        })
+        }
     };
     to.print(ask, |all: &Vec<DeviceDrift>| drifts(all)).await
 }

@@ -37,6 +37,11 @@ impl Ingest {
         Ingest(sender)
     }
 
+    /// Whether as many messages wait as may: the database does not keep up.
+    pub(crate) fn is_full(&self) -> bool {
+        self.0.capacity() == 0
+    }
+
     /// Keeps a message. Returns when it is on the disk.
     pub(crate) async fn keep(&self, message: Incoming) -> Result<(), DbError> {
         let (kept, outcome) = oneshot::channel();

@@ -217,6 +217,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let now = clock();
     let pki = Pki::open(&data, &files, now)?;
     let (chain, key) = pki.tls(&data, &files, &names, now)?;
+    let leaf = chain.first().cloned();
     let tls = tls_config(chain, key)?;
     let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
     let mut db = Db::open(&database).await?;
@@ -256,7 +257,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let (stop, stopped) = watch::channel(false);
     let router = router(&fleet, stopped.clone(), settings.adam);
     let serving =
-        tokio::spawn(run(fleet, listener, tls, router, stopped, lock, settings.retention));
+        tokio::spawn(run(fleet, listener, (tls, leaf), router, stopped, lock, settings.retention));
     Ok(Running { address, url, first_token, first_link, stop, serving })
 }
 
@@ -292,7 +293,7 @@ pub async fn new_link(
 async fn run(
     fleet: Arc<Fleet>,
     listener: tokio::net::TcpListener,
-    tls: Arc<rustls::ServerConfig>,
+    (tls, leaf): (Arc<rustls::ServerConfig>, Option<rustls_pki_types::CertificateDer<'static>>),
     router: Router,
     stopped: watch::Receiver<bool>,
     lock: File,
@@ -304,7 +305,7 @@ async fn run(
         () = fleet.access.keep(fleet.clock()) => {}
         () = crate::rollout::drive::keep(&fleet) => {}
         () = upkeep::keep(&fleet, &retention) => {}
-        () = crate::alerts::keep(&fleet) => {}
+        () = crate::alerts::keep(&fleet, leaf.as_ref()) => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));

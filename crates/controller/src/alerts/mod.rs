@@ -4,25 +4,27 @@
 //! webhook is told is queued in the database together with the alert, and sent until it is taken:
 //! at least once, with the alert's id.
 
+mod look;
+mod own;
+mod rule;
 mod webhook;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::UnixMillis;
-use serde::{Deserialize, Serialize};
+use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
 
 use crate::db::{Alert, DbError, RuleRow};
-use crate::drift::said::Said;
 use crate::fleet::Fleet;
-use crate::objects::Kind;
-use crate::rollout::calendar::{labels, queries};
-use crate::rollout::drive;
-use crate::rollout::select::Query;
+use crate::objects::Query;
+use crate::rollout::calendar::queries;
 use crate::words::time;
+use look::{Found, Memory};
 
-pub(crate) use webhook::parse as parse_url;
+pub(crate) use rule::{RuleError, checked, test};
+pub use rule::{RuleSpec, When};
 
 const LEASE: &str = "alerts";
 const LEASE_TERM: Duration = Duration::from_secs(60);
@@ -39,56 +41,6 @@ const AGAIN_MAX: Duration = Duration::from_secs(3600);
 /// After so many tries (three days) it is given up.
 const TRIES: u32 = 80;
 
-/// What a rule looks at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum When {
-    /// A device has not been heard of for `minutes`.
-    Silent,
-    /// A device says that something is wrong, for `minutes`.
-    Trouble,
-    /// A rollout stopped, paused by itself or rolled itself back.
-    RolloutStopped,
-    /// A device's last quote was not good.
-    AttestationFailed,
-}
-
-/// A rule.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RuleSpec {
-    /// What it looks at.
-    pub when: When,
-    /// Which devices, as a query over labels.
-    #[serde(default = "everything", rename = "match")]
-    pub devices: String,
-    /// For how long something must be so.
-    #[serde(default = "ten")]
-    pub minutes: u64,
-    /// Who is told: an `https` address that takes a POST. Not said: nobody, it is only listed.
-    #[serde(default)]
-    pub url: Option<String>,
-    /// A certificate the webhook may present beyond the system's, PEM.
-    #[serde(default)]
-    pub trust: Option<String>,
-}
-
-fn everything() -> String {
-    "*".to_owned()
-}
-
-fn ten() -> u64 {
-    10
-}
-
-/// Something that is wrong, by a rule.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
-    rule: String,
-    subject: String,
-    text: String,
-}
-
 /// What begins and what ends, when this is open and that is wrong.
 fn compare<'a>(open: &'a [Alert], found: &'a [Found]) -> (Vec<&'a Found>, Vec<&'a Alert>) {
     let had: BTreeSet<_> = open.iter().map(|a| (&a.rule, &a.subject)).collect();
@@ -103,45 +55,57 @@ fn again(attempts: u32) -> Duration {
     AGAIN_MIN.saturating_mul(2_u32.saturating_pow(attempts.min(16))).min(AGAIN_MAX)
 }
 
-/// Looks after alerts; ends never.
-pub(crate) async fn keep(fleet: &Fleet) {
+/// Looks after alerts; ends never. `listener`: the certificate that this controller shows.
+pub(crate) async fn keep(fleet: &Fleet, listener: Option<&CertificateDer<'_>>) {
     let holder = Uuid::new_v4().to_string();
+    let (mut memory, mut last) = (Memory::default(), LastRules::default());
     loop {
         let began = tokio::time::Instant::now();
-        if let Err(e) = tick(fleet, &holder).await {
-            tracing::error!("alerts: {}", model::chain(&e));
+        let mut pause = TICK;
+        match tick(fleet, &holder, listener, &mut memory, &mut last).await {
+            Ok(()) => {
+                last.database_is_back(fleet.now()).await;
+                pause = TICK.max(began.elapsed().saturating_mul(SHARE));
+            }
+            Err(e) => {
+                tracing::error!("alerts: {}", model::chain(&e));
+                last.database_is_gone(&e, fleet.now()).await;
+            }
         }
-        tokio::time::sleep(TICK.max(began.elapsed().saturating_mul(SHARE))).await;
+        tokio::time::sleep(pause).await;
     }
 }
 
-async fn tick(fleet: &Fleet, holder: &str) -> Result<(), DbError> {
+async fn tick(
+    fleet: &Fleet,
+    holder: &str,
+    listener: Option<&CertificateDer<'_>>,
+    memory: &mut Memory,
+    last: &mut LastRules,
+) -> Result<(), DbError> {
     let rules = fleet.db.alert_rules().await?;
+    last.rules.clone_from(&rules);
     // Who has nothing to do writes nothing.
     if rules.is_empty() || !fleet.db.lease(LEASE, holder, fleet.now(), LEASE_TERM).await? {
         return Ok(());
     }
+    let spec = |row: &RuleRow| serde_json::from_str::<RuleSpec>(&row.spec).ok();
+    if rules.iter().filter_map(spec).any(|s| s.when == When::ControllerTrouble) {
+        let found = own::look(fleet).await;
+        memory.own.take(found, fleet.now());
+    }
     let mut found = Vec::new();
     let groups = queries(&fleet.db).await?;
     for row in &rules {
-        let Ok(spec) = serde_json::from_str::<RuleSpec>(&row.spec) else { continue };
+        let Some(spec) = spec(row) else { continue };
         let Ok(query) = Query::parse(&spec.devices, &groups) else { continue };
-        found.extend(look(fleet, &row.name, &spec, &query).await?);
+        found.extend(look::look(fleet, (&row.name, &spec), &query, listener, memory).await?);
     }
     let open = fleet.db.alerts(true, OPEN_MAX).await?;
     let now = fleet.now();
     let (begins, ends) = compare(&open, &found);
     for new in begins {
-        let alert = Alert {
-            id: 0,
-            rule: new.rule.clone(),
-            subject: new.subject.clone(),
-            text: new.text.clone(),
-            since: now,
-            ended: None,
-            acked_by: None,
-            acked: None,
-        };
+        let alert = raised(new, now);
         let told = has_webhook(&rules, &alert.rule);
         fleet.db.raise(&alert, |id| told.then(|| body(&Alert { id, ..alert.clone() }))).await?;
     }
@@ -151,6 +115,76 @@ async fn tick(fleet: &Fleet, holder: &str) -> Result<(), DbError> {
         fleet.db.end_alert(over, now, body.as_deref()).await?;
     }
     send(fleet, &rules).await
+}
+
+fn raised(found: &Found, now: UnixMillis) -> Alert {
+    Alert {
+        id: 0,
+        rule: found.rule.clone(),
+        subject: found.subject.clone(),
+        text: found.text.clone(),
+        since: now,
+        ended: None,
+        acked_by: None,
+        acked: None,
+    }
+}
+
+/// The rules as they were read last: without the database there are no alerts, but those who want
+/// to know of the controller's trouble are told, once, that it is gone, and once that it is back.
+/// These alerts are nowhere but there; their id is 0.
+#[derive(Debug, Default)]
+struct LastRules {
+    rules: Vec<RuleRow>,
+    gone: Option<Gone>,
+}
+
+#[derive(Debug)]
+struct Gone {
+    since: UnixMillis,
+    /// Rules whose webhooks took it, and what they were told.
+    told: Vec<Alert>,
+}
+
+impl LastRules {
+    async fn database_is_gone(&mut self, e: &DbError, now: UnixMillis) {
+        let gone = self.gone.get_or_insert(Gone { since: now, told: Vec::new() });
+        for row in &self.rules {
+            let Ok(spec) = serde_json::from_str::<RuleSpec>(&row.spec) else { continue };
+            let due = now.since(gone.since).as_secs() >= spec.minutes.saturating_mul(60);
+            let told = gone.told.iter().any(|alert| alert.rule == row.name);
+            if spec.when != When::ControllerTrouble || spec.url.is_none() || !due || told {
+                continue;
+            }
+            let found = Found {
+                rule: row.name.clone(),
+                subject: own::Part::Database.subject().to_owned(),
+                text: model::chain(e),
+            };
+            let alert = raised(&found, gone.since);
+            match post(row, &spec, &body(&alert)).await {
+                Ok(()) => gone.told.push(alert),
+                Err(e) => tracing::warn!(rule = row.name, "a webhook does not take an alert: {e}"),
+            }
+        }
+    }
+
+    async fn database_is_back(&mut self, now: UnixMillis) {
+        let Some(gone) = self.gone.take() else { return };
+        for alert in gone.told {
+            let Some(row) = self.rules.iter().find(|r| r.name == alert.rule) else { continue };
+            let Ok(spec) = serde_json::from_str::<RuleSpec>(&row.spec) else { continue };
+            let ended = Alert { ended: Some(now), ..alert };
+            if let Err(e) = post(row, &spec, &body(&ended)).await {
+                tracing::warn!(rule = row.name, "a webhook does not take an alert: {e}");
+            }
+        }
+    }
+}
+
+async fn post(row: &RuleRow, spec: &RuleSpec, body: &str) -> Result<(), webhook::WebhookError> {
+    let url = spec.url.as_deref().unwrap_or_default();
+    webhook::post(url, spec.trust.as_deref(), row.secret.as_deref(), body).await
 }
 
 fn has_webhook(rules: &[RuleRow], name: &str) -> bool {
@@ -182,9 +216,7 @@ async fn send(fleet: &Fleet, rules: &[RuleRow]) -> Result<(), DbError> {
             fleet.db.unqueue(queued.id).await?;
             continue;
         };
-        let url = spec.url.as_deref().unwrap_or_default();
-        let secret = rule.secret.as_deref();
-        match webhook::post(url, spec.trust.as_deref(), secret, &queued.body).await {
+        match post(rule, &spec, &queued.body).await {
             Ok(()) => fleet.db.unqueue(queued.id).await?,
             Err(e) if queued.attempts >= TRIES => {
                 tracing::error!(rule = rule.name, "a webhook is given up: {e}");
@@ -198,62 +230,6 @@ async fn send(fleet: &Fleet, rules: &[RuleRow]) -> Result<(), DbError> {
         }
     }
     Ok(())
-}
-
-async fn look(
-    fleet: &Fleet,
-    rule: &str,
-    spec: &RuleSpec,
-    query: &Query,
-) -> Result<Vec<Found>, DbError> {
-    let found = |subject: String, text: String| Found { rule: rule.to_owned(), subject, text };
-    let mut all = Vec::new();
-    if spec.when == When::RolloutStopped {
-        for row in fleet.db.rollouts(true).await? {
-            let Ok(record) = drive::record(fleet, &row.name).await else { continue };
-            let shown = record.shown(false);
-            if shown.phase == "stopped" {
-                all.push(found(format!("Rollout {}", row.name), shown.why));
-            }
-        }
-        return Ok(all);
-    }
-    let now = fleet.now();
-    let long_ago = |at: UnixMillis| now.since(at).as_secs() >= spec.minutes.saturating_mul(60);
-    let known = fleet.known();
-    let meant = known.of_kind(Kind::Device).filter(|s| query.matches(&labels(s)));
-    for stored in meant {
-        let id = stored.object.uid;
-        let subject = stored.object.key.to_string();
-        match spec.when {
-            When::Silent => {
-                if let Some(at) = fleet.last_seen(id).filter(|at| long_ago(*at)) {
-                    all.push(found(subject, format!("not heard of since {}", time(at))));
-                }
-            }
-            When::Trouble => {
-                let said = Said::read(&fleet.db.infos(id).await?);
-                let troubles = said.troubles();
-                if let Some(first) = troubles.iter().find(|t| long_ago(t.since)) {
-                    let since = time(first.since);
-                    all.push(found(
-                        subject,
-                        format!("{}: {} since {since}", first.subject, first.text),
-                    ));
-                }
-            }
-            When::AttestationFailed => {
-                let bad = fleet.db.verdict(id).await?.filter(|v| !v.good);
-                all.extend(
-                    bad.map(|v| {
-                        found(subject, format!("its quote of {} was not good", time(v.at)))
-                    }),
-                );
-            }
-            When::RolloutStopped => {}
-        }
-    }
-    Ok(all)
 }
 
 #[cfg(test)]

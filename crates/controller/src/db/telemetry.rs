@@ -288,6 +288,26 @@ impl Db {
         Ok(unsigned(row.try_get(0).doing("count log files")?))
     }
 
+    /// Bytes of `/persist` in use and in all, as a node last said since then.
+    pub(crate) async fn disk(
+        &self,
+        device: Uuid,
+        since: UnixMillis,
+    ) -> Result<Option<(u64, u64)>, DbError> {
+        let doing = "read how full a disk is";
+        let row = sqlx::query(
+            "SELECT disk_used, disk_total FROM metric_points WHERE device = $1 AND at_ms >= $2
+             ORDER BY at_ms DESC LIMIT 1",
+        )
+        .bind(device.as_bytes().as_slice())
+        .bind(signed(since.0))
+        .fetch_optional(self.read())
+        .await
+        .doing(doing)?;
+        let n = |r: &AnyRow, column: usize| r.try_get::<i64, _>(column).map(unsigned);
+        row.map(|r| Ok((n(&r, 0)?, n(&r, 1)?))).transpose().doing(doing)
+    }
+
     /// The points of a node's charts since then, oldest first.
     pub(crate) async fn points(
         &self,

@@ -35,7 +35,8 @@ pub(crate) use compile::content_of;
 pub use compile::{Bumps, Session, Target, bumps, compile, targets};
 pub use diff::{Consequence, Difference, diff};
 pub use places::{Place, Places};
-pub use query::Query;
+pub(crate) use query::{LOCATION, Labels, NAME, coordinates};
+pub use query::{Query, QueryError};
 pub(crate) use read::is_name;
 pub use read::{Document, ReadError, WrittenSpec, read, read_spec, shown};
 pub use spec::{

@@ -5,6 +5,7 @@
 //! | GET `/alerts?open=true&limit=…` | alerts, newest first |
 //! | POST `/alerts/{id}/ack` | says that somebody has seen one |
 //! | GET `/alert-rules`; PUT, DELETE `/alert-rules/{name}` | rules; `secret` is only ever written |
+//! | POST `/alert-rules/{name}/test` | tells its webhook that this is a test |
 
 use std::sync::Arc;
 
@@ -16,10 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::rollouts::{By, json, named, said};
 use super::{Failed, ROWS_DEFAULT, ROWS_MAX, failed};
-use crate::alerts::{RuleSpec, parse_url};
+use crate::alerts::{self, RuleError, RuleSpec};
 use crate::db::{Alert, RuleRow};
 use crate::fleet::Fleet;
-use crate::rollout::calendar;
 
 pub(super) fn routes() -> Router<Arc<Fleet>> {
     Router::new()
@@ -27,6 +27,7 @@ pub(super) fn routes() -> Router<Arc<Fleet>> {
         .route("/alerts/{id}/ack", post(ack))
         .route("/alert-rules", get(rules))
         .route("/alert-rules/{name}", put(set_rule).delete(remove_rule))
+        .route("/alert-rules/{name}/test", post(test_rule))
 }
 
 #[derive(Debug, Deserialize)]
@@ -49,11 +50,7 @@ async fn ack(
     Path(id): Path<u64>,
     By(by): By,
 ) -> Result<StatusCode, Failed> {
-    if !fleet.db.ack_alert(id, &by, fleet.now()).await? {
-        let text = format!("there is no alert {id} that nobody has seen");
-        return Err(failed(StatusCode::CONFLICT, text));
-    }
-    Ok(StatusCode::NO_CONTENT)
+    seen(&fleet, id, &by).await
 }
 
 /// A rule, for people and programs.
@@ -90,19 +87,31 @@ async fn set_rule(
     By(by): By,
     request: Request,
 ) -> Result<StatusCode, Failed> {
-    named(&name)?;
     let RuleToSet { rule, secret } = json(request).await?;
-    let wrong = |field: &str, e: String| {
-        failed(StatusCode::UNPROCESSABLE_ENTITY, format!("rule.{field}: {e}"))
-    };
-    calendar::query(&fleet.db, &rule.devices).await?.map_err(|e| wrong("match", e.to_string()))?;
-    if let Some(url) = &rule.url {
-        parse_url(url).map_err(|e| wrong("url", e.to_string()))?;
+    put_rule(&fleet, &name, &rule, secret, &by).await
+}
+
+impl From<RuleError> for Failed {
+    fn from(e: RuleError) -> Failed {
+        match e {
+            RuleError::Db(e) => e.into(),
+            e => failed(StatusCode::UNPROCESSABLE_ENTITY, e),
+        }
     }
-    let spec = serde_json::to_string(&rule).map_err(|e| wrong("when", e.to_string()))?;
-    let row = RuleRow { name: name.clone(), spec, secret: secret.map(String::into_bytes) };
+}
+
+/// Makes or changes a rule; without a secret it keeps the one it has.
+pub(crate) async fn put_rule(
+    fleet: &Fleet,
+    name: &str,
+    rule: &RuleSpec,
+    secret: Option<String>,
+    by: &str,
+) -> Result<StatusCode, Failed> {
+    named(name)?;
+    let row = alerts::checked(fleet, name, rule, secret).await?;
     fleet.db.set_alert_rule(&row).await?;
-    fleet.db.remember(&said(&fleet, &by, &format!("Alert rule {name}"), "set")).await?;
+    fleet.db.remember(&said(fleet, by, &format!("Alert rule {name}"), "set")).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -111,7 +120,37 @@ async fn remove_rule(
     Path(name): Path<String>,
     By(by): By,
 ) -> Result<StatusCode, Failed> {
-    fleet.db.remove_alert_rule(&name, fleet.now()).await?;
-    fleet.db.remember(&said(&fleet, &by, &format!("Alert rule {name}"), "deleted")).await?;
+    delete_rule(&fleet, &name, &by).await
+}
+
+/// Removes a rule and ends its alerts.
+pub(crate) async fn delete_rule(fleet: &Fleet, name: &str, by: &str) -> Result<StatusCode, Failed> {
+    fleet.db.remove_alert_rule(name, fleet.now()).await?;
+    fleet.db.remember(&said(fleet, by, &format!("Alert rule {name}"), "deleted")).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn test_rule(
+    State(fleet): State<Arc<Fleet>>,
+    Path(name): Path<String>,
+) -> Result<Json<serde_json::Value>, Failed> {
+    tested(&fleet, &name).await.map(|told| Json(serde_json::json!({ "told": told })))
+}
+
+/// Tells a rule's webhook that this is a test; in words, what became of it.
+pub(crate) async fn tested(fleet: &Fleet, name: &str) -> Result<String, Failed> {
+    let rules = fleet.db.alert_rules().await?;
+    let row = rules.iter().find(|r| r.name == name);
+    let none = || failed(StatusCode::NOT_FOUND, format!("there is no alert rule {name}"));
+    let told = alerts::test(row.ok_or_else(none)?).await;
+    told.map_err(|why| failed(StatusCode::UNPROCESSABLE_ENTITY, why))
+}
+
+/// Notes that somebody has seen an alert.
+pub(crate) async fn seen(fleet: &Fleet, id: u64, by: &str) -> Result<StatusCode, Failed> {
+    if !fleet.db.ack_alert(id, by, fleet.now()).await? {
+        let text = format!("there is no alert {id} that nobody has seen");
+        return Err(failed(StatusCode::CONFLICT, text));
+    }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,7 +5,8 @@
 //! | GET `/objects/{kind}/{name}/history?before=…&limit=…` | its versions, newest first |
 //! | GET `/objects/{kind}/{name}/history/{revision}` | what it said then, and what that is beside now |
 //! | POST `/objects/{kind}/{name}/history/{revision}` | makes it say so again: a new version |
-//! | GET `/drift`, `/devices/{name}/drift` | what is not as it should be, by device |
+//! | GET `/drift?after=NAME&limit=…` | what is not as it should be, by device; fewer than `limit`: there are no more |
+//! | GET `/devices/{name}/drift` | the same of one device |
 //! | POST `/diff`, `/devices/{name}/diff` | what documents would do to devices, before they are applied; asked as `/objects` is |
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::rollouts::{By, text};
-use super::{Failed, HowToApply, failed, key, unknown};
+use super::{Failed, HowToApply, ROWS_DEFAULT, ROWS_MAX, failed, key, unknown};
 use crate::access::Caller;
 use crate::db::{StoredObject, Version};
 use crate::drift::consequence::consequences;
@@ -155,17 +156,57 @@ pub(crate) async fn of_device(
     Ok(DeviceDrift { device, drift: drift(&facts) })
 }
 
-async fn all_drift(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<DeviceDrift>>, Failed> {
+/// Devices that are not as they should be, of those after a name.
+#[derive(Debug)]
+pub(crate) struct DriftPage {
+    pub(crate) found: Vec<DeviceDrift>,
+    /// So many devices were looked at.
+    pub(crate) looked: usize,
+    /// The last one that was looked at, if there are more.
+    pub(crate) next: Option<String>,
+}
+
+/// Looks at devices by name, from the one after `after`, until `differ` of them differ or `most`
+/// were looked at: what each says is read from the database.
+pub(crate) async fn drift_after(
+    fleet: &Fleet,
+    after: &str,
+    differ: usize,
+    most: usize,
+) -> Result<DriftPage, Failed> {
     fleet.store_taken().await?;
     let known = fleet.known();
-    let mut all = Vec::new();
-    for stored in known.of_kind(Kind::Device) {
-        let found = of_device(&fleet, &known, stored).await?;
-        if !found.drift.is_empty() {
-            all.push(found);
+    let mut page = DriftPage { found: Vec::new(), looked: 0, next: None };
+    let mut last = None;
+    for stored in known.of_kind(Kind::Device).filter(|s| s.object.key.name.as_str() > after) {
+        if page.looked == most || page.found.len() == differ {
+            page.next = last;
+            break;
+        }
+        page.looked += 1;
+        last = Some(stored.object.key.name.clone());
+        let device = of_device(fleet, &known, stored).await?;
+        if !device.drift.is_empty() {
+            page.found.push(device);
         }
     }
-    Ok(Json(all))
+    Ok(page)
+}
+
+#[derive(Debug, Deserialize)]
+struct WhichDrift {
+    #[serde(default)]
+    after: String,
+    limit: Option<u32>,
+}
+
+async fn all_drift(
+    State(fleet): State<Arc<Fleet>>,
+    Query(which): Query<WhichDrift>,
+) -> Result<Json<Vec<DeviceDrift>>, Failed> {
+    let limit = which.limit.unwrap_or(ROWS_DEFAULT).clamp(1, ROWS_MAX);
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    Ok(Json(drift_after(&fleet, &which.after, limit, usize::MAX).await?.found))
 }
 
 async fn device_drift(

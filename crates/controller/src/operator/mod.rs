@@ -55,11 +55,13 @@ const ROWS_DEFAULT: u32 = 200;
 
 pub(crate) use access::put_user as put_user_as;
 pub use alerts::NamedRule;
-pub(crate) use history::of_device as drift_of;
+pub(crate) use alerts::{delete_rule, put_rule, seen as seen_alert, tested};
 pub use history::{Compared, DeviceDiff, DeviceDrift};
+pub(crate) use history::{DriftPage, drift_after};
 pub use rollouts::{Group, NamedWindow};
 pub(crate) use rollouts::{
-    GroupSpec, all_groups, all_windows, delete_group, delete_window, put_group, put_window,
+    GroupSpec, all_groups, all_scheduled, all_windows, cancel_scheduled, delete_group,
+    delete_window, put_group, put_scheduled, put_window,
 };
 
 pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {

@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{DOCUMENTS_MAX, Failed, failed};
 use crate::access::Caller;
+use crate::alerts::RuleSpec;
 use crate::body;
 use crate::db::{Change, ScheduledRow};
 use crate::fleet::Fleet;
@@ -183,7 +184,7 @@ pub(crate) async fn all_groups(fleet: &Fleet) -> Result<Vec<Group>, Failed> {
     for (name, (query, note)) in fleet.db.groups().await? {
         let matcher = calendar::query(&fleet.db, &query).await?.ok();
         let meant =
-            |s: &&crate::db::StoredObject| matcher.as_ref().is_some_and(|m| m.matches(&labels(s)));
+            |s: &&crate::db::StoredObject| matcher.as_ref().is_some_and(|m| m.fits(&labels(s)));
         let devices = known.of_kind(Kind::Device).filter(meant);
         let devices = devices.map(|s| s.object.key.name.clone()).collect();
         all.push(Group { name, query, note, devices });
@@ -244,7 +245,7 @@ pub(crate) async fn put_group(
 ) -> Result<StatusCode, Failed> {
     named(name)?;
     // A group cannot name another one: whoever reads it need not look for a ring.
-    crate::rollout::select::Query::parse(&spec.query, &BTreeMap::new())
+    objects::Query::parse(&spec.query, &BTreeMap::new())
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("query: {e}")))?;
     let said = said(fleet, by, &format!("Group {name}"), "set");
     fleet.db.set_group(name, Some((&spec.query, &spec.note)), &said).await?;
@@ -259,19 +260,24 @@ async fn remove_group(
     delete_group(&fleet, &name, &by).await
 }
 
-/// Removes a group that no window names.
+/// Removes a group that no window and no rule names.
 pub(crate) async fn delete_group(
     fleet: &Fleet,
     name: &str,
     by: &str,
 ) -> Result<StatusCode, Failed> {
-    let used = |spec: &str| {
-        serde_json::from_str::<WindowSpec>(spec).is_ok_and(|w| {
-            w.devices.split(',').any(|t| t.replace(' ', "") == format!("group={name}"))
-        })
-    };
-    if let Some((window, _)) = fleet.db.windows().await?.iter().find(|(_, spec)| used(spec)) {
-        let text = format!("the group {name} is still used by the window {window}");
+    let groups = calendar::queries(&fleet.db).await?;
+    let names = |q: &str| objects::Query::parse(q, &groups).is_ok_and(|q| q.names_group(name));
+    let windows = fleet.db.windows().await?.into_iter().filter_map(|(window, spec)| {
+        let spec = serde_json::from_str::<WindowSpec>(&spec).ok()?;
+        Some((format!("window {window}"), spec.devices))
+    });
+    let rules = fleet.db.alert_rules().await?.into_iter().filter_map(|row| {
+        let spec = serde_json::from_str::<RuleSpec>(&row.spec).ok()?;
+        Some((format!("alert rule {}", row.name), spec.devices))
+    });
+    if let Some((user, _)) = windows.chain(rules).find(|(_, query)| names(query)) {
+        let text = format!("the group {name} is still used by the {user}");
         return Err(failed(StatusCode::CONFLICT, text));
     }
     let said = said(fleet, by, &format!("Group {name}"), "deleted");
@@ -358,8 +364,13 @@ pub(crate) async fn delete_window(
 }
 
 async fn scheduled(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<Scheduled>>, Failed> {
+    all_scheduled(&fleet).await.map(Json)
+}
+
+/// All scheduled changes, also those that were made or cancelled.
+pub(crate) async fn all_scheduled(fleet: &Fleet) -> Result<Vec<Scheduled>, Failed> {
     let rows = fleet.db.scheduled(None).await?;
-    Ok(Json(rows.into_iter().map(Scheduled::from).collect()))
+    Ok(rows.into_iter().map(Scheduled::from).collect())
 }
 
 #[derive(Debug, Deserialize)]
@@ -375,16 +386,27 @@ async fn schedule(
     By(by): By,
     request: Request,
 ) -> Result<StatusCode, Failed> {
-    named(&name)?;
     let ToSchedule { due, documents } = json(request).await?;
+    put_scheduled(&fleet, &name, due, documents, &by).await
+}
+
+/// Makes a change at its time.
+pub(crate) async fn put_scheduled(
+    fleet: &Fleet,
+    name: &str,
+    due: UnixMillis,
+    documents: String,
+    by: &str,
+) -> Result<StatusCode, Failed> {
+    named(name)?;
     let how = crate::fleet::How { dry_run: true, ..Default::default() };
     // What is wrong today is told today, not at night.
-    fleet.apply(&documents, &how, &by).await?;
-    let said = said(&fleet, &by, &format!("Schedule {name}"), "set");
+    fleet.apply(&documents, &how, by).await?;
+    let said = said(fleet, by, &format!("Schedule {name}"), "set");
     let row = ScheduledRow {
-        name: name.clone(),
+        name: name.to_owned(),
         due,
-        author: by,
+        author: by.to_owned(),
         documents,
         state: String::new(),
         outcome: String::new(),
@@ -402,8 +424,17 @@ async fn cancel(
     Path(name): Path<String>,
     By(by): By,
 ) -> Result<StatusCode, Failed> {
-    let said = said(&fleet, &by, &format!("Schedule {name}"), "cancelled");
-    if !fleet.db.end_scheduled(&name, "cancelled", "", &said).await? {
+    cancel_scheduled(&fleet, &name, &by).await
+}
+
+/// Cancels a change that waits for its time.
+pub(crate) async fn cancel_scheduled(
+    fleet: &Fleet,
+    name: &str,
+    by: &str,
+) -> Result<StatusCode, Failed> {
+    let said = said(fleet, by, &format!("Schedule {name}"), "cancelled");
+    if !fleet.db.end_scheduled(name, "cancelled", "", &said).await? {
         let text = format!("there is no scheduled change {name} that waits");
         return Err(failed(StatusCode::CONFLICT, text));
     }

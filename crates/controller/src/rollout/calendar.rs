@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 
 use model::UnixMillis;
 
-use super::select::{Labels, NAME, Query, QueryError};
 use super::window::{Window, WindowError, WindowSpec};
 use crate::db::{Change, Db, DbError, Overlaid, StoredObject};
 use crate::drift::consequence::consequences;
 use crate::fleet::{Fleet, Known};
-use crate::objects::{Kind, Objects, Spec};
+use crate::objects::{Kind, Labels, NAME, Objects, Query, QueryError, Spec};
 use crate::words::time;
 
 /// Who holds what waits for a window.
@@ -76,7 +75,7 @@ impl Calendar {
     pub(crate) fn closed(&self, labels: &Labels, now: UnixMillis) -> Option<String> {
         let mut next: Option<(UnixMillis, &str)> = None;
         let mut named = false;
-        for (name, _, window) in self.0.iter().filter(|(_, query, _)| query.matches(labels)) {
+        for (name, _, window) in self.0.iter().filter(|(_, query, _)| query.fits(labels)) {
             named = true;
             if window.open_until(now).is_some() {
                 return None;

@@ -14,12 +14,13 @@ use super::judge::{self, health};
 use super::machine::{Effect, Event, Health, Member, Members, Refused, State, Step, step};
 use super::plan::{Plan, Wanted, Wave, divide};
 use super::record::{About, Record, Rollout, Taken};
-use super::select::{Query, QueryError};
 use crate::db::{Also, Change, DbError, Overlaid, RolloutRow, StoredObject};
 use crate::drift::said::Said;
 use crate::drift::{Facts, liveness};
 use crate::fleet::{Fleet, FleetError, How, Known};
-use crate::objects::{self, Key, Kind, Object, Objects, Spec, bumps, content_of};
+use crate::objects::{
+    self, Key, Kind, Object, Objects, Query, QueryError, Spec, bumps, content_of,
+};
 
 const LEASE: &str = "fleet";
 const LEASE_TERM: Duration = Duration::from_secs(30);
@@ -435,7 +436,7 @@ fn begun(
         if before == after {
             continue;
         }
-        if within.matches(&labels(stored)) {
+        if within.fits(&labels(stored)) {
             touched.push(stored);
         } else {
             outside.push(stored.object.key.name.clone());
@@ -451,7 +452,7 @@ fn begun(
         return Err(RolloutError::Nothing);
     }
     let all: Vec<_> = touched.iter().map(|s| labels(s)).collect();
-    let of = divide(all.len(), waves, |at, query| all.get(at).is_some_and(|l| query.matches(l)));
+    let of = divide(all.len(), waves, |at, query| all.get(at).is_some_and(|l| query.fits(l)));
     let member = |(stored, wave): (&&StoredObject, usize)| {
         let (name, step) = (stored.object.key.name.clone(), Step::Waiting);
         (stored.object.uid, Member { name, wave, step, since: change.at })

@@ -5,8 +5,8 @@
 //! touches ([`crate::fleet`]'s overlay): such a device is told of the objects as they were. When its
 //! wave comes, it is let go.
 //!
-//! [`machine`] decides, [`plan`] divides, [`judge`] says how a device is, [`window`] and [`select`]
-//! when and whom; none of them asks a clock or a database. [`drive`] has the hands.
+//! [`machine`] decides, [`plan`] divides, [`judge`] says how a device is, [`window`]
+//! when and for how long; none of them asks a clock or a database. [`drive`] has the hands.
 
 pub(crate) mod calendar;
 pub(crate) mod drive;
@@ -15,7 +15,6 @@ mod machine;
 mod plan;
 mod record;
 pub(crate) mod schedule;
-pub(crate) mod select;
 mod window;
 
 pub(crate) use machine::Event;

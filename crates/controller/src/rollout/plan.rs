@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::machine::Limits;
-use super::select::Query;
+use crate::objects::Query;
 
 /// A rollout as it is asked for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

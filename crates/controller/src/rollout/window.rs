@@ -81,7 +81,7 @@ pub(crate) enum WindowError {
     #[error("minutes: {0} is out of range; a window is open for 1 to {LENGTH_MAX_MINUTES} minutes")]
     Length(u32),
     #[error("match: {0}")]
-    Query(#[from] super::select::QueryError),
+    Query(#[from] crate::objects::QueryError),
 }
 
 /// A window that was understood.

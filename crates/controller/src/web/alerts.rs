@@ -1,4 +1,4 @@
-//! Alerts: what is wrong by the rules, who has seen it, and the rules.
+//! Alerts: what is wrong by the rules, and who has seen it.
 
 use std::sync::Arc;
 
@@ -9,9 +9,9 @@ use serde::Deserialize;
 
 use super::frame::{self, Page, Tone, acts, empty, state, url, when};
 use super::{Caller, Part, Trouble, answer, to};
-use crate::alerts::{RuleSpec, When};
 use crate::db::Alert;
 use crate::fleet::Fleet;
+use crate::operator::seen_alert;
 
 /// Alerts of one page.
 const ALERTS: u32 = 200;
@@ -21,16 +21,6 @@ const ALERTS: u32 = 200;
 pub(super) struct Which {
     /// `all`: with those that are over.
     show: String,
-}
-
-fn looks_at(rule: &RuleSpec) -> String {
-    let minutes = rule.minutes;
-    match rule.when {
-        When::Silent => format!("a node is not heard of for {minutes} min"),
-        When::Trouble => format!("a node says for {minutes} min that something is wrong"),
-        When::RolloutStopped => "a rollout stopped by itself".to_owned(),
-        When::AttestationFailed => "a node's last quote was not good".to_owned(),
-    }
 }
 
 pub(super) async fn page(
@@ -45,12 +35,10 @@ pub(super) async fn page(
     let open = alerts.iter().filter(|a| a.ended.is_none()).count();
     let now = fleet.now();
     let body = html! {
-        div.counts data-say={ (open) " alerts open" } {
-            a href="/alerts" aria-current=[(!whole).then_some("true")] { "open" }
-            a href=(url("/alerts", &[("show", "all")])) aria-current=[whole.then_some("true")] { "all" }
-        }
+        div data-say={ (open) " alerts open" } { (tabs(if whole { "/alerts?show=all" } else { "/alerts" })) }
         div.card {
-            @if alerts.is_empty() { (empty("Nothing is wrong by the rules", "What they find appears here as long as it lasts.", None)) }
+            @if rules.is_empty() { (empty("No rule looks at the fleet", "What rules find wrong appears here, and is told to a webhook of yours.", Some(("/alerts/rules", "Rules")))) }
+            @else if alerts.is_empty() { (empty("Nothing is wrong by the rules", "What they find appears here as long as it lasts.", None)) }
             @else {
                 div.scroll { table.stack {
                     thead { tr { th scope="col" { "About" } th scope="col" { "State" } th scope="col" { "What is wrong" } th scope="col" { "Since" } th scope="col" { "Seen" } } }
@@ -72,30 +60,6 @@ pub(super) async fn page(
                 } }
             }
         }
-        section.card {
-            h2 { "Rules" }
-            @if rules.is_empty() { p.soft { "None, so nothing raises alerts. " code { "PUT /api/operator/v1/alert-rules/NAME" } " makes one." } }
-            @else {
-                div.scroll { table.stack {
-                    thead { tr { th scope="col" { "Rule" } th scope="col" { "Raises when" } th scope="col" { "Nodes" } th scope="col" { "Tells" } } }
-                    tbody {
-                        @for row in &rules {
-                            tr {
-                                td data-of="" { b { (row.name) } }
-                                @match serde_json::from_str::<RuleSpec>(&row.spec) {
-                                    Ok(rule) => {
-                                        td data-of="Raises when" { (looks_at(&rule)) }
-                                        td data-of="Nodes" { @if rule.devices == "*" { "all" } @else { code { (rule.devices) } } }
-                                        td data-of="Tells" { @match &rule.url { Some(url) => (host(url)), None => { span.soft { "nobody, it is listed here" } } } }
-                                    },
-                                    Err(e) => td colspan="3" { div.why { "This controller cannot read it: " (e) } },
-                                }
-                            }
-                        }
-                    }
-                } }
-            }
-        }
     };
     let words = "What rules find wrong, for as long as it lasts.";
     let head = frame::head(&[], "Alerts", words, &Markup::default());
@@ -106,12 +70,10 @@ pub(super) async fn page(
     ))
 }
 
-/// The paths of webhooks often hold what lets one write to them.
-fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let authority = rest.get(..end).unwrap_or_default();
-    authority.rsplit('@').next().unwrap_or_default()
+/// Alerts that are open, all of them, and the rules.
+pub(super) fn tabs(now: &str) -> Markup {
+    let all = [("/alerts", "Open"), ("/alerts?show=all", "All"), ("/alerts/rules", "Rules")];
+    frame::tabs("Alerts", &all, now)
 }
 
 fn about(alert: &Alert) -> Markup {
@@ -129,21 +91,6 @@ pub(super) async fn ack(
     Path(id): Path<u64>,
     caller: Caller,
 ) -> Result<Response, Trouble> {
-    if !fleet.db.ack_alert(id, &caller.name, fleet.now()).await? {
-        let why = format!("There is no alert {id} that nobody has seen.");
-        return Err(Trouble::Refused(why));
-    }
+    seen_alert(&fleet, id, &caller.name).await?;
     Ok(to("/alerts"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn of_a_webhook_only_its_host_is_shown() {
-        assert_eq!(host("https://hooks.example/services/T0/secret"), "hooks.example");
-        assert_eq!(host("https://me:word@hooks.example:8443?key=1"), "hooks.example:8443");
-        assert_eq!(host("nothing"), "nothing");
-    }
 }

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use super::frame::{self, Page, empty, url, when_if};
 use super::{Caller, Part, Trouble, answer};
 use crate::fleet::Fleet;
-use crate::objects::Kind;
-use crate::operator::{DeviceDrift, drift_of};
+use crate::operator::{DeviceDrift, DriftPage, drift_after};
 
 /// Nodes that differ, on one page.
 const DIFFER: usize = 100;
@@ -32,24 +31,9 @@ pub(super) async fn page(
     Query(part): Query<Part>,
     caller: Caller,
 ) -> Result<Response, Trouble> {
-    fleet.store_taken().await?;
-    let known = fleet.known();
-    let (mut found, mut looked, mut next) = (Vec::new(), 0, None);
-    let beyond = known.of_kind(Kind::Device).filter(|s| s.object.key.name > which.after);
-    for stored in beyond {
-        if looked == LOOKED_AT || found.len() == DIFFER {
-            break;
-        }
-        looked += 1;
-        next = Some(stored.object.key.name.as_str());
-        let device = drift_of(&fleet, &known, stored).await?;
-        if !device.drift.is_empty() {
-            found.push(device);
-        }
-    }
-    let last = known.of_kind(Kind::Device).map(|s| s.object.key.name.as_str()).max();
-    let next = next.filter(|name| last.is_some_and(|last| *name < last));
-    let body = part_of(&found, looked, next, fleet.now());
+    let DriftPage { found, looked, next } =
+        drift_after(&fleet, &which.after, DIFFER, LOOKED_AT).await?;
+    let body = part_of(&found, looked, next.as_deref(), fleet.now());
     let words = "Nodes that are not as the objects say: what differs, since when, and why.";
     let head = frame::head(&[], "Drift", words, &Markup::default());
     let page = Page { who: &caller, title: "Drift", way: "/drift", head, live: None, part: body };
@@ -76,7 +60,7 @@ fn part_of(found: &[DeviceDrift], looked: usize, next: Option<&str>, now: UnixMi
                                     td data-of="Should be" { (drift.desired) }
                                     td data-of="Is" { (drift.reported) }
                                     td.tight data-of="Since" { @if drift.since.is_some() { (when_if(now, drift.since)) } @else { span.soft { "–" } } }
-                                    td data-of="Why" { div.why { (drift.reason) } }
+                                    td data-of="Why" { div.why.mild[drift.reported != "error"] { (drift.reason) } }
                                 }
                             }
                         }

@@ -1,5 +1,6 @@
 //! The fleet as a list and as a map. Both are made of what is in memory.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
@@ -16,16 +17,19 @@ use super::summary::{AppSummary, Summaries, Summary};
 use super::{Caller, Part, Trouble, answer};
 use crate::db::{DeviceRow, StoredObject};
 use crate::fleet::{Fleet, Known};
-use crate::objects::{AppSpec, Kind, Object, Query as Labels, Spec, node, targets};
+use crate::objects::{
+    AppSpec, Kind, LOCATION, Object, Query as Labels, QueryError, Spec, coordinates, node, targets,
+};
 use crate::reports;
+use crate::rollout::calendar;
 use crate::view::DeviceState;
 
 /// Nodes of one page.
 const PAGE: usize = 100;
 /// Choices of a filter.
 const CHOICES_MAX: usize = 200;
-/// Dots of a map; more cannot be told apart.
-const DOTS_MAX: usize = 5_000;
+/// Nodes of a map that stand closer together than this are one dot; the map is 1000 wide.
+const DOT: f64 = 18.0;
 
 /// Which nodes, in which order.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -35,7 +39,7 @@ pub(super) struct Wish {
     q: String,
     /// `online`, `silent`, `registered`, `expected`, `problem`.
     state: String,
-    /// A query over labels: `site=berlin, tier in (a, b), !lab`.
+    /// A query over labels and groups: `site=berlin, tier in (a, b), !lab`.
     label: String,
     version: String,
     project: String,
@@ -137,23 +141,16 @@ fn project(stored: &StoredObject) -> &str {
 }
 
 /// What a filter over labels asks for. `None`: nothing.
-fn query(text: &str) -> Option<Result<Labels, String>> {
-    let text = text.trim();
-    (!text.is_empty()).then(|| text.parse())
+async fn query(fleet: &Fleet, text: &str) -> Result<Option<Result<Labels, QueryError>>, Trouble> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(calendar::query(&fleet.db, text).await?))
 }
 
-fn has_labels(stored: &StoredObject, wanted: &Labels) -> bool {
-    let have = labels(stored).into_iter().map(|(k, v)| (k.to_owned(), v));
-    wanted.fits(&have.collect::<BTreeMap<_, _>>())
-}
-
-/// Where a node says it stands: the label `location`, degrees north and east.
+/// Where a node says it stands: the label `location`.
 fn location(stored: &StoredObject) -> Option<(f64, f64)> {
-    let all = labels(stored);
-    let (_, text) = all.iter().find(|(k, _)| *k == "location")?;
-    let (north, east) = text.split_once(',')?;
-    let (north, east): (f64, f64) = (north.trim().parse().ok()?, east.trim().parse().ok()?);
-    ((-90.0..=90.0).contains(&north) && (-180.0..=180.0).contains(&east)).then_some((north, east))
+    coordinates(stored.written.get("labels")?.get(LOCATION)?.as_str()?)
 }
 
 /// The names of apps, by how they find their nodes.
@@ -225,41 +222,50 @@ fn rows<'a>(fleet: &Fleet, known: &'a Known, all: &'a HashMap<Uuid, Summary>) ->
     known.of_kind(Kind::Device).map(row).collect()
 }
 
+/// Whether a text holds words; letter case does not count in ASCII. Asked for each node: it makes
+/// no copy.
+fn holds(text: &str, words: &str) -> bool {
+    let (text, words) = (text.as_bytes(), words.as_bytes());
+    words.is_empty() || text.windows(words.len()).any(|w| w.eq_ignore_ascii_case(words))
+}
+
+fn found(row: &Row<'_>, words: &str) -> bool {
+    let label = |(key, value): (&str, String)| {
+        holds(key, words)
+            || holds(&value, words)
+            || words.contains('=') && holds(&format!("{key}={value}"), words)
+    };
+    holds(row.name(), words)
+        || holds(row.version(), words)
+        || row.device.is_some_and(|d| holds(&d.serial, words) || holds(&d.soft_serial, words))
+        || holds(row.stored.object.uid.hyphenated().encode_lower(&mut Uuid::encode_buffer()), words)
+        || labels(row.stored).into_iter().any(label)
+}
+
 fn wanted(row: &Row<'_>, wish: &Wish, words: &str, query: Option<&Labels>) -> bool {
-    let holds = |text: &str| text.to_lowercase().contains(words);
-    let found = words.is_empty()
-        || holds(row.name())
-        || holds(row.version())
-        || row.device.is_some_and(|d| holds(&d.serial) || holds(&d.soft_serial))
-        || row.stored.object.uid.to_string().contains(words)
-        || labels(row.stored).iter().any(|(k, v)| holds(&format!("{k}={v}")));
     let state = match wish.state.as_str() {
         "" => true,
         "problem" => row.troubled(),
         state => row.state.name() == state,
     };
-    found
-        && state
-        && query.is_none_or(|query| has_labels(row.stored, query))
+    state
         && (wish.version.is_empty() || row.version() == wish.version)
         && (wish.project.is_empty() || project(row.stored) == wish.project)
+        && query.is_none_or(|query| query.fits(&calendar::labels(row.stored)))
+        && (words.is_empty() || found(row, words))
 }
 
+/// They come by name, and stay so where nothing else tells them apart.
 fn sort(rows: &mut [Row<'_>], column: &str) {
     let (column, back) = column.strip_prefix('-').map_or((column, false), |c| (c, true));
     match column {
-        "state" => rows.sort_by_key(|r| (r.state.name(), r.name().to_owned())),
-        "seen" => rows.sort_by_key(|r| (std::cmp::Reverse(r.seen), r.name().to_owned())),
-        "version" => {
-            rows.sort_by(|a, b| (a.version(), a.name()).cmp(&(b.version(), b.name())));
-        }
-        "apps" => rows.sort_by_key(|r| (r.apps.len(), r.running(), r.name().to_owned())),
+        "state" => rows.sort_by_key(|r| r.state.name()),
+        "seen" => rows.sort_by_key(|r| Reverse(r.seen)),
+        "version" => rows.sort_by(|a, b| a.version().cmp(b.version())),
+        "apps" => rows.sort_by_key(|r| (r.apps.len(), r.running())),
         "problems" => {
-            rows.sort_by_key(|r| {
-                (!r.troubled(), r.state != DeviceState::Silent, r.name().to_owned())
-            });
+            rows.sort_by_cached_key(|r| (!r.troubled(), r.state != DeviceState::Silent));
         }
-        // As they come: by name.
         _ => {}
     }
     if back {
@@ -304,13 +310,14 @@ pub(super) async fn list(
     summaries.follow(&fleet).await?;
     let known = fleet.known();
     let now = fleet.now();
+    let asked = query(&fleet, &wish.label).await?;
     let (head, body) = summaries.look(|all| {
         let rows = rows(&fleet, &known, all);
         let head = match part.wanted() {
             true => Markup::default(),
             false => list_head(&rows, &wish, &caller),
         };
-        (head, list_part(rows, &wish, now))
+        (head, list_part(rows, &wish, asked.as_ref(), now))
     });
     let live = Some(wish.url("/", &[]));
     Ok(answer(&part, &Page { who: &caller, title: "Fleet", way: "/", head, live, part: body }))
@@ -351,7 +358,7 @@ fn list_head(rows: &[Row<'_>], wish: &Wish, who: &Caller) -> Markup {
                 (frame::choice("state", "state", "State", &states, &wish.state))
                 div {
                     label for="label" { "Labels" }
-                    input #label name="label" value=(wish.label) placeholder="site=berlin, tier in (a, b)" size="22" autocomplete="off";
+                    input #label name="label" value=(wish.label) placeholder="site=berlin, group=shops" size="22" autocomplete="off";
                 }
                 @if versions.len() > 1 || !wish.version.is_empty() {
                     (frame::choice("version", "version", "Version", &choices("any", &versions), &wish.version))
@@ -366,17 +373,21 @@ fn list_head(rows: &[Row<'_>], wish: &Wish, who: &Caller) -> Markup {
     }
 }
 
-fn list_part(all: Vec<Row<'_>>, wish: &Wish, now: UnixMillis) -> Markup {
+fn list_part(
+    all: Vec<Row<'_>>,
+    wish: &Wish,
+    asked: Option<&Result<Labels, QueryError>>,
+    now: UnixMillis,
+) -> Markup {
     let counts = Counts::of(&all);
     if all.is_empty() {
         let text = "Say which node is to come, and write its configuration onto a stick or a disk.";
         return html! { div.card { (empty("There is no node yet", text, Some(("/onboard", "Add a node")))) } };
     }
-    let words = wish.q.trim().to_lowercase();
-    let asked = query(&wish.label);
-    let wanted_labels = asked.as_ref().and_then(|q| q.as_ref().ok());
+    let words = wish.q.trim();
+    let wanted_labels = asked.and_then(|q| q.as_ref().ok());
     let mut rows: Vec<Row<'_>> =
-        all.into_iter().filter(|r| wanted(r, wish, &words, wanted_labels)).collect();
+        all.into_iter().filter(|r| wanted(r, wish, words, wanted_labels)).collect();
     sort(&mut rows, &wish.sort);
     let found = rows.len();
     let pages = found.div_ceil(PAGE).max(1);
@@ -404,7 +415,7 @@ fn list_part(all: Vec<Row<'_>>, wish: &Wish, now: UnixMillis) -> Markup {
                 }
             }
         }
-        @if let Some(Err(why)) = &asked { p.note.bad role="alert" { "Labels: " (why) ". All nodes are shown." } }
+        @if let Some(Err(why)) = asked { p.note.bad role="alert" { "Labels: " (why) ". All nodes are shown." } }
         div.card {
             @if rows.is_empty() {
                 (empty("No node is so", "Nothing fits all filters together.", Some(("/", "Show all nodes"))))
@@ -444,7 +455,8 @@ fn device_row(row: &Row<'_>, now: UnixMillis) -> Markup {
         tr {
             td data-of="" {
                 a.name href={ "/devices/" (row.name()) } { (row.name()) }
-                @let labels = labels(row.stored);
+                // Where it stands is for the map.
+                @let labels: Vec<_> = labels(row.stored).into_iter().filter(|(k, _)| *k != LOCATION).collect();
                 @if !labels.is_empty() {
                     div { @for (key, value) in labels.iter().take(4) { span.label { (key) "=" (value) } } }
                 }
@@ -490,9 +502,65 @@ pub(super) async fn map(
     Ok(answer(&part, &Page { who: &caller, title: "Map", way: "/map", head, live, part: body }))
 }
 
+/// Nodes that stand so close together that a map shows one dot.
+#[derive(Default)]
+struct Dot<'a> {
+    nodes: Vec<&'a Row<'a>>,
+    place: (f64, f64),
+    /// Whether they stand in one place.
+    one_place: bool,
+}
+
+impl<'a> Dot<'a> {
+    /// The worst of its nodes.
+    fn tone(&self) -> Tone {
+        let tones = self.nodes.iter().map(|row| match tone_of(row.state) {
+            Tone::Good if row.troubled() => Tone::Wait,
+            tone => tone,
+        });
+        let weight = |tone: &Tone| match tone {
+            Tone::Idle => 0,
+            Tone::Good => 1,
+            Tone::Wait => 2,
+            Tone::Bad => 3,
+        };
+        tones.max_by_key(weight).unwrap_or(Tone::Idle)
+    }
+
+    fn words(&self) -> String {
+        if let [row] = self.nodes.as_slice() {
+            return format!("{}: {}", row.name(), row.state.name());
+        }
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        for row in &self.nodes {
+            *counts.entry(row.state.name()).or_default() += 1;
+        }
+        let counts: Vec<String> = counts.iter().map(|(s, n)| format!("{n} {s}")).collect();
+        format!("{} nodes: {}", self.nodes.len(), counts.join(", "))
+    }
+
+    /// Where it leads: to its node, or to the list of those in its place.
+    fn way(&self) -> Option<String> {
+        match self.nodes.as_slice() {
+            [row] => Some(format!("/devices/{}", row.name())),
+            [row, ..] if self.one_place => {
+                let text = row.stored.written.get("labels")?.get(LOCATION)?.as_str()?;
+                Some(url("/", &[("q", &format!("{LOCATION}={text}"))]))
+            }
+            _ => None,
+        }
+    }
+
+    /// By area, up to a bound.
+    fn radius(&self) -> f64 {
+        let nodes = u32::try_from(self.nodes.len()).unwrap_or(u32::MAX);
+        (6.0 + 1.5 * f64::from(nodes).ln()).min(DOT)
+    }
+}
+
 fn map_part(rows: &[Row<'_>]) -> Markup {
     let places: Vec<(&Row<'_>, (f64, f64))> =
-        rows.iter().filter_map(|r| Some((r, location(r.stored)?))).take(DOTS_MAX).collect();
+        rows.iter().filter_map(|r| Some((r, location(r.stored)?))).collect();
     if places.is_empty() {
         let text =
             "Give devices a label, as labels: {location: \"52.52,13.40\"}, and they appear here.";
@@ -524,32 +592,52 @@ fn map_part(rows: &[Row<'_>]) -> Markup {
         (0..40_u8).map(move |n| first + f64::from(n) * step).take_while(move |d| *d < high)
     };
     let away = rows.len() - places.len();
+    let mut dots: BTreeMap<(String, String), Dot<'_>> = BTreeMap::new();
+    for (row, place) in &places {
+        let cell = |at: f64| format!("{:04.0}", (at / DOT).floor());
+        let dot = dots.entry((cell(y(place.0)), cell(x(place.1)))).or_insert_with(|| Dot {
+            nodes: Vec::new(),
+            place: *place,
+            one_place: true,
+        });
+        dot.one_place &= dot.place == *place;
+        dot.nodes.push(row);
+    }
     html! {
         div.card {
             svg.map viewBox={ "0 0 " (width) " " (one(height)) } role="group" aria-label="Map of the nodes" {
                 @for d in lines(west, east) {
                     line x1=(one(x(d))) x2=(one(x(d))) y1="0" y2=(one(height)) {}
-                    text x=(one(x(d) + 3.0)) y=(one(height - 5.0)) { (d) "° E" }
+                    text x=(one(x(d) + 3.0)) y=(one(height - 5.0)) { (degrees(d, "E", "W")) }
                 }
                 @for d in lines(south, north) {
                     line y1=(one(y(d))) y2=(one(y(d))) x1="0" x2=(width) {}
-                    text x="4" y=(one(y(d) - 3.0)) { (d) "° N" }
+                    text x="4" y=(one(y(d) - 3.0)) { (degrees(d, "N", "S")) }
                 }
-                @for (row, (n, e)) in &places {
-                    @let tone = if row.troubled() && row.state == DeviceState::Online { Tone::Wait } else { tone_of(row.state) };
-                    a href={ "/devices/" (row.name()) } aria-label={ (row.name()) ": " (row.state.name()) } {
-                        title { (row.name()) ": " (row.state.name()) }
-                        circle class={ "dot is-" (tone.class()) } cx=(one(x(*e))) cy=(one(y(*n))) r="7" {}
+                @for dot in dots.values() {
+                    @let words = dot.words();
+                    @let drawn = html! {
+                        title { (words) }
+                        circle class={ "dot is-" (dot.tone().class()) } cx=(one(x(dot.place.1))) cy=(one(y(dot.place.0))) r=(one(dot.radius())) {}
+                    };
+                    @match dot.way() {
+                        Some(way) => a href=(way) aria-label=(words) { (drawn) },
+                        None => g role="img" aria-label=(words) { (drawn) },
                     }
                 }
             }
             p.soft {
                 (frame::state(Tone::Good, "online")) " " (frame::state(Tone::Wait, "online with a problem, or registered")) " "
                 (frame::state(Tone::Bad, "silent")) " " (frame::state(Tone::Idle, "expected"))
-                @if away > 0 { " " (away) " nodes do not say where they stand." }
+                " A larger dot is several nodes, in the colour of the worst."
+                @if away > 0 { " " (away) @if away == 1 { " node does not say where it stands." } @else { " nodes do not say where they stand." } }
             }
         }
     }
+}
+
+fn degrees(degrees: f64, plus: &str, minus: &str) -> String {
+    format!("{}° {}", degrees.abs(), if degrees < 0.0 { minus } else { plus })
 }
 
 /// A coordinate: tenths are fine enough.

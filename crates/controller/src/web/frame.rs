@@ -225,6 +225,26 @@ pub(super) fn url(path: &str, fields: &[(&str, &str)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) }
 }
 
+/// A button that acts on one thing of many; the name of the thing is for who does not see where it
+/// stands.
+pub(super) fn press(action: &str, name: &str, about: &str) -> Markup {
+    let risky = name == "Delete";
+    html! {
+        form.inline method="post" action=(action) {
+            button.risky[risky] aria-label={ (name) " " (about) } { (name) }
+        }
+    }
+}
+
+/// Pages that belong together.
+pub(super) fn tabs(label: &str, all: &[(&str, &str)], now: &str) -> Markup {
+    html! {
+        nav.tabs aria-label=(label) {
+            @for (to, name) in all { a href=(to) aria-current=[(*to == now).then_some("page")] { (name) } }
+        }
+    }
+}
+
 /// A choice of a form.
 pub(super) fn choice(
     id: &str,

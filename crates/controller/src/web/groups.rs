@@ -9,7 +9,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::frame::{self, Page, Tone, acts, empty, state};
+use super::frame::{self, Page, Tone, acts, empty, press, state};
 use super::{Caller, Trouble, html as page_of, to};
 use crate::fleet::Fleet;
 use crate::operator::{
@@ -42,7 +42,7 @@ pub(super) async fn page(
                             @for name in group.devices.iter().take(NAMES) { a href={ "/devices/" (name) } { (name) } " " }
                             @if group.devices.len() > NAMES { span.soft { "and " (group.devices.len() - NAMES) " more" } }
                         }
-                        td.tight data-of="" { @if may { (remove("groups", &group.name)) } }
+                        td.tight data-of="" { @if may { (press(&format!("/groups/{}/delete", group.name), "Delete", &group.name)) } }
                     } } }
                 } }
             }
@@ -70,7 +70,7 @@ pub(super) async fn page(
                                     (None, None) => { (state(Tone::Bad, "never opens")) div.why { "It or its group cannot be read; it holds nobody." } },
                                 }
                             }
-                            td.tight data-of="" { @if may { (remove("windows", &window.name)) } }
+                            td.tight data-of="" { @if may { (press(&format!("/windows/{}/delete", window.name), "Delete", &window.name)) } }
                         }
                     } }
                 } }
@@ -84,10 +84,6 @@ pub(super) async fn page(
         frame::head(&[], title, words, &html! { span.soft { "It is " (crate::words::time(now)) } });
     let page = Page { who: &caller, title, way: "/groups", head, live: None, part };
     Ok(page_of(StatusCode::OK, page.whole()))
-}
-
-fn remove(what: &str, name: &str) -> Markup {
-    html! { form.inline method="post" action={ "/" (what) "/" (name) "/delete" } { button.risky aria-label={ "Delete " (name) } { "Delete" } } }
 }
 
 fn group_form() -> Markup {

@@ -1,4 +1,4 @@
-//! Logging in and out, the first password, one's own account; and what every other page passes
+//! Logging in and out, the first password; and what every other page passes
 //! before: a session, a role, a form of our own.
 //!
 //! A session is in a cookie that scripts cannot read, other sites cannot use and other hosts cannot
@@ -27,7 +27,6 @@ use crate::access::{
 use crate::body;
 use crate::db::OidcStateRow;
 use crate::fleet::Fleet;
-use crate::objects::Kind;
 
 /// Browsers take it with `Secure`, for this host and the whole of it only.
 const COOKIE: &str = "__Host-eve_session";
@@ -45,14 +44,6 @@ pub(super) fn open_routes() -> Router<Arc<Fleet>> {
         .route("/first/{secret}", get(first_page).post(first))
         .route("/oidc/login", get(oidc_login))
         .route("/oidc/callback", get(oidc_callback))
-}
-
-/// Pages for whoever is logged in.
-pub(super) fn routes() -> Router<Arc<Fleet>> {
-    Router::new()
-        .route("/account", get(account))
-        .route("/account/password", post(change_password))
-        .route("/account/tokens/end", post(end_token))
 }
 
 /// The secret of the session that a browser shows.
@@ -142,7 +133,7 @@ pub(super) async fn with_session(
     response
 }
 
-fn come_again(wait: std::time::Duration, title: &str) -> Response {
+pub(super) fn come_again(wait: std::time::Duration, title: &str) -> Response {
     let seconds = limits::seconds(wait);
     let text = message(title, &format!("Please try again in {seconds} s."));
     let mut response = html(StatusCode::TOO_MANY_REQUESTS, text);
@@ -375,51 +366,6 @@ async fn first(
     enter(&fleet, &user.name, (user.role, user.projects)).await
 }
 
-async fn account(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Result<Response, Trouble> {
-    Ok(html(StatusCode::OK, account_page(&fleet, &caller, None).await?))
-}
-
-async fn change_password(
-    State(fleet): State<Arc<Fleet>>,
-    caller: Caller,
-    request: Request,
-) -> Result<Response, Trouble> {
-    let (head, body) = request.into_parts();
-    let form = Form::read(&head.headers, body).await;
-    let (new, now) = (form.field("password"), fleet.now());
-    let problem = match password::check(&caller.name, new) {
-        Err(e) => e.to_string(),
-        Ok(()) if form.field("again") != new => "the two passwords differ".to_owned(),
-        Ok(()) => {
-            let old = form.field("old");
-            match fleet.access.log_in(&caller.name, old, caller.address, now).await {
-                Ok(_) => {
-                    fleet.access.set_password(&caller.name, new).await?;
-                    return enter(&fleet, &caller.name, (caller.role, caller.projects)).await;
-                }
-                Err(Refused::Wait(time)) => {
-                    return Ok(come_again(time, "Too many wrong passwords"));
-                }
-                Err(Refused::Own(e)) => return Err(e.into()),
-                Err(Refused::Wrong) => "this is not your password of today".to_owned(),
-            }
-        }
-    };
-    let text = account_page(&fleet, &caller, Some(&problem)).await?;
-    Ok(html(StatusCode::UNPROCESSABLE_ENTITY, text))
-}
-
-async fn end_token(
-    State(fleet): State<Arc<Fleet>>,
-    caller: Caller,
-    request: Request,
-) -> Result<Redirect, Trouble> {
-    let (head, body) = request.into_parts();
-    let form = Form::read(&head.headers, body).await;
-    fleet.db.delete_token(&caller.name, form.field("name")).await?;
-    Ok(Redirect::to("/account"))
-}
-
 /// A text inside HTML.
 struct E<T>(T);
 
@@ -504,63 +450,4 @@ fn first_form(name: &str, wrong: Option<&str>) -> String {
         new_password()
     );
     page("Welcome", &body)
-}
-
-async fn account_page(
-    fleet: &Fleet,
-    caller: &Caller,
-    wrong: Option<&str>,
-) -> Result<String, Trouble> {
-    let mut body =
-        format!("<p>You are <b>{}</b>, with the role {}.</p>", E(&caller.name), caller.role.name());
-    let put = |body: &mut String, text: fmt::Arguments<'_>| {
-        // Writing to a String does not fail.
-        let _ = body.write_fmt(text);
-    };
-    if !caller.projects.all() {
-        let names = caller.projects.0.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
-        put(&mut body, format_args!("<p>Your projects: {}. Your nodes:</p><ul>", E(names)));
-        let known = fleet.known();
-        for device in known.of_kind(Kind::Device).filter(|d| caller.covers(d)) {
-            let name = &device.object.key.name;
-            put(&mut body, format_args!("<li><a href=\"/devices/{0}\">{0}</a>", E(name)));
-        }
-        body.push_str("</ul>");
-    }
-    let kept = fleet.db.user(&caller.name).await?.and_then(|u| u.password);
-    if kept.is_some() {
-        put(
-            &mut body,
-            format_args!(
-                "<h2>Password</h2>{}<form method=\"post\" action=\"/account/password\">\
-                 <label for=\"old\">Password of today</label><input id=\"old\" name=\"old\" \
-                 type=\"password\" autocomplete=\"current-password\" required>{}\
-                 <button>Change it, and log out everywhere else</button></form>",
-                problem(wrong),
-                new_password()
-            ),
-        );
-    }
-    body.push_str("<h2>Tokens</h2><table><tr><th>Name<th>Role<th>Ends<th>Last used<th></tr>");
-    for token in fleet.db.tokens(&caller.name).await? {
-        let ends = token.ends.map_or_else(|| "never".to_owned(), crate::words::time);
-        let used =
-            token.used.map_or_else(|| "never".to_owned(), |at| crate::words::ago(fleet.now(), at));
-        put(
-            &mut body,
-            format_args!(
-                "<tr><td>{0}<td>{1}<td>{ends}<td>{used}<td><form method=\"post\" \
-                 action=\"/account/tokens/end\"><input type=\"hidden\" name=\"name\" value=\"{0}\">\
-                 <button aria-label=\"End the token {0}\">End</button></form></tr>",
-                E(&token.name),
-                token.role
-            ),
-        );
-    }
-    body.push_str(
-        "</table><p class=\"soft\"><code>eve token create NAME</code> makes one.</p>\
-         <form method=\"post\" action=\"/logout\"><button>Log out</button></form>\
-         <p><a href=\"/\">To the fleet</a></p>",
-    );
-    Ok(page("Your account", &body))
 }

@@ -8,11 +8,13 @@
 //! | a node | [`device`], with [`charts`] and a network [`picture`] |
 //! | apps; the catalogue | [`apps`], [`catalogue`] |
 //! | objects: editor, history | [`objects`], [`diff`] |
-//! | rollouts; what differs; alerts | [`rollouts`], [`drift`], [`alerts`] |
-//! | groups and windows; users | [`groups`], [`users`] |
+//! | rollouts; changes at their time | [`rollouts`], [`schedules`] |
+//! | what differs; alerts and their rules | [`drift`], [`alerts`], [`rules`] |
+//! | groups and windows; users; one's own account | [`groups`], [`users`], [`account`] |
 //! | a new node | [`onboard`] |
 //! | events, audit, settings | [`log`] |
 
+mod account;
 mod alerts;
 mod apps;
 mod catalogue;
@@ -30,6 +32,8 @@ mod objects;
 mod onboard;
 mod picture;
 mod rollouts;
+mod rules;
+mod schedules;
 mod summary;
 mod users;
 
@@ -90,9 +94,17 @@ pub(crate) fn routes(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Rout
         .route("/objects/{kind}/{name}/delete", post(objects::delete))
         .route("/rollouts", get(rollouts::list))
         .route("/rollouts/{name}", get(rollouts::one).post(rollouts::tell))
+        .route("/schedules", get(schedules::page).post(schedules::set))
+        .route("/schedules/{name}/cancel", post(schedules::cancel))
         .route("/drift", get(drift::page))
         .route("/alerts", get(alerts::page))
         .route("/alerts/{id}/ack", post(alerts::ack))
+        .route("/alerts/rules", get(rules::page).post(rules::set))
+        .route("/alerts/rules/{name}/test", post(rules::test))
+        .route("/alerts/rules/{name}/delete", post(rules::delete))
+        .route("/account", get(account::page))
+        .route("/account/password", post(account::change_password))
+        .route("/account/tokens/end", post(account::end_token))
         .route("/groups", get(groups::page).post(groups::set_group))
         .route("/groups/{name}/delete", post(groups::remove_group))
         .route("/windows", post(groups::set_window))
@@ -109,7 +121,6 @@ pub(crate) fn routes(fleet: &Arc<Fleet>, stopped: watch::Receiver<bool>) -> Rout
         .route("/settings", get(log::settings))
         .route("/settings/serials", post(log::serials))
         .route("/live", get(live))
-        .merge(login::routes())
         // What stands above is for who is logged in, what stands below is for everybody.
         .route_layer(middleware::from_fn_with_state(fleet.clone(), login::with_session))
         .merge(login::open_routes())

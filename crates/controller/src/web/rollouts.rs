@@ -32,6 +32,11 @@ impl From<RolloutError> for Trouble {
     }
 }
 
+/// Rollouts, and changes that wait for their time.
+pub(super) fn tabs(now: &str) -> Markup {
+    frame::tabs("Changes", &[("/rollouts", "Rollouts"), ("/schedules", "Scheduled changes")], now)
+}
+
 fn tone(phase: &str) -> Tone {
     match phase {
         "running" | "done" => Tone::Good,
@@ -58,7 +63,8 @@ pub(super) async fn list(
     };
     let words =
         "Changes that are taken to nodes in waves: the next one begins when all of one are well.";
-    let head = frame::head(&[], "Rollouts", words, &Markup::default());
+    let head =
+        html! { (frame::head(&[], "Rollouts", words, &Markup::default())) (tabs("/rollouts")) };
     let live = Some("/rollouts".to_owned());
     Ok(answer(
         &part,

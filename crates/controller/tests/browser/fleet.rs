@@ -19,13 +19,14 @@ use crate::common::{Home, Node, now, wait_ms};
 /// What is hostile in every place where a node has a say.
 pub(crate) const EVIL: &str = "\"><script>alert('x')</script><img src=x onerror=alert(1)>'";
 
-const PLACES: [(&str, &str); 6] = [
-    ("berlin", "52.52,13.40"),
-    ("lyon", "45.76,4.84"),
-    ("oslo", "59.91,10.75"),
-    ("milan", "45.46,9.19"),
-    ("warsaw", "52.23,21.01"),
-    ("madrid", "40.42,-3.70"),
+/// Degrees north and east.
+const PLACES: [(&str, f64, f64); 6] = [
+    ("berlin", 52.52, 13.40),
+    ("lyon", 45.76, 4.84),
+    ("oslo", 59.91, 10.75),
+    ("milan", 45.46, 9.19),
+    ("warsaw", 52.23, 21.01),
+    ("madrid", 40.42, -3.70),
 ];
 
 pub(crate) struct Member {
@@ -42,9 +43,19 @@ fn objects(count: usize) -> String {
          kind: App\nname: vision\nspec: {device: [berlin-1, berlin-7, lyon-2], image: \"vision:1\", datastore: far, network: plant, outbound: deny, memory: 512MiB}\n---\n",
     );
     for n in 0..count {
-        let (site, _) = PLACES[n % PLACES.len()];
-        write!(text, "kind: Device\nname: {site}-{}\nspec: {{soft_serial: s{n}}}\n---\n", n + 1)
-            .unwrap();
+        let (site, north, east) = PLACES[n % PLACES.len()];
+        // Some stand in one place, some a little apart, and one does not say where.
+        let apart = f64::from(u32::try_from(n / 18).unwrap()) * 0.8;
+        let place = match n {
+            59 => String::new(),
+            _ => format!(", location: \"{:.2},{:.2}\"", north + apart, east - apart),
+        };
+        writeln!(
+            text,
+            "kind: Device\nname: {site}-{}\nspec: {{soft_serial: s{n}, labels: {{site: {site}{place}}}}}\n---",
+            n + 1
+        )
+        .unwrap();
     }
     text
 }

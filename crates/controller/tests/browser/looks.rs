@@ -10,7 +10,7 @@ use crate::fleet;
 const CHECK: &str = include_str!("check.js");
 
 /// Pages: name of the picture and path.
-const PAGES: [(&str, &str); 28] = [
+const PAGES: [(&str, &str); 30] = [
     ("fleet", "/"),
     ("fleet-problems", "/?state=problem&sort=problems"),
     ("fleet-nothing", "/?q=nothing+of+that+name"),
@@ -33,6 +33,8 @@ const PAGES: [(&str, &str); 28] = [
     ("rollouts", "/rollouts"),
     ("drift", "/drift"),
     ("alerts", "/alerts"),
+    ("alert-rules", "/alerts/rules"),
+    ("schedules", "/schedules"),
     ("groups", "/groups"),
     ("users", "/users"),
     ("account", "/account"),
@@ -124,4 +126,21 @@ async fn every_page_looks_well_can_be_read_by_all_and_breaks_no_policy() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+    the_map_leads_to_its_nodes(&mut browser, &base);
+}
+
+fn the_map_leads_to_its_nodes(browser: &mut Browser, base: &str) {
+    browser.size(1280, 800);
+    browser.open(&format!("{base}/map"));
+    browser.wait_for_text("1 node does not say where it stands.");
+    let said = "[...document.querySelectorAll('.map a')].map(a => a.getAttribute('aria-label'))";
+    let dots = browser.eval(said);
+    let dots: Vec<&str> = dots.as_array().unwrap().iter().map(|d| d.as_str().unwrap()).collect();
+    let dot =
+        dots.iter().find(|d| d.starts_with("3 nodes: ")).unwrap_or_else(|| panic!("{dots:?}"));
+    browser.eval("document.querySelector('#main').focus()");
+    browser.tab_to(dot);
+    browser.key("Enter");
+    browser.wait_for_text("3 nodes");
+    assert_eq!(browser.eval("document.querySelectorAll('tbody tr').length"), 3);
 }

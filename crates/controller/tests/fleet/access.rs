@@ -95,7 +95,8 @@ impl Site {
         form: &str,
     ) -> (StatusCode, hyper::HeaderMap, String) {
         let ours = format!("https://localhost:{}", self.node.port);
-        let headers = [("cookie", cookie), ("origin", ours.as_str())];
+        let kind = ("content-type", "application/x-www-form-urlencoded");
+        let headers = [("cookie", cookie), ("origin", ours.as_str()), kind];
         let body = Bytes::from(form.to_owned());
         let (status, headers, body) = self.node.http(method, path, &headers, body).await;
         (status, headers, String::from_utf8(body.to_vec()).unwrap())
@@ -289,7 +290,7 @@ async fn sessions_outlive_the_process_and_end_with_the_password() {
     assert_eq!(restart.0, StatusCode::FORBIDDEN, "viewers look");
     let (status, _, page) = site.browse(Method::GET, "/account", &ann, "").await;
     assert_eq!(status, StatusCode::OK);
-    assert!(page.contains("You are <b>ann</b>, with the role viewer"), "{page}");
+    assert!(page.contains("You are ann, with the role viewer"), "{page}");
     let other = log_in(&site).await;
     let form = format!(
         "old={}&password=quite+another+one&again=quite+another+one",

@@ -12,7 +12,9 @@ mod edges;
 mod edgeview;
 #[path = "../../src/blobs/emulators.rs"]
 mod emulators;
+mod forms;
 mod images;
+mod large;
 mod limits;
 mod oidc;
 mod openapi;

@@ -7,11 +7,13 @@ use serde_json::json;
 
 use crate::access::{Site, cookie, password};
 
-const PAGES: [&str; 20] = [
+const PAGES: [&str; 22] = [
     "/",
     "/map",
     "/alerts",
     "/drift",
+    "/alerts/rules",
+    "/schedules",
     "/groups",
     "/devices/edge-1",
     "/devices/edge-1/config",

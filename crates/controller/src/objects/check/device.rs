@@ -7,6 +7,7 @@ use model::desired::{HardwareKind, PortName, RESERVED_LABELS, Usage};
 
 use super::{Found, is_interface, is_label, is_variable};
 use crate::objects::compile::lower_labels;
+use crate::objects::query::{LOCATION, coordinates};
 use crate::objects::spec::{
     AccessPointSpec, AddressSpec, DeviceSpec, HardwareSpec, PortSpec, Spec,
 };
@@ -38,8 +39,13 @@ impl Found<'_> {
             }
         }
         for (name, value) in &spec.labels {
-            if !is_label(name) || !is_label(value) {
-                let text = "use 1 to 63 letters, digits, `-`, `_`, `.`, `/`";
+            let stands = name == LOCATION && coordinates(value).is_some();
+            if !is_label(name) || !(is_label(value) || stands) {
+                let text = if name == LOCATION {
+                    "write degrees north and east, as 52.52,13.40"
+                } else {
+                    "use 1 to 63 letters, digits, `-`, `_`, `.`, `/`"
+                };
                 self.say(key, format!("spec.labels.{name}"), text);
             }
         }
