@@ -39,6 +39,21 @@ async fn a_rollout_over_fifty_devices_of_which_three_fail_stops_and_says_why() {
     assert!(drift.drift.iter().any(|d| d.reason.contains("image not found")), "{drift:?}");
     let events = home.operator().events(0, 1000).await.unwrap();
     assert!(events.iter().any(|e| e.object == "Rollout web-2" && e.text.contains("stopped: 3 of")));
+    // The whole fleet's drift, page by page, is the same as at once.
+    let whole: Vec<DeviceDrift> = home.operator().ask("/drift?limit=1000").await.unwrap();
+    let (mut paged, mut last): (Vec<DeviceDrift>, _) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/drift?limit=5&after={last}");
+        let page: Vec<DeviceDrift> = home.operator().ask(&path).await.unwrap();
+        let over = page.len() < 5;
+        paged.extend(page);
+        if over {
+            break;
+        }
+        last.clone_from(&paged.last().unwrap().device);
+    }
+    assert!(whole.len() >= 22, "three failed and nineteen wait: {whole:#?}");
+    assert_eq!(paged, whole);
 }
 
 #[tokio::test(flavor = "multi_thread")]
