@@ -448,7 +448,7 @@ fn ask_open(question: &str) -> anyhow::Result<String> {
 }
 
 /// Asks without showing what is typed. What is no terminal is read as it is.
-fn ask(question: &str) -> anyhow::Result<String> {
+pub(crate) fn ask(question: &str) -> anyhow::Result<String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
 
     let stdin = std::io::stdin();

@@ -41,6 +41,7 @@ enum Command {
         user: String,
     },
     /// Write everything of a controller into one file, while it runs
+    #[command(after_long_help = backup::HOLDS)]
     Backup(Backup),
     /// Make a controller of a backup, in an empty folder and an empty database of either kind
     Restore {

@@ -4,9 +4,11 @@
 //! columns, then one a row: integers, texts, and bytes in base64), `data/…` (keys and certificates),
 //! `blobs/HEX` (contents under their SHA-256), and last `manifest.json`: the SHA-256 of each member. A
 //! file without its manifest is not whole and is not restored. It holds the keys of the
-//! controller: whoever can read it can be the controller.
+//! controller: whoever can read it can be the controller. So it may be [`sealed`].
 
-use std::collections::BTreeMap;
+mod sealed;
+
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +25,8 @@ use crate::db::{Db, DbError, Location, Table, Tx, backup as rows};
 use crate::images::{ImageError, Images};
 use crate::pki::{PkiError, make_private};
 use crate::start::{BLOBS, DATABASE};
+
+pub use sealed::{BackupKey, SealError, Sealing, opened};
 
 const FORMAT: u32 = 1;
 /// A member of rows ends when it is so large; greater members are refused when read.
@@ -204,6 +208,7 @@ pub async fn backup(
         let count = write_table(&mut archive, &mut tx, &table).await?;
         counted.rows.insert(table.name, count);
     }
+    let contents = if blobs { rows::contents(&mut tx).await? } else { Vec::new() };
     tx.rollback().await.map_err(|source| DbError::Query { doing: "end reading", source })?;
     for (name, path) in data_files(&of.data)? {
         let read = fs::read(&path);
@@ -212,7 +217,7 @@ pub async fn backup(
     }
     if blobs {
         let images = Images::open(db.clone(), Blobs::open(&of.blobs())?).await?;
-        counted.blobs = write_blobs(&mut archive, &images).await?;
+        counted.blobs = write_blobs(&mut archive, &images, &contents).await?;
     }
     db.close().await;
     let manifest = json(&archive.manifest);
@@ -275,13 +280,12 @@ fn data_files(data: &Path) -> Result<Vec<(String, PathBuf)>, BackupError> {
 async fn write_blobs<W: Write>(
     archive: &mut Archive<W>,
     images: &Images,
+    contents: &[Digest],
 ) -> Result<u64, BackupError> {
     let mut count = 0;
-    let mut after = None;
-    while let Some(digest) = images.db.blob_after(after).await? {
-        after = Some(digest);
-        // It may have been forgotten since.
-        let Some(blob) = images.db.blob(&digest).await? else { continue };
+    for digest in contents {
+        // It may have been forgotten since: what referred to it was old, too.
+        let Some(blob) = images.db.blob(digest).await? else { continue };
         let path = format!("blobs/{}", digest.hex());
         archive.begin(&path, blob.size)?;
         let mut hash = Sha256::new();
@@ -336,6 +340,7 @@ pub async fn restore(from: impl Read, to: &Whole, now: UnixMillis) -> Result<Cou
     let store = if head.blobs { Some(Blobs::open(&to.blobs())?) } else { None };
     let mut counted = Counted { made: Some(UnixMillis(head.made_ms)), ..Counted::default() };
     let mut files = Vec::new();
+    let mut came = HashSet::new();
     let mut whole = false;
     for member in members {
         let mut member = member.map_err(reading)?;
@@ -343,6 +348,7 @@ pub async fn restore(from: impl Read, to: &Whole, now: UnixMillis) -> Result<Cou
         if let (Some(hex), Some(store)) = (path.strip_prefix("blobs/"), &store) {
             let digest = Digest::from_hex(hex).map_err(|e| BackupError::Damaged(e.to_string()))?;
             restore_blob(&mut tx, store, digest, &mut member).await?;
+            came.insert(digest);
             found.members.insert(path, digest.hex());
             counted.blobs += 1;
             continue;
@@ -376,6 +382,9 @@ pub async fn restore(from: impl Read, to: &Whole, now: UnixMillis) -> Result<Cou
     }
     if !whole {
         return Err(BackupError::Damaged("its end is missing".into()));
+    }
+    if head.blobs {
+        rows::forget_missing(&mut tx, &came).await?;
     }
     tx.commit().await.map_err(|source| DbError::Query { doing: "keep what came", source })?;
     db.migrate().await?;

@@ -257,7 +257,7 @@ impl Blobs {
         let gone = places.into_iter().map(|place| async move { self.delete(&place).await.err() });
         futures_util::stream::iter(gone)
             .buffer_unordered(DELETES)
-            .filter_map(async |e| e)
+            .filter_map(std::future::ready)
             .collect()
             .await
     }

@@ -50,7 +50,9 @@ pub mod view;
 mod web;
 pub mod words;
 
-pub use backup::{BackupError, Counted, Whole, backup, restore};
+pub use backup::{
+    BackupError, BackupKey, Counted, SealError, Sealing, Whole, backup, opened, restore,
+};
 pub use blobs::BlobLocation;
 pub use conf::{ConfError, conf};
 pub use db::{AuditFilter, AuditRow, Location};

@@ -1,15 +1,16 @@
 //! The whole database, table by table, in words of no engine; and back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::TryStreamExt;
-use model::UnixMillis;
+use model::{Digest, UnixMillis};
 use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 
+use super::blobs::digest;
 use super::{Db, DbError, Doing, Engine, Location, Tx, migrations, signed};
 use crate::blobs::Place;
 
@@ -213,6 +214,27 @@ pub(crate) async fn count(tx: &mut Tx, table: &str) -> Result<i64, DbError> {
 pub(crate) async fn clear(tx: &mut Tx, table: &str) -> Result<(), DbError> {
     let sql = AssertSqlSafe(format!("DELETE FROM {table}"));
     sqlx::query(sql).execute(&mut **tx).await.doing("clear a table").map(drop)
+}
+
+/// All contents of the object store.
+pub(crate) async fn contents(tx: &mut Tx) -> Result<Vec<Digest>, DbError> {
+    let doing = "list contents";
+    let rows = sqlx::query("SELECT digest FROM blobs").fetch_all(&mut **tx).await.doing(doing)?;
+    rows.iter().map(|r| digest(r.try_get(0).doing(doing)?)).collect()
+}
+
+/// Forgets contents that did not come: they were given up while the backup was written.
+pub(crate) async fn forget_missing(tx: &mut Tx, came: &HashSet<Digest>) -> Result<(), DbError> {
+    let doing = "forget contents";
+    for missing in contents(tx).await?.iter().filter(|d| !came.contains(d)) {
+        for sql in
+            ["DELETE FROM blob_parts WHERE digest = $1", "DELETE FROM blobs WHERE digest = $1"]
+        {
+            let query = sqlx::query(sql).bind(missing.0.as_slice());
+            query.execute(&mut **tx).await.doing(doing)?;
+        }
+    }
+    Ok(())
 }
 
 /// Says where a part of a content lies now.

@@ -106,15 +106,6 @@ impl Db {
         Ok(Some(Blob { digest: *of, size, parts }))
     }
 
-    /// The content with the least digest behind this one.
-    pub(crate) async fn blob_after(&self, of: Option<Digest>) -> Result<Option<Digest>, DbError> {
-        let doing = "list contents";
-        let after = of.map(|d| d.0.to_vec()).unwrap_or_default();
-        let sql = "SELECT digest FROM blobs WHERE digest > $1 ORDER BY digest LIMIT 1";
-        let row = sqlx::query(sql).bind(after).fetch_optional(self.read()).await.doing(doing)?;
-        row.map(|r| r.try_get(0)).transpose().doing(doing)?.map(digest).transpose()
-    }
-
     /// Notes that somebody wants a content to stay; false: there is none.
     pub(crate) async fn use_blob(&self, of: &Digest, now: UnixMillis) -> Result<bool, DbError> {
         let sql = "UPDATE blobs SET used_ms = $2 WHERE digest = $1";

@@ -257,12 +257,27 @@ impl Db {
 
     /// Begins a transaction that writes.
     pub(crate) async fn begin(&self) -> Result<Tx, DbError> {
-        let begun = match self.engine {
+        let begun = match self.begin_once().await {
+            // SQLite rolls back by itself when the disk is full; the connection then believes for ever
+            // that its transaction is open. Another connection does not.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                if let Ok(confused) = self.writer.acquire().await {
+                    // It is given up, however it ends.
+                    let _ = confused.close().await;
+                }
+                self.begin_once().await
+            }
+            other => other,
+        };
+        begun.doing("begin a change")
+    }
+
+    async fn begin_once(&self) -> Result<Tx, sqlx::Error> {
+        match self.engine {
             // It would begin as a reader, and could not write after another process did.
             Engine::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
             Engine::Postgres => self.writer.begin().await,
-        };
-        begun.doing("begin a change")
+        }
     }
 
     /// Ends all work and closes the file.

@@ -133,6 +133,13 @@ pub(super) fn labels(stored: &StoredObject) -> Vec<(&str, String)> {
     }
 }
 
+fn label<'a>(stored: &'a StoredObject, key: &str) -> Option<&'a str> {
+    match &stored.object.spec {
+        Spec::Device(device) => device.labels.get(key).map(String::as_str),
+        _ => None,
+    }
+}
+
 fn project(stored: &StoredObject) -> &str {
     match &stored.object.spec {
         Spec::Device(device) => device.project.as_deref().unwrap_or_default(),
@@ -150,7 +157,7 @@ async fn query(fleet: &Fleet, text: &str) -> Result<Option<Result<Labels, QueryE
 
 /// Where a node says it stands: the label `location`.
 fn location(stored: &StoredObject) -> Option<(f64, f64)> {
-    coordinates(stored.written.get("labels")?.get(LOCATION)?.as_str()?)
+    coordinates(label(stored, LOCATION)?)
 }
 
 /// The names of apps, by how they find their nodes.
@@ -544,7 +551,7 @@ impl<'a> Dot<'a> {
         match self.nodes.as_slice() {
             [row] => Some(format!("/devices/{}", row.name())),
             [row, ..] if self.one_place => {
-                let text = row.stored.written.get("labels")?.get(LOCATION)?.as_str()?;
+                let text = label(row.stored, LOCATION)?;
                 Some(url("/", &[("q", &format!("{LOCATION}={text}"))]))
             }
             _ => None,

@@ -13,6 +13,7 @@ mod edgeview;
 #[path = "../../src/blobs/emulators.rs"]
 mod emulators;
 mod forms;
+mod full;
 mod images;
 mod large;
 mod limits;

@@ -32,17 +32,29 @@ impl Postgres {
             .arg(&data)
             .args(["-A", "trust", "-U", "eve"])
             .arg("--no-sync"));
-        // Syncs are what a machine that loses power needs; this one goes with the test.
-        let options = format!("-c listen_addresses= -c fsync=off -k {}", path.display());
-        let log = path.join("log");
-        run(server
+        server.again();
+        server
+    }
+
+    /// What a crash of it leaves.
+    pub(crate) fn kill(&self) {
+        let data = self.path().join("data");
+        run(self.program("pg_ctl").arg("-D").arg(data).args(["-m", "immediate", "stop"]));
+    }
+
+    /// Starts it (again). Syncs are what a machine that loses power needs; this one goes with the
+    /// test.
+    pub(crate) fn again(&self) {
+        let data = self.path().join("data");
+        let options = format!("-c listen_addresses= -c fsync=off -k {}", self.path().display());
+        let log = self.path().join("log");
+        run(self
             .program("pg_ctl")
             .arg("-D")
-            .arg(&data)
+            .arg(data)
             .args(["-w", "-o", &options, "-l"])
-            .arg(&log)
+            .arg(log)
             .arg("start"));
-        server
     }
 
     fn path(&self) -> &Path {
