@@ -135,7 +135,13 @@ async fn look(fleet: &Fleet, row: RolloutRow) -> Result<(), RolloutError> {
 /// Who changed meanwhile what a rollout takes out, in words.
 async fn overtaken(fleet: &Fleet, record: &Record) -> Result<Option<String>, DbError> {
     for taken in &record.about.objects {
-        let found = fleet.look(|known| known.stored.get(&taken.key).map(|s| s.object.generation));
+        let now = || fleet.look(|known| known.stored.get(&taken.key).map(|s| s.object.generation));
+        if now() == Some(taken.generation) {
+            continue;
+        }
+        // The rollout may be newer than what this process has heard of.
+        fleet.follow().await?;
+        let found = now();
         if found == Some(taken.generation) {
             continue;
         }
