@@ -90,6 +90,7 @@ enum Command {
     /// Serve the controller
     Controller(controller::Args),
     /// Write everything of a controller on this machine into one file, while it runs
+    #[command(after_long_help = crate::backup::HOLDS)]
     Backup(controller::Backup),
     #[command(flatten)]
     Fleet(fleet::Command),

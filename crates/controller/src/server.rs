@@ -147,7 +147,7 @@ fn files() -> usize {
     let most = limit.maximum.unwrap_or(FILES_WANTED).min(FILES_WANTED);
     if limit.current.is_some_and(|now| now < most) {
         let wanted = Rlimit { current: Some(most), maximum: limit.maximum };
-        match setrlimit(Resource::Nofile, wanted.clone()) {
+        match setrlimit(Resource::Nofile, wanted) {
             Ok(()) => limit = wanted,
             Err(e) => tracing::warn!("cannot have more than {:?} files open: {e}", limit.current),
         }
