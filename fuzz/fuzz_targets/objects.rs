@@ -21,7 +21,7 @@ fuzz_target!(|text: &str| {
             pinned: None,
             spec: document.spec,
         };
-        objects.insert(key, object);
+        objects.insert(key, object.into());
     }
     for flaw in check(&objects) {
         assert!(!flaw.field.is_empty() && !flaw.text.is_empty());
