@@ -145,11 +145,11 @@ async fn connection(
 fn files() -> usize {
     let mut limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.unwrap_or(FILES_WANTED).min(FILES_WANTED);
-    if limit.current.is_some_and(|now| now < most) {
+    if let Some(now) = limit.current.filter(|now| *now < most) {
         let wanted = Rlimit { current: Some(most), maximum: limit.maximum };
         match setrlimit(Resource::Nofile, wanted) {
             Ok(()) => limit = wanted,
-            Err(e) => tracing::warn!("cannot have more than {:?} files open: {e}", limit.current),
+            Err(e) => tracing::warn!("cannot have more than {now} files open: {e}"),
         }
     }
     let files = limit.current.unwrap_or(FILES_WANTED);
