@@ -19,7 +19,7 @@ use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
 use crate::blobs::{BlobError, BlobWriter, Blobs, Place};
-use crate::db::{Blob, Db, DbError, ImageFile, Laid, Part, Tag, Upload};
+use crate::db::{Blob, Db, DbError, ImageFile, Kept, Laid, Part, Tag, Upload};
 
 /// Larger contents are refused.
 pub(crate) const CONTENT_MAX: u64 = 256 << 30;
@@ -263,6 +263,19 @@ impl Images {
         let (digest, size) = (Digest(Sha256::digest(&bytes).into()), bytes.len() as u64);
         let parts = vec![Part { at: 0, size, place: self.blobs.put(bytes).await? }];
         Ok(Laid::Store(Blob { digest, size, parts }))
+    }
+
+    /// What was laid down, at most `max` bytes. `None`: retention was faster, or a backup did not have
+    /// it.
+    pub(crate) async fn laid(&self, kept: Kept, max: u64) -> Result<Option<Vec<u8>>, ImageError> {
+        let Some(digest) = kept.blob else { return Ok(kept.raw) };
+        match self.read(&digest, max).await {
+            Err(ImageError::Blob(e)) if e.is_missing() => {
+                tracing::warn!(row = kept.id, "what a node said is gone: {}", model::chain(&e));
+                Ok(None)
+            }
+            other => other,
+        }
     }
 
     /// Keeps something small.

@@ -4,9 +4,9 @@
 //! unpacked when somebody asks. A line's id is its file's id, and behind that its place in it, so that
 //! ids grow as lines come.
 
-use model::Digest;
+use uuid::Uuid;
 
-use crate::db::{KeptLog, LogFilter, LogRow};
+use crate::db::{Kept, LogFilter, LogRow, NewLog, Series};
 use crate::images::{ImageError, Images};
 use crate::reports;
 
@@ -47,7 +47,7 @@ pub(crate) async fn lines(
             }
             looked += 1;
             before = file.id;
-            newest.extend(of_file(images, &file, filter.after, &words).await?);
+            newest.extend(of_file(images, file, filter.after, &words).await?);
             if newest.len() >= limit {
                 break 'files;
             }
@@ -69,28 +69,29 @@ pub(crate) async fn lines(
     Ok(Found { lines, whole: true })
 }
 
-/// The lines of a file, newest first.
+/// Lines of a node (`app` empty) or of an app there, oldest first: those of the file that came after
+/// the file `after`, and its id. `None`: none came yet.
+pub(crate) async fn after(
+    images: &Images,
+    device: Uuid,
+    app: &str,
+    after: u64,
+) -> Result<Option<(u64, Vec<NewLog>)>, ImageError> {
+    let files = images.db.said_after(device, Series::Logs(app), after, 1).await?;
+    let Some(file) = files.into_iter().next() else { return Ok(None) };
+    Ok(Some((file.id, lines_of(images, file).await?)))
+}
+
+/// The wanted lines of a file, newest first.
 async fn of_file(
     images: &Images,
-    file: &KeptLog,
+    file: Kept,
     after: u64,
     words: &str,
 ) -> Result<Vec<LogRow>, ImageError> {
-    let raw = match (&file.raw, &file.blob) {
-        (Some(raw), _) => raw.clone(),
-        (None, Some(digest)) => match content(images, digest).await? {
-            Some(raw) => raw,
-            None => return Ok(Vec::new()),
-        },
-        (None, None) => return Ok(Vec::new()),
-    };
-    // It could be read when it came.
-    let lines = reports::read_logs(&raw).unwrap_or_else(|why| {
-        tracing::error!(file = file.id, "a log file that was kept cannot be read: {why}");
-        Vec::new()
-    });
-    let row = |(at, line): (usize, crate::db::NewLog)| LogRow {
-        id: (file.id << PLACE_BITS) | at as u64,
+    let id = file.id;
+    let row = |(at, line): (usize, NewLog)| LogRow {
+        id: (id << PLACE_BITS) | at as u64,
         at: line.at,
         severity: line.severity,
         source: line.source,
@@ -100,18 +101,19 @@ async fn of_file(
         let holds = |text: &str| text.to_lowercase().contains(words);
         row.id > after && (words.is_empty() || holds(&row.content) || holds(&row.source))
     };
-    let mut rows: Vec<LogRow> = lines.into_iter().enumerate().map(row).filter(wanted).collect();
+    let lines = lines_of(images, file).await?.into_iter().enumerate();
+    let mut rows: Vec<LogRow> = lines.map(row).filter(wanted).collect();
     rows.reverse();
     Ok(rows)
 }
 
-/// A file from the object store; `None`: retention was faster, or a backup did not have it.
-async fn content(images: &Images, digest: &Digest) -> Result<Option<Vec<u8>>, ImageError> {
-    match images.read(digest, api::limits::NEWLOGS.0).await {
-        Err(ImageError::Blob(e)) if e.is_missing() => {
-            tracing::warn!("a log file is gone: {}", model::chain(&e));
-            Ok(None)
-        }
-        other => other,
-    }
+/// The lines of a file; none if it is gone.
+async fn lines_of(images: &Images, file: Kept) -> Result<Vec<NewLog>, ImageError> {
+    let id = file.id;
+    let Some(raw) = images.laid(file, api::limits::NEWLOGS.0).await? else { return Ok(Vec::new()) };
+    // It could be read when it came.
+    Ok(reports::read_logs(&raw).unwrap_or_else(|why| {
+        tracing::error!(file = id, "a log file that was kept cannot be read: {why}");
+        Vec::new()
+    }))
 }

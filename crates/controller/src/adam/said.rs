@@ -1,14 +1,15 @@
 //! What nodes said: all that is kept, one JSON document a line; with `X-Stream: true` what comes from
 //! now on, until the reader goes.
 //!
-//! Info, logs and flows are read from the database in the order in which they came, by whichever
-//! process. Of metrics only the newest is kept. Requests are kept in memory, the last ones of each
+//! Info, logs and flows are read from the database and the object store in the order in which they
+//! came, by whichever process. Of metrics only the newest is kept. Requests are kept in memory, the last ones of each
 //! node, and only while this is switched on.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use api::limits;
 use api::pb::flowlog::FlowMessage;
 use api::pb::info::ZInfoMsg;
 use api::pb::metrics::ZMetricMsg;
@@ -20,7 +21,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
 use bytes::Bytes;
-use http_body_util::channel::Channel;
+use futures_util::stream;
 use model::UnixMillis;
 use serde_json::json;
 use tokio::sync::watch;
@@ -28,8 +29,10 @@ use uuid::Uuid;
 
 use super::{Failed, device, failed};
 use crate::access::guard::address;
-use crate::db::DbError;
+use crate::db::{DbError, NewLog, Series};
 use crate::fleet::Fleet;
+use crate::images::ImageError;
+use crate::logs;
 
 /// Messages are read so many at once.
 const PIECE: u32 = 200;
@@ -99,45 +102,23 @@ async fn answer(
     id: Uuid,
     what: What,
     headers: &HeaderMap,
-    mut stopped: watch::Receiver<bool>,
+    stopped: watch::Receiver<bool>,
 ) -> Result<Response, Failed> {
-    let stream = headers.get("x-stream").is_some_and(|v| v == "true");
-    let mut changes = fleet.changes();
-    let mut from = Mark::default();
-    if stream {
-        while !what.after(&fleet, id, &mut from).await?.is_empty() {}
-    }
-    let (mut sender, body) = Channel::<Bytes, std::io::Error>::new(2);
-    tokio::spawn(async move {
-        loop {
-            let lines = match what.after(&fleet, id, &mut from).await {
-                Ok(lines) => lines,
-                Err(e) => {
-                    tracing::warn!(device = %id, "admin REST: {}", model::chain(&e));
-                    sender.abort(std::io::Error::other("the database failed"));
-                    return;
-                }
-            };
-            if !lines.is_empty() {
-                let piece = Bytes::from(lines.concat());
-                if sender.send_data(piece).await.is_err() {
-                    return;
-                }
-                continue;
-            }
-            if !stream {
-                return;
-            }
-            tokio::select! {
-                _ = stopped.wait_for(|stop| *stop) => return,
-                // A reader that went away shows at the next line only.
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(LOOK_EVERY) => {}
-            }
+    let follow = headers.get("x-stream").is_some_and(|v| v == "true");
+    // Before the first look, so that what comes in between is not missed.
+    let changes = fleet.changes();
+    let from = if follow { what.newest(&fleet, id).await? } else { Mark::default() };
+    let reader = Reader { fleet, id, what, from, follow, changes, stopped };
+    // Dropped when the reader goes, wherever it waits.
+    let lines = stream::try_unfold(reader, async |mut reader: Reader| match reader.next().await {
+        Ok(piece) => Ok(piece.map(|piece| (piece, reader))),
+        Err(e) => {
+            tracing::error!(device = %reader.id, "admin REST: {}", model::chain(&e));
+            Err(e)
         }
     });
     let head = [(header::CONTENT_TYPE, "application/json")];
-    Ok((head, Body::new(body)).into_response())
+    Ok((head, Body::from_stream(lines)).into_response())
 }
 
 /// How far a reader is.
@@ -148,69 +129,125 @@ struct Mark {
     at: UnixMillis,
 }
 
+/// Somebody who reads what a node says.
+struct Reader {
+    fleet: Arc<Fleet>,
+    id: Uuid,
+    what: What,
+    from: Mark,
+    /// Whether to wait for more.
+    follow: bool,
+    changes: watch::Receiver<u64>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Reader {
+    /// The next lines, each with its end; waits for them if asked to. `None`: that was all.
+    async fn next(&mut self) -> Result<Option<Bytes>, ImageError> {
+        loop {
+            let lines = self.what.after(&self.fleet, self.id, &mut self.from).await?;
+            if !lines.is_empty() {
+                let ended = lines.into_iter().map(|line| line + "\n");
+                return Ok(Some(Bytes::from(ended.collect::<String>())));
+            }
+            if !self.follow {
+                return Ok(None);
+            }
+            tokio::select! {
+                _ = self.stopped.wait_for(|stop| *stop) => return Ok(None),
+                _ = self.changes.changed() => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+        }
+    }
+}
+
 impl What {
-    /// The next lines, each with its end; the mark moves behind them. A message that cannot be
+    /// What the database keeps one after the other; of the rest it keeps nothing, or the newest.
+    fn series(&self) -> Option<Series<'_>> {
+        match self {
+            What::Info => Some(Series::Info),
+            What::Logs(app) => Some(Series::Logs(app)),
+            What::Flows => Some(Series::Messages("flowlog")),
+            What::Metrics | What::Requests(_) => None,
+        }
+    }
+
+    /// The mark behind everything that is there.
+    async fn newest(&self, fleet: &Fleet, id: Uuid) -> Result<Mark, DbError> {
+        let mut mark = Mark::default();
+        match (self, self.series()) {
+            (_, Some(series)) => mark.id = fleet.db.said_last(id, series).await?,
+            (What::Requests(requests), None) => {
+                mark.id = requests.after(id, 0).last().map_or(0, |(n, _)| *n);
+            }
+            (_, None) => mark.at = fleet.db.metrics(id).await?.map_or(mark.at, |m| m.received),
+        }
+        Ok(mark)
+    }
+
+    /// The next lines; the mark moves behind them. None: there are none. A message that cannot be
     /// shown is passed over, and the log says so.
     async fn after(
         &self,
         fleet: &Fleet,
         id: Uuid,
         mark: &mut Mark,
-    ) -> Result<Vec<String>, DbError> {
+    ) -> Result<Vec<String>, ImageError> {
+        let images = fleet.registry().images();
         loop {
-            let before = mark.id;
-            let lines: Vec<Option<String>> = match self {
-                What::Info => {
-                    let found = fleet.db.infos_after(id, mark.id, PIECE).await?;
-                    let show = |(n, payload): (u64, Vec<u8>)| {
-                        mark.id = n;
-                        shown(id, api::json::write::<ZInfoMsg>(&payload))
-                    };
-                    found.into_iter().map(show).collect()
-                }
-                What::Flows => {
-                    let found = fleet.db.messages_after(id, "flowlog", mark.id, PIECE).await?;
-                    let show = |(n, payload): (u64, Vec<u8>)| {
-                        mark.id = n;
-                        shown(id, api::json::write::<FlowMessage>(&payload))
-                    };
-                    found.into_iter().map(show).collect()
-                }
+            let lines: Vec<String> = match self {
                 What::Metrics => {
                     let found = fleet.db.metrics(id).await?.filter(|m| m.received > mark.at);
-                    let show = |m: crate::db::MetricsRow| {
-                        mark.at = m.received;
-                        shown(id, api::json::write::<ZMetricMsg>(&m.payload))
-                    };
-                    found.into_iter().map(show).collect()
-                }
-                What::Logs(app) => {
-                    let found = fleet.db.logs_after(id, app, mark.id, PIECE).await?;
-                    let show = |row: crate::db::LogRow| {
-                        mark.id = row.id;
-                        let (severity, source) = (row.severity, row.source);
-                        let line = json!({ "severity": severity, "source": source,
-                            "content": row.content, "timestamp": rfc3339(row.at) });
-                        Some(line.to_string())
-                    };
-                    found.into_iter().map(show).collect()
+                    let Some(found) = found else { return Ok(Vec::new()) };
+                    mark.at = found.received;
+                    let line = shown(id, api::json::write::<ZMetricMsg>(&found.payload));
+                    return Ok(line.into_iter().collect());
                 }
                 What::Requests(requests) => {
                     let found = requests.after(id, mark.id);
-                    let show = |(n, line): (u64, Arc<str>)| {
-                        mark.id = n;
-                        Some(line.to_string())
+                    mark.id = found.last().map_or(mark.id, |(n, _)| *n);
+                    return Ok(found.iter().map(|(_, line)| line.to_string()).collect());
+                }
+                What::Logs(app) => {
+                    let found = logs::after(images, id, app, mark.id).await?;
+                    let Some((file, lines)) = found else { return Ok(Vec::new()) };
+                    mark.id = file;
+                    lines.iter().map(log_line).collect()
+                }
+                What::Info | What::Flows => {
+                    let (series, limit) = match self {
+                        What::Info => (Series::Info, limits::INFO),
+                        _ => (Series::Messages("flowlog"), limits::METRICS),
                     };
-                    found.into_iter().map(show).collect()
+                    let found = fleet.db.said_after(id, series, mark.id, PIECE).await?;
+                    if found.is_empty() {
+                        return Ok(Vec::new());
+                    }
+                    let mut lines = Vec::new();
+                    for kept in found {
+                        mark.id = kept.id;
+                        let Some(bytes) = images.laid(kept, limit.0).await? else { continue };
+                        let written = match self {
+                            What::Info => api::json::write::<ZInfoMsg>(&bytes),
+                            _ => api::json::write::<FlowMessage>(&bytes),
+                        };
+                        lines.extend(shown(id, written));
+                    }
+                    lines
                 }
             };
-            let all_odd = !lines.is_empty() && lines.iter().all(Option::is_none);
-            if !all_odd || mark.id == before {
-                let ended = |line: String| line + "\n";
-                return Ok(lines.into_iter().flatten().map(ended).collect());
+            if !lines.is_empty() {
+                return Ok(lines);
             }
         }
     }
+}
+
+fn log_line(line: &NewLog) -> String {
+    let NewLog { at, severity, source, content } = line;
+    json!({ "severity": severity, "source": source, "content": content, "timestamp": rfc3339(*at) })
+        .to_string()
 }
 
 fn shown(id: Uuid, written: Result<String, api::json::JsonError>) -> Option<String> {

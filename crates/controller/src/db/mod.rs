@@ -46,13 +46,12 @@ pub use history::Version;
 pub(crate) use journal::{Change, Entry, Written};
 pub(crate) use overlay::Overlaid;
 pub(crate) use pages::Told;
+pub(crate) use received::{Kept, Series};
 pub(crate) use retention::{Aging, Dropped};
 pub(crate) use rollout::{Also, RolloutRow, RolloutWrite, ScheduledRow};
 pub(crate) use telemetry::Point;
 pub use telemetry::{Event, LogRow};
-pub(crate) use telemetry::{
-    Incoming, InfoRow, KeptLog, Laid, LogFile, LogFilter, Message, MetricsRow, NewLog, Subject,
-};
+pub(crate) use telemetry::{Incoming, InfoRow, Laid, LogFile, LogFilter, Message, NewLog, Subject};
 pub(crate) use vault::Vault;
 
 /// Where the database is.

@@ -1,94 +1,84 @@
 //! What nodes said, in the order in which it came.
 
-use sqlx::Row;
+use model::Digest;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
 use super::{Db, DbError, Doing, signed, unsigned};
 
-/// A message as it came, and its number; numbers grow.
-pub(crate) type Numbered = (u64, Vec<u8>);
+/// Bytes that a node sent, as they came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    /// Grows with everything that is kept in the same table.
+    pub(crate) id: u64,
+    /// They themselves, if they are few.
+    pub(crate) raw: Option<Vec<u8>>,
+    /// Under what they lie in the object store, if they are many.
+    pub(crate) blob: Option<Digest>,
+}
+
+/// What is kept of a node, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Series<'a> {
+    /// Its info messages.
+    Info,
+    /// Messages of a kind that have no table of their own.
+    Messages(&'a str),
+    /// Log files that can be read: of an app, or (empty) its own.
+    Logs(&'a str),
+}
+
+impl<'a> Series<'a> {
+    /// The table, its column of bytes, and the column in which its rows say this text.
+    fn rows(self) -> (&'static str, &'static str, Option<(&'static str, &'a str)>) {
+        match self {
+            Series::Info => ("info_history", "payload", None),
+            Series::Messages(kind) => ("messages", "payload", Some(("kind", kind))),
+            Series::Logs(app) => ("log_bundles", "raw", Some(("refused IS NULL AND app", app))),
+        }
+    }
+}
 
 /// A certificate that a node showed: its kind (EVE API), the hash it gave, PEM.
 pub(crate) type ShownCert = (i32, Vec<u8>, Vec<u8>);
 
 impl Db {
-    /// Info messages of a node after a number, the oldest `limit` of them.
-    pub(crate) async fn infos_after(
+    /// What a node sent after a number, the oldest `limit` of it.
+    pub(crate) async fn said_after(
         &self,
         device: Uuid,
+        series: Series<'_>,
         after: u64,
         limit: u32,
-    ) -> Result<Vec<Numbered>, DbError> {
-        let doing = "read the info messages of a device";
-        let rows = sqlx::query(
-            "SELECT id, payload FROM info_history WHERE device = $1 AND id > $2
-             ORDER BY id LIMIT $3",
-        )
-        .bind(device.as_bytes().as_slice())
-        .bind(signed(after))
-        .bind(i64::from(limit))
-        .fetch_all(self.read())
-        .await
-        .doing(doing)?;
-        rows.iter().map(numbered).collect::<Result<_, _>>().doing(doing)
+    ) -> Result<Vec<Kept>, DbError> {
+        let doing = "read what a device said";
+        let (table, bytes, such) = series.rows();
+        let such_rows = such.map(|(column, _)| format!("AND {column} = $4")).unwrap_or_default();
+        let sql = format!(
+            "SELECT id, {bytes}, blob FROM {table} WHERE device = $1 AND id > $2 {such_rows}
+             ORDER BY id LIMIT $3"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql))
+            .bind(device.as_bytes().as_slice())
+            .bind(signed(after))
+            .bind(i64::from(limit));
+        let query = such.into_iter().fold(query, |query, (_, text)| query.bind(text));
+        let rows = query.fetch_all(self.read()).await.doing(doing)?;
+        rows.iter().map(|r| kept(r, doing)).collect()
     }
 
-    /// Messages of a kind that are kept as they came, after a number, the oldest `limit` of them.
-    /// Those that were moved away because they are large are left out.
-    pub(crate) async fn messages_after(
-        &self,
-        device: Uuid,
-        kind: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<Numbered>, DbError> {
-        let doing = "read messages of a device";
-        let rows = sqlx::query(
-            "SELECT id, payload FROM messages WHERE device = $1 AND kind = $2 AND id > $3
-                 AND blob IS NULL
-             ORDER BY id LIMIT $4",
-        )
-        .bind(device.as_bytes().as_slice())
-        .bind(kind)
-        .bind(signed(after))
-        .bind(i64::from(limit))
-        .fetch_all(self.read())
-        .await
-        .doing(doing)?;
-        rows.iter().map(numbered).collect::<Result<_, _>>().doing(doing)
-    }
-
-    /// Log lines of a node (`app` empty) or of an app there, after a number, the oldest `limit`.
-    pub(crate) async fn logs_after(
-        &self,
-        device: Uuid,
-        app: &str,
-        after: u64,
-        limit: u32,
-    ) -> Result<Vec<super::LogRow>, DbError> {
-        let doing = "read logs";
-        let rows = sqlx::query(
-            "SELECT id, at_ms, severity, source, content FROM logs
-             WHERE device = $1 AND app = $2 AND id > $3 ORDER BY id LIMIT $4",
-        )
-        .bind(device.as_bytes().as_slice())
-        .bind(app)
-        .bind(signed(after))
-        .bind(i64::from(limit))
-        .fetch_all(self.read())
-        .await
-        .doing(doing)?;
-        let line = |r: &AnyRow| {
-            Ok(super::LogRow {
-                id: unsigned(r.try_get(0)?),
-                at: model::UnixMillis(unsigned(r.try_get(1)?)),
-                severity: r.try_get(2)?,
-                source: r.try_get(3)?,
-                content: r.try_get(4)?,
-            })
-        };
-        rows.iter().map(line).collect::<Result<_, _>>().doing(doing)
+    /// The number of the newest that a node sent; 0: it sent nothing.
+    pub(crate) async fn said_last(&self, device: Uuid, series: Series<'_>) -> Result<u64, DbError> {
+        let doing = "read what a device said last";
+        let (table, _, such) = series.rows();
+        let such_rows = such.map(|(column, _)| format!("AND {column} = $2")).unwrap_or_default();
+        let sql = format!("SELECT MAX(id) FROM {table} WHERE device = $1 {such_rows}");
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(device.as_bytes().as_slice());
+        let query = such.into_iter().fold(query, |query, (_, text)| query.bind(text));
+        let row = query.fetch_one(self.read()).await.doing(doing)?;
+        let last: Option<i64> = row.try_get(0).doing(doing)?;
+        Ok(last.map_or(0, unsigned))
     }
 
     /// The certificates that a node has shown.
@@ -119,6 +109,11 @@ impl Db {
     }
 }
 
-fn numbered(row: &AnyRow) -> Result<Numbered, sqlx::Error> {
-    Ok((unsigned(row.try_get(0)?), row.try_get(1)?))
+/// Of the columns id, bytes, blob.
+pub(super) fn kept(row: &AnyRow, doing: &'static str) -> Result<Kept, DbError> {
+    let blob: Option<Vec<u8>> = row.try_get(2).doing(doing)?;
+    let blob = blob.map(super::blobs::digest).transpose()?;
+    // Columns that cannot be empty hold no bytes then.
+    let raw = if blob.is_some() { None } else { row.try_get(1).doing(doing)? };
+    Ok(Kept { id: unsigned(row.try_get(0).doing(doing)?), raw, blob })
 }

@@ -1,13 +1,14 @@
 //! What nodes report: info, metrics, logs; and what happened in the fleet. All of it bounded.
 
 use bytes::Bytes;
-use model::{DeviceId, Digest, UnixMillis};
+use model::{DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use super::blobs::{Blob, add_blob};
+use super::received::{Kept, kept};
 use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
 
 /// What an info message is about: what kind of object and which one.
@@ -111,17 +112,6 @@ pub(crate) struct LogFile {
     pub(crate) raw: Laid,
 }
 
-/// A log file that is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct KeptLog {
-    /// Grows with every file.
-    pub(crate) id: u64,
-    /// Its bytes, if they are few.
-    pub(crate) raw: Option<Vec<u8>>,
-    /// Under what they lie in the object store, if they are many.
-    pub(crate) blob: Option<Digest>,
-}
-
 /// A log line as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NewLog {
@@ -223,7 +213,7 @@ impl Db {
         from: u64,
         before: u64,
         limit: u32,
-    ) -> Result<Vec<KeptLog>, DbError> {
+    ) -> Result<Vec<Kept>, DbError> {
         let doing = "read log files";
         let rows = sqlx::query(
             "SELECT id, raw, blob FROM log_bundles
@@ -239,15 +229,7 @@ impl Db {
         .fetch_all(self.read())
         .await
         .doing(doing)?;
-        let file = |r: &AnyRow| {
-            let blob: Option<Vec<u8>> = r.try_get(2).doing(doing)?;
-            Ok(KeptLog {
-                id: unsigned(r.try_get(0).doing(doing)?),
-                raw: r.try_get(1).doing(doing)?,
-                blob: blob.map(super::blobs::digest).transpose()?,
-            })
-        };
-        rows.iter().map(file).collect()
+        rows.iter().map(|r| kept(r, doing)).collect()
     }
 
     /// The newest lines that fit, oldest first, of those that were kept one by one: versions before

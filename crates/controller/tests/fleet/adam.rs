@@ -10,6 +10,7 @@ use controller::client::ClientError;
 use http_body_util::BodyExt;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
+use sha2::Digest as _;
 
 use crate::common::{Home, Node, device, now, wait_ms};
 
@@ -282,6 +283,35 @@ async fn what_nodes_say_comes_out_as_lines_and_as_a_stream() {
     let sent = node.post(&format!("id/{id}/flowlog"), &encode(&flow)).await;
     assert_eq!(sent.0, StatusCode::CREATED);
     assert_eq!(site.lines(&format!("{base}/flowlogs")).await[0]["devId"], id.to_string());
+
+    // What is too large for a row is shown as well, behind what came before.
+    let long = "w".repeat(100_000);
+    assert_eq!(node.post(&path, &info(&long)).await.0, StatusCode::CREATED);
+    let lines = site.lines(&format!("{base}/info")).await;
+    assert_eq!(lines.last().unwrap()["dinfo"]["machineArch"], long);
+    let entries: Vec<api::newlogs::Entry> = (0..400)
+        .map(|n: u64| api::newlogs::Entry {
+            content: hex::encode(sha2::Sha256::digest(n.to_be_bytes())),
+            timestamp: api::newlogs::Stamp { seconds: 1_770_000_001, nanos: 0 },
+            ..api::newlogs::Entry::default()
+        })
+        .collect();
+    for file in api::newlogs::pack(&entries, &about, now(), most).unwrap() {
+        assert!(file.len() > 10_000, "as large as this test wants it");
+        assert_eq!(node.post(&format!("id/{id}/newlogs"), &file).await.0, StatusCode::CREATED);
+    }
+    let lines = site.lines(&format!("{base}/logs")).await;
+    let contents: Vec<&Value> = lines.iter().skip(1).map(|l| &l["content"]).collect();
+    assert_eq!(contents, entries.iter().map(|e| &e.content).collect::<Vec<_>>());
+    let dns = api::pb::flowlog::DnsRequest {
+        host_name: "host.example".repeat(1_000),
+        ..api::pb::flowlog::DnsRequest::default()
+    };
+    let flow = api::pb::flowlog::FlowMessage { dns_reqs: vec![dns.clone()], ..flow };
+    let sent = node.post(&format!("id/{id}/flowlog"), &encode(&flow)).await;
+    assert_eq!(sent.0, StatusCode::CREATED);
+    let flows = site.lines(&format!("{base}/flowlogs")).await;
+    assert_eq!(flows[1]["dnsReqs"][0]["hostName"], dns.host_name);
 
     let app = format!("app/{}/logs", uuid::Uuid::nil());
     for (path, empty) in [(app.as_str(), true), ("app/x/logs", false), ("nothing", false)] {
