@@ -20,6 +20,12 @@ use crate::db::{Change, Db, DbError, StoredObject};
 use crate::fleet::{Fleet, FleetError, Known};
 use crate::objects::{Key, Kind, Spec};
 
+/// No counter of ours is so far ahead of a backup. What a node says beyond that is not ours: taken over,
+/// it would leave a counter that cannot grow, or a time stamp that nothing comes after.
+const AHEAD_MAX: u64 = 1 << 31;
+/// The last moment of a timestamp (`google.protobuf.Timestamp`): the year 9999.
+const TIME_MAX: UnixMillis = UnixMillis(253_402_300_799_999);
+
 /// What a node has said since a restore, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Said {
@@ -85,9 +91,14 @@ fn counters(version: &str) -> (u64, u32, u32) {
 /// How far a counter is ahead of another; it may have gone round.
 fn ahead(theirs: u32, ours: u32) -> u32 {
     match theirs.wrapping_sub(ours) {
-        far if far < 1 << 31 => far,
+        far if u64::from(far) < AHEAD_MAX => far,
         _ => 0,
     }
+}
+
+/// The same of the counter of an object, which never goes round.
+fn generations_ahead(theirs: u64, ours: u64) -> u64 {
+    theirs.checked_sub(ours).filter(|far| *far < AHEAD_MAX).unwrap_or(0)
 }
 
 /// The object with what a node has seen of it; `None`: ours is not behind. `told`: of the app as we
@@ -101,7 +112,7 @@ fn raised(
     let (ours, theirs) = (counters(&told.version), counters(version));
     let mut next = stored.clone();
     let object = Arc::make_mut(&mut next.object);
-    object.generation = object.generation.saturating_add(theirs.0.saturating_sub(ours.0));
+    object.generation = object.generation.saturating_add(generations_ahead(theirs.0, ours.0));
     object.restart = object.restart.wrapping_add(ahead(theirs.1, ours.1));
     object.purge = object.purge.wrapping_add(ahead(theirs.2, ours.2));
     let more = next.object != stored.object;
@@ -156,7 +167,7 @@ impl Fleet {
             stored.into_iter().collect::<Vec<_>>()
         };
         self.catch_up(&behind).await?;
-        if let Some(seen) = said.config_timestamp {
+        if let Some(seen) = said.config_timestamp.filter(|seen| *seen <= TIME_MAX) {
             self.db.raise_timestamp(id, seen).await?;
             self.forget_told(id);
         }
@@ -200,6 +211,9 @@ mod tests {
             [(5, 3, 2), (3, 5, 0), (0, 0, 0), (1, u32::MAX, 2), (u32::MAX, 1, 0), (1 << 31, 0, 0)]
         {
             assert_eq!(ahead(theirs, ours), far, "{theirs} {ours}");
+        }
+        for (theirs, ours, far) in [(5, 3, 2), (3, 5, 0), (u64::MAX, 3, 0), (AHEAD_MAX, 0, 0)] {
+            assert_eq!(generations_ahead(theirs, ours), far, "{theirs} {ours}");
         }
     }
 }
