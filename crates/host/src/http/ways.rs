@@ -46,6 +46,17 @@ impl Ways {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Remembers the way that worked, from the first time on: else a way in use would never give the
+    /// kernel's own its chance again.
+    fn keep(&self, way: Option<String>, now: Instant) {
+        let mut known = self.known();
+        let before = known.worked.take();
+        known.worked = way.map(|port| {
+            let since = before.filter(|(last, _)| *last == port).map_or(now, |(_, since)| since);
+            (port, since)
+        });
+    }
+
     /// What to try: `None` is the kernel's own way.
     fn order(&self, now: Instant) -> Vec<Option<String>> {
         let mut known = self.known();
@@ -69,7 +80,7 @@ impl Ways {
                 }
                 match connect(*to, way.as_deref()).await {
                     Ok(stream) => {
-                        self.known().worked = way.map(|port| (port, Instant::now()));
+                        self.keep(way, Instant::now());
                         return Some(Ok(stream));
                     }
                     // Somebody is there, and every other way leads to the same one.
@@ -116,10 +127,14 @@ mod tests {
         assert_eq!(order(&ways, now), "kernel", "one port is one way");
         ways.set(vec!["eth0".into(), "eth1".into(), "eth2".into()]);
         assert_eq!(order(&ways, now), "kernel eth1 eth2");
-        ways.known().worked = Some(("eth1".into(), now));
+        ways.keep(Some("eth1".into()), now);
         assert_eq!(order(&ways.clone(), now), "eth1 kernel eth2");
-        assert_eq!(order(&ways, now + FAITHFUL), "kernel eth1 eth2");
-        ways.known().worked = Some(("eth1".into(), now));
+        ways.keep(Some("eth1".into()), now + FAITHFUL / 2);
+        assert_eq!(order(&ways, now + FAITHFUL), "kernel eth1 eth2", "also a way that is in use");
+        ways.keep(Some("eth1".into()), now);
+        ways.keep(None, now);
+        assert_eq!(order(&ways, now), "kernel eth1 eth2", "the kernel's own works again");
+        ways.keep(Some("eth1".into()), now);
         ways.set(vec!["eth0".into(), "eth2".into()]);
         assert_eq!(order(&ways, now), "kernel eth2", "a port that is gone is no way");
     }
