@@ -91,9 +91,13 @@ fn split(name: &str) -> Result<(String, String), WrongUse> {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
         !p.is_empty() && p.chars().all(plain)
     };
-    if repository.contains('@') || tag.is_empty() || !repository.split('/').all(part) {
+    // As the distribution spec has them: anything else would mean something in the call's address.
+    let is_tag = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let tagged = (1..=128).contains(&tag.len()) && tag.chars().all(is_tag);
+    if !tagged || !repository.split('/').all(part) {
         let text = format!(
-            "{name:?} is no name of an image: lower-case letters, digits, . _ - and / before the tag"
+            "{name:?} is no name of an image: lower-case letters, digits, . _ - and / before the \
+             tag, letters, digits, . _ - in it"
         );
         return Err(WrongUse(text));
     }
@@ -205,7 +209,7 @@ mod tests {
         }
         assert_eq!(split("team/hello").unwrap(), ("team/hello".into(), "latest".into()));
         assert_eq!(split("a/b:1.0").unwrap(), ("a/b".into(), "1.0".into()));
-        for wrong in ["Web:1", "a@b", "a//b", "a:", ""] {
+        for wrong in ["Web:1", "a@b", "a//b", "a:", "", "a:1?b", "a:1 2", "a:b@c"] {
             assert!(split(wrong).is_err(), "{wrong}");
         }
     }
