@@ -208,9 +208,10 @@ async fn give_config(
     request: Request,
 ) -> Result<Json<view::ConfigGiven>, Failed> {
     let (head, body) = request.into_parts();
-    let bytes = crate::body::read(&head.headers, body, limits::CONFIG)
-        .await
-        .map_err(|status| failed(status, format!("more than {} of config", limits::CONFIG)))?;
+    let bytes = crate::body::read(&head.headers, body, limits::CONFIG).await.map_err(|status| {
+        let most = limits::CONFIG;
+        failed(status, format!("the config is larger than {most}, or came too slowly"))
+    })?;
     let config = if bytes.first() != Some(&b'{') {
         bytes.to_vec()
     } else {
