@@ -1,4 +1,4 @@
-//! Who may log in: users, tokens, sessions, links; failures to; and the audit log.
+//! Who may log in: users, tokens, sessions, links; failures to.
 //!
 //! Secrets are kept as hashes. What has ended is deleted: a clock that is set back does not bring it
 //! back.
@@ -6,7 +6,6 @@
 use std::time::Duration;
 
 use model::UnixMillis;
-use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
@@ -55,63 +54,6 @@ pub(crate) struct OidcStateRow {
     pub(crate) nonce: String,
     pub(crate) verifier: String,
     pub(crate) made: UnixMillis,
-}
-
-/// A line of the audit log.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AuditRow {
-    /// Grows with each line.
-    pub id: u64,
-    /// When.
-    pub at: UnixMillis,
-    /// Who: a user's name, `registration` or `controller`; for a failed login the name that was
-    /// tried.
-    pub author: String,
-    /// What: `created`, `POST`, `login`.
-    pub action: String,
-    /// To what: `App hello`, or the path that was called.
-    pub object: String,
-    /// More of it.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub detail: String,
-    /// From where, if that is known.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub address: String,
-    /// How it ended: `done`, or a status and a reason.
-    pub outcome: String,
-}
-
-/// Which lines of the audit log; empty texts fit all.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct AuditFilter {
-    /// Exactly this author.
-    pub author: String,
-    /// Exactly this action.
-    pub action: String,
-    /// Objects that contain this.
-    pub object: String,
-    /// Exactly this address.
-    pub address: String,
-    /// Lines after this id, oldest first; 0: the newest ones.
-    pub after: u64,
-    /// Not before this moment (unix milliseconds).
-    pub since: Option<u64>,
-    /// Before this moment (unix milliseconds).
-    pub until: Option<u64>,
-    /// At most so many; 200 if it is not said.
-    pub limit: Option<u32>,
-}
-
-/// A line to be.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Audited {
-    pub(crate) author: String,
-    pub(crate) action: String,
-    pub(crate) object: String,
-    pub(crate) detail: String,
-    pub(crate) address: String,
-    pub(crate) outcome: String,
 }
 
 /// What became of a change of users.
@@ -173,6 +115,18 @@ fn token(row: &AnyRow) -> Result<TokenRow, DbError> {
         created: moment(row, 4)?,
         ends: maybe_moment(row, 5)?,
         used: maybe_moment(row, 6)?,
+    })
+}
+
+/// The owner of a token or a session: role, projects and time of making from the column `at` on.
+fn owner(row: &AnyRow, name: &str, at: usize) -> Result<UserRow, DbError> {
+    Ok(UserRow {
+        name: name.to_owned(),
+        role: role(row, at)?,
+        projects: projects(row, at + 1)?,
+        password: None,
+        identity: None,
+        created: moment(row, at + 2)?,
     })
 }
 
@@ -413,14 +367,7 @@ impl Db {
         .doing("look up a token")?;
         let Some(row) = row else { return Ok(None) };
         let token = token(&row)?;
-        let owner = UserRow {
-            name: token.owner.clone(),
-            role: role(&row, 7)?,
-            projects: projects(&row, 8)?,
-            password: None,
-            identity: None,
-            created: moment(&row, 9)?,
-        };
+        let owner = owner(&row, &token.owner, 7)?;
         Ok(Some((token, owner)))
     }
 
@@ -517,14 +464,7 @@ impl Db {
             made: moment(&row, 3)?,
             used: moment(&row, 4)?,
         };
-        let owner = UserRow {
-            name: session.owner.clone(),
-            role: role(&row, 5)?,
-            projects: projects(&row, 6)?,
-            password: None,
-            identity: None,
-            created: moment(&row, 7)?,
-        };
+        let owner = owner(&row, &session.owner, 5)?;
         Ok(Some((session, owner)))
     }
 
@@ -729,83 +669,5 @@ impl Db {
                 .doing(doing)?;
         }
         Ok(())
-    }
-
-    /// Writes a line of the audit log.
-    pub(crate) async fn audit(&self, at: UnixMillis, line: &Audited) -> Result<(), DbError> {
-        sqlx::query(
-            "INSERT INTO audit (at_ms, author, action, object, detail, address, outcome)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(signed(at.0))
-        .bind(text(&line.author))
-        .bind(text(&line.action))
-        .bind(text(&line.object))
-        .bind(text(&line.detail))
-        .bind(text(&line.address))
-        .bind(text(&line.outcome))
-        .execute(self.write())
-        .await
-        .doing("write the audit log")
-        .map(drop)
-    }
-
-    /// Lines of the audit log, oldest first; without `after` the newest ones.
-    pub(crate) async fn audit_lines(
-        &self,
-        which: &AuditFilter,
-        limit: u32,
-    ) -> Result<Vec<AuditRow>, DbError> {
-        let mut lines = self.audit_page(which, which.after > 0, limit).await?;
-        if which.after == 0 {
-            lines.reverse();
-        }
-        Ok(lines)
-    }
-
-    /// Lines of the audit log after `after`: from the oldest on, or from the newest back.
-    pub(crate) async fn audit_page(
-        &self,
-        which: &AuditFilter,
-        oldest_first: bool,
-        limit: u32,
-    ) -> Result<Vec<AuditRow>, DbError> {
-        let doing = "read the audit log";
-        let order = if oldest_first { "ASC" } else { "DESC" };
-        let statement = format!(
-            "SELECT id, at_ms, author, action, object, detail, address, outcome FROM audit
-             WHERE id > $1 AND ($2 = '' OR author = $2) AND ($3 = '' OR action = $3)
-               AND ($4 = '' OR object LIKE $5 ESCAPE '!') AND ($6 = '' OR address = $6)
-               AND at_ms >= $7 AND at_ms < $8
-             ORDER BY id {order} LIMIT $9"
-        );
-        let part = which.object.replace('!', "!!").replace('%', "!%").replace('_', "!_");
-        let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
-            .bind(signed(which.after))
-            .bind(text(&which.author))
-            .bind(text(&which.action))
-            .bind(text(&which.object))
-            .bind(text(&format!("%{part}%")))
-            .bind(text(&which.address))
-            .bind(signed(which.since.unwrap_or(0)))
-            .bind(which.until.map_or(i64::MAX, signed))
-            .bind(i64::from(limit))
-            .fetch_all(self.read())
-            .await
-            .doing(doing)?;
-        let mut lines = Vec::with_capacity(rows.len());
-        for row in &rows {
-            lines.push(AuditRow {
-                id: unsigned(row.try_get(0).doing(doing)?),
-                at: moment(row, 1)?,
-                author: row.try_get(2).doing(doing)?,
-                action: row.try_get(3).doing(doing)?,
-                object: row.try_get(4).doing(doing)?,
-                detail: row.try_get(5).doing(doing)?,
-                address: row.try_get(6).doing(doing)?,
-                outcome: row.try_get(7).doing(doing)?,
-            });
-        }
-        Ok(lines)
     }
 }

@@ -10,6 +10,7 @@
 mod access;
 mod alerts;
 mod attest;
+mod audit;
 pub(crate) mod backup;
 mod blobs;
 mod fleet;
@@ -34,11 +35,12 @@ use model::{Diagnose, Diagnosis, Who};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Connection as _};
 
-pub use access::{AuditFilter, AuditRow};
-pub(crate) use access::{Audited, OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
+pub(crate) use access::{OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
 pub use alerts::Alert;
 pub(crate) use alerts::RuleRow;
 pub(crate) use attest::{Shown, Verdict};
+pub(crate) use audit::Audited;
+pub use audit::{AuditFilter, AuditRow};
 pub(crate) use backup::Table;
 pub(crate) use blobs::{Blob, ImageFile, Part, Tag, Upload};
 pub(crate) use fleet::{DeviceRow, Given, Standing, StoredObject};
