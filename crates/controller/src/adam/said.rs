@@ -110,12 +110,11 @@ async fn answer(
     let from = if follow { what.newest(&fleet, id).await? } else { Mark::default() };
     let reader = Reader { fleet, id, what, from, follow, changes, stopped };
     // Dropped when the reader goes, wherever it waits.
-    let lines = stream::try_unfold(reader, async |mut reader: Reader| match reader.next().await {
-        Ok(piece) => Ok(piece.map(|piece| (piece, reader))),
-        Err(e) => {
-            tracing::error!(device = %reader.id, "admin REST: {}", model::chain(&e));
-            Err(e)
-        }
+    let lines = stream::try_unfold(reader, |mut reader| async {
+        let piece = reader.next().await.inspect_err(|e| {
+            tracing::error!(device = %reader.id, "admin REST: {}", model::chain(e));
+        })?;
+        Ok::<_, ImageError>(piece.map(|piece| (piece, reader)))
     });
     let head = [(header::CONTENT_TYPE, "application/json")];
     Ok((head, Body::from_stream(lines)).into_response())
