@@ -1,5 +1,6 @@
 //! Onboarding certificates, by their common names, and the serial numbers that may come with them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Json;
@@ -90,26 +91,15 @@ pub(super) async fn add(
 ) -> Result<StatusCode, Failed> {
     let what: OnboardCert = json(request).await?;
     let certificate = certificate("Cert", &what.cert)?;
-    let serials: Vec<&str> =
-        what.serial.split(',').map(str::trim).filter(|s| !s.is_empty()).collect();
-    let wrong = |s: &&str| s.len() > 256 || s.contains(char::is_control);
+    let serials = what.serial.split(',').map(str::trim).filter(|s| !s.is_empty());
+    let serials: BTreeSet<String> = serials.map(str::to_owned).collect();
+    let wrong = |s: &String| s.len() > 256 || s.contains(char::is_control);
     if serials.is_empty() || serials.iter().any(wrong) {
         let why = "Serial: write serial numbers with a comma between, or * for any";
         return Err(failed(StatusCode::BAD_REQUEST, why));
     }
-    // Empty: it is our own.
-    let hash = match fleet.onboarding(&certificate) {
-        Some(named) => named,
-        None => certificate.digest().0.to_vec(),
-    };
-    let with = (!hash.is_empty()).then_some(&certificate);
-    let before = fleet.look(|known| known.open_serials(&hash));
-    for serial in &serials {
-        fleet.allow_serial(serial, with, true, &caller.name).await?;
-    }
-    for old in before.iter().filter(|s| !serials.contains(&s.as_str())) {
-        fleet.allow_serial(old, with, false, &caller.name).await?;
-    }
+    let own = fleet.onboarding(&certificate).is_some_and(|named| named.is_empty());
+    fleet.allow_only(&serials, (!own).then_some(&certificate), &caller.name).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -134,8 +124,5 @@ pub(super) async fn clear(
 }
 
 async fn close(fleet: &Fleet, which: &Open, caller: &Caller) -> Result<(), Failed> {
-    for serial in &which.serials {
-        fleet.allow_serial(serial, which.with(), false, &caller.name).await?;
-    }
-    Ok(())
+    Ok(fleet.allow_only(&BTreeSet::new(), which.with(), &caller.name).await?)
 }

@@ -316,13 +316,34 @@ impl Fleet {
         let hash = with.map(|c| c.digest().0.to_vec()).unwrap_or_default();
         self.change(|known| {
             let mut change = Change::by(author, now);
-            let serial = format!("{}{serial}", serial_prefix(&hash));
-            if known.serials.contains(&serial) != allowed {
-                let verb = if allowed { "may register" } else { "may no longer register" };
-                change.log(None, format!("serial number {serial}"), verb);
-                change.serials.push((serial, allowed));
-            }
+            set_serial(known, &mut change, (&hash, serial), allowed);
             if let Some(certificate) = with.filter(|_| allowed) {
+                change.onboard_certs.push((hash.clone(), certificate.pem().to_vec()));
+            }
+            Ok((change, ()))
+        })
+        .await
+    }
+
+    /// Lets these serial numbers register with an onboarding certificate (`None`: our own), and no
+    /// others with that; all of it or nothing.
+    pub(crate) async fn allow_only(
+        &self,
+        serials: &BTreeSet<String>,
+        with: Option<&api::Certificate>,
+        author: &str,
+    ) -> Result<(), FleetError> {
+        let now = self.now();
+        let hash = with.map(|c| c.digest().0.to_vec()).unwrap_or_default();
+        self.change(|known| {
+            let mut change = Change::by(author, now);
+            for serial in serials {
+                set_serial(known, &mut change, (&hash, serial), true);
+            }
+            for old in known.open_serials(&hash).iter().filter(|s| !serials.contains(*s)) {
+                set_serial(known, &mut change, (&hash, old), false);
+            }
+            if let Some(certificate) = with.filter(|_| !serials.is_empty()) {
                 change.onboard_certs.push((hash.clone(), certificate.pem().to_vec()));
             }
             Ok((change, ()))
@@ -373,6 +394,17 @@ impl Fleet {
             Ok((change, DeviceId::new(id)))
         })
         .await
+    }
+}
+
+/// Lets a serial number register, or no longer. `of`: the digest of the onboarding certificate (empty:
+/// our own) and the number.
+fn set_serial(known: &Known, change: &mut Change, of: (&[u8], &str), allowed: bool) {
+    let serial = format!("{}{}", serial_prefix(of.0), of.1);
+    if known.serials.contains(&serial) != allowed {
+        let verb = if allowed { "may register" } else { "may no longer register" };
+        change.log(None, format!("serial number {serial}"), verb);
+        change.serials.push((serial, allowed));
     }
 }
 
