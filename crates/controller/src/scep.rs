@@ -78,7 +78,7 @@ pub(crate) async fn carry(
     let exchange = exchange(&target, enrolment, request);
     let answer = match tokio::time::timeout(PATIENCE, exchange).await {
         Ok(Ok(answer)) => answer,
-        Ok(Err(e)) => return Err(fault(format!("cannot be asked: {e}"))),
+        Ok(Err(e)) => return Err(fault(format!("cannot be asked: {}", model::chain(&*e)))),
         Err(_) => return Err(fault("does not answer in time".to_owned())),
     };
     let (head, message) = answer.into_parts();
