@@ -5,6 +5,8 @@
 //! appending them: of a scalar field the last one counts, and a message is merged with the one before
 //! (<https://protobuf.dev/programming-guides/encoding/>, last one wins).
 
+use std::fmt;
+
 use model::{DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
 
 use crate::convert::to_timestamp;
@@ -22,13 +24,19 @@ const TIMESTAMP: &[u8] = &[0xc2, 0x02];
 /// `nanos` of a timestamp, said to be 0.
 const NO_NANOS: &[u8] = &[0x10, 0x00];
 
-/// A config for one device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A config for one device. It may hold passwords in clear, so it shows none of its bytes.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Whole {
     /// An `EdgeDevConfig` that names the device and a version.
     pub bytes: Vec<u8>,
     /// Its `id.version`.
     pub version: String,
+}
+
+impl fmt::Debug for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Whole").field("version", &self.version).finish_non_exhaustive()
+    }
 }
 
 /// Why a config cannot be given to a device.
@@ -152,6 +160,7 @@ mod tests {
         let id = read.id.unwrap();
         assert_eq!((id.uuid, id.version), (own().to_string(), "1".to_owned()));
         assert_eq!(read.device_name, "edge");
+        assert!(!format!("{first:?}").contains("101, 100, 103, 101"), "it shows none of its bytes");
         let seventh = take(&config("", "7"), Some(&first));
         assert_eq!(seventh.version, "7");
         assert_eq!(take(&config("", "3"), Some(&seventh)).version, "8", "it does not go back");
