@@ -75,7 +75,10 @@ impl Form {
         people: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         let text = self.text(facts, people)?;
-        out::line(text.trim_end());
+        // Nothing came of it: no line rather than an empty one.
+        if !text.is_empty() {
+            out::line(text.trim_end());
+        }
         Ok(())
     }
 
