@@ -235,9 +235,7 @@ pub(super) async fn set_options(
     let token = fleet.look(|known| known.device(id).and_then(|r| r.token.clone()));
     let same = token.as_deref().is_some_and(|t| t == wanted.integrity_token.as_bytes());
     if token.is_some() && !(wanted.attested && same) {
-        fleet.set_integrity_token(id, None).await?;
-        let clear = |row: &mut DeviceRow| row.token = None;
-        fleet.change_device(&id.to_string(), "asked to attest again", &caller.name, clear).await?;
+        fleet.attest_again(id, &caller.name).await?;
     }
     Ok(StatusCode::OK)
 }

@@ -458,6 +458,13 @@ impl Fleet {
         Ok(())
     }
 
+    /// Takes the integrity token of a node away: it has to attest again, whichever process it asks.
+    pub(crate) async fn attest_again(&self, id: Uuid, author: &str) -> Result<(), FleetError> {
+        self.set_integrity_token(id, None).await?;
+        // The token is no part of a change: who compares rows sees none, and tells nobody.
+        self.note_device(&id.to_string(), "asked to attest again", author).await
+    }
+
     fn cache_token(&self, id: Uuid, token: Option<Vec<u8>>) {
         let mut slot = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(device) = Arc::make_mut(&mut slot).devices.get_mut(&id) {

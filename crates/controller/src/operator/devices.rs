@@ -137,10 +137,7 @@ async fn resend(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Pat
 async fn attest(State(fleet): State<Arc<Fleet>>, caller: Caller, Path(name): Path<String>) -> Done {
     let id = fleet.known().device_object(&name).map(|o| o.object.uid);
     let id = id.ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
-    fleet.set_integrity_token(id, None).await?;
-    // The journal tells other processes.
-    let log = |row: &mut DeviceRow| row.token = None;
-    fleet.change_device(&name, "asked to attest again", &caller.name, log).await?;
+    fleet.attest_again(id, &caller.name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -151,6 +151,23 @@ async fn two_controllers_serve_one_fleet() {
     }
     assert_eq!(told[0].1.apps.len(), 1);
     assert_eq!(told[0], told[1], "one hash and one time stamp, whichever controller tells");
+
+    // A token that is taken away at one is believed by neither, though the other remembers it.
+    one.operator().ask_device(&id.to_string(), "attest").await.unwrap();
+    for home in [&one, &two] {
+        node.port = home.port();
+        let mut answer = node.config(id, "", &admission.token).await;
+        for _ in 0..50 {
+            if answer.is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            answer = node.config(id, "", &admission.token).await;
+        }
+        assert_eq!(answer.map(|_| ()), Err(StatusCode::FORBIDDEN));
+    }
+    let lines = one.operator().audit(&controller::AuditFilter::default()).await.unwrap();
+    assert!(lines.iter().any(|l| l.action == "asked to attest again"), "{lines:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
