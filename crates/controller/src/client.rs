@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
-use model::{Diagnose, Diagnosis, Digest, Who};
+use model::{Diagnose, Diagnosis, Digest, Secret, Who};
 use rustls::RootCertStore;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -38,7 +38,7 @@ pub struct Client {
     url: String,
     host: String,
     port: u16,
-    token: String,
+    token: Secret,
     tls: Arc<rustls::ClientConfig>,
 }
 
@@ -192,7 +192,7 @@ impl Client {
             url: url.trim_end_matches('/').to_owned(),
             host,
             port,
-            token: token.trim().to_owned(),
+            token: Secret::new(token.trim()),
             tls: Arc::new(tls),
         })
     }
@@ -449,7 +449,7 @@ impl Client {
             .method(method)
             .uri(path)
             .header(header::HOST, format!("{}:{}", self.host, self.port))
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -526,7 +526,7 @@ impl Client {
             .uri(format!("/api/operator/v1{}", if path == "/" { "" } else { path }))
             .header(header::HOST, format!("{}:{}", self.host, self.port))
             .header(header::CONTENT_TYPE, "application/json")
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token.reveal()))
             .body(Full::new(body))
             .map_err(|e| talk(e.into()))?;
         let (head, body) = self.exchanged(request).await?;

@@ -1,5 +1,6 @@
 //! Starting a controller and stopping it.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io;
 use std::net::SocketAddr;
@@ -106,7 +107,6 @@ pub fn default_names(hostname: Option<&str>) -> Vec<String> {
 }
 
 /// A controller that runs.
-#[derive(Debug)]
 pub struct Running {
     /// Where it listens.
     pub address: SocketAddr,
@@ -118,6 +118,17 @@ pub struct Running {
     pub first_link: Option<String>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
+}
+
+/// Shows neither the token nor the link.
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Running { address, url, .. } = self;
+        f.debug_struct("Running")
+            .field("address", address)
+            .field("url", url)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Running {
