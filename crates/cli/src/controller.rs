@@ -153,8 +153,6 @@ struct Serve {
     /// Give images to everyone who reaches the port, also without a token
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     open_registry: bool,
-    #[command(flatten)]
-    keep: Keep,
     /// Also serve the admin REST of Adam, EVE's test controller, under /admin: for Eden and scripts.
     /// It asks for an administrator's token, as a bearer or as the password in the URL; for Eden:
     /// adam.ip: eden:TOKEN@ADDRESS and adam.remote.redis: false
@@ -163,6 +161,9 @@ struct Serve {
     /// Host and port under which nodes pull images, if not the one by which they reach us
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    // The last: what comes behind it would stand under its heading.
+    #[command(flatten)]
+    keep: Keep,
 }
 
 /// How much is kept of what nodes say: DAYS, or DAYS,MIB; 0 is no bound. Whichever is reached first.
