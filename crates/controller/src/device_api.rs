@@ -388,8 +388,9 @@ async fn app_newlogs(
     Path((id, app)): Path<(String, String)>,
     request: Request,
 ) -> Answer {
+    // Not 400: a node takes that for a word about itself (EVE API, what a status means).
     let app = Uuid::parse_str(&app)
-        .map_err(|_| refuse(StatusCode::BAD_REQUEST, "the path names no app"))?;
+        .map_err(|_| refuse(StatusCode::UNPROCESSABLE_ENTITY, "the path names no app"))?;
     keep_logs(&fleet, &id, &app.to_string(), request).await
 }
 

@@ -167,6 +167,9 @@ async fn log_files_are_kept_once_and_never_block_the_queue() {
     assert_eq!(node.post(&path, &file[0]).await.0, StatusCode::CREATED);
     let lines = operator.logs(&id.to_string(), Some(app), 0, 100).await.unwrap();
     assert_eq!(lines.len(), 2);
+    // A node takes 400 and 404 for a word about itself.
+    let nothing = node.post(&format!("id/{id}/apps/instanceid/x/newlogs"), &file[0]).await;
+    assert_eq!(nothing.0, StatusCode::UNPROCESSABLE_ENTITY);
 }
 
 #[tokio::test]
