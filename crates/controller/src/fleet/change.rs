@@ -372,6 +372,10 @@ impl Fleet {
             {
                 return Err(FleetError::Exists(other.object.key.clone()));
             }
+            // As of documents: one serial number is of one node, or all later changes are refused.
+            if let Some(flaw) = taken(known, &key, what) {
+                return Err(FleetError::Flawed(vec![flaw]));
+            }
             let spec = objects::DeviceSpec {
                 serial: what.serial.clone(),
                 soft_serial: what.soft_serial.clone(),
@@ -456,6 +460,24 @@ pub(crate) struct NewDevice {
     pub(crate) onboard: Option<api::Certificate>,
     /// Its own, if that is known; it need not register then.
     pub(crate) certificate: Option<api::Certificate>,
+}
+
+/// What is wrong with a node whose serial number is that of another.
+fn taken(known: &Known, key: &Key, what: &NewDevice) -> Option<Flaw> {
+    for (field, serial) in [("serial", &what.serial), ("soft_serial", &what.soft_serial)] {
+        let has = |stored: &&StoredObject| match &stored.object.spec {
+            Spec::Device(d) => {
+                !serial.is_empty() && (d.serial == *serial || d.soft_serial == *serial)
+            }
+            _ => false,
+        };
+        if let Some(other) = known.of_kind(Kind::Device).find(has) {
+            let text = format!("{serial:?} is already that of {}", other.object.key);
+            let (key, field) = (key.clone(), format!("spec.{field}"));
+            return Some(Flaw { key, field, text, missing: false });
+        }
+    }
+    None
 }
 
 pub(super) fn written(what: &NewDevice) -> serde_json::Value {

@@ -80,7 +80,9 @@ pub(super) async fn add(
     let name = if what.name.is_empty() { name_of(&what) } else { what.name.clone() };
     let what = NewDevice { name: name.clone(), ..what };
     if !crate::objects::is_name(&name) {
-        return Err(unusable(format!("name: {name:?} is no name of an object")));
+        return Err(unusable(format!(
+            "name: {name:?} is no name; use 1 to 63 small letters, digits and `-`"
+        )));
     }
     let id = fleet.add_device(&what, &caller.name).await?;
     Ok((StatusCode::CREATED, Json(view::Added { name, id })))
