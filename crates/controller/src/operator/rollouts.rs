@@ -91,7 +91,9 @@ impl From<RolloutError> for Failed {
             RolloutError::Query { .. }
             | RolloutError::Name(_)
             | RolloutError::Nothing
-            | RolloutError::Outside(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            | RolloutError::Outside(_)
+            | RolloutError::Unmatched(_)
+            | RolloutError::Empty(_) => StatusCode::UNPROCESSABLE_ENTITY,
         };
         failed(status, e)
     }

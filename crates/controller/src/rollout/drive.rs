@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::calendar::{self, Calendar, labels, released};
 use super::judge::{self, health};
 use super::machine::{Effect, Event, Health, Member, Members, Refused, State, Step, step};
-use super::plan::{Plan, Wanted, Wave, divide};
+use super::plan::{Plan, Share, Wanted, Wave, divide};
 use super::record::{About, Record, Rollout, Taken};
 use crate::db::{Also, Change, DbError, Overlaid, RolloutRow, StoredObject};
 use crate::drift::said::Said;
@@ -51,6 +51,10 @@ pub(crate) enum RolloutError {
     Nothing,
     #[error("the change touches devices outside of `match`: {0}")]
     Outside(String),
+    #[error("waves: none of the devices that the change touches matches {0:?}")]
+    Unmatched(String),
+    #[error("waves: a wave of {0} is none; leave it out, or write a number or a share above 0")]
+    Empty(Share),
     #[error("{key} is held back from {device} already, by {holder}; end that first")]
     Held { key: Key, device: String, holder: String },
 }
@@ -400,6 +404,10 @@ pub(crate) async fn begin(
     };
     let within = query("match", &plan.devices)?;
     let waves = plan.waves.iter().map(|wave| match wave {
+        // Without it the rest would come first: all nodes at once.
+        Wave::Size(share @ (Share::Count(0) | Share::Percent(0))) => {
+            Err(RolloutError::Empty(*share))
+        }
         Wave::Size(share) => Ok(Wanted::Size(*share)),
         Wave::Match { devices } => query("waves.match", devices).map(Wanted::Match),
     });
@@ -458,6 +466,13 @@ fn begun(
         return Err(RolloutError::Nothing);
     }
     let all: Vec<_> = touched.iter().map(|s| labels(s)).collect();
+    for (wave, wanted) in plan.waves.iter().zip(waves) {
+        if let (Wave::Match { devices }, Wanted::Match(query)) = (wave, wanted)
+            && !all.iter().any(|l| query.fits(l))
+        {
+            return Err(RolloutError::Unmatched(devices.clone()));
+        }
+    }
     let of = divide(all.len(), waves, |at, query| all.get(at).is_some_and(|l| query.fits(l)));
     let member = |(stored, wave): (&&StoredObject, usize)| {
         let (name, step) = (stored.object.key.name.clone(), Step::Waiting);

@@ -113,6 +113,11 @@ async fn people_pause_resume_and_promote_and_somebody_elses_change_pauses() {
     let home = Home::start().await;
     let mut edges = edges(&home, 4).await;
     let operator = home.operator();
+    for (waves, why) in [("[0]", "a wave of 0"), (r#"[{"match": "a=b"}]"#, "none of the devices")] {
+        let text = plan(&web("2", "64MiB"), &format!(r#", "waves": {waves}"#));
+        let refused = operator.send::<Rollout>("/rollouts/r", &text).await.unwrap_err();
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
     let text = plan(&web("2", "64MiB"), r#", "waves": [1]"#);
     let _: Rollout = operator.send("/rollouts/r", &text).await.unwrap();
     let _: Rollout = operator.send("/rollouts/r/pause", "").await.unwrap();
