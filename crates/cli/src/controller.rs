@@ -28,7 +28,13 @@ enum Command {
     /// Write the files that a node's CONFIG partition needs to find this controller
     Conf(Conf),
     /// Make a new token for the administrator; the old one is refused from then on
-    Token(Data),
+    Token {
+        #[command(flatten)]
+        data: Data,
+        /// The database of the controller, if it is not in the data folder
+        #[arg(long, value_name = "URL", env = "EVE_DATABASE", hide_env_values = true)]
+        database: Option<String>,
+    },
     /// Print a link by which a user chooses a password, good once and for 15 minutes
     Link {
         #[command(flatten)]
@@ -136,8 +142,9 @@ struct Serve {
     /// Where to listen
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "[::]:8443")]
     listen: SocketAddr,
-    /// A name or address it is reached by, for its certificate; give several times [default:
-    /// localhost, 127.0.0.1, 10.0.2.2, ::1 and the name of this machine]
+    /// A name or address it is reached by, for its certificate; give several times: the first is
+    /// the one that it calls itself by, and `eve` on this machine [default: localhost, 127.0.0.1,
+    /// 10.0.2.2, ::1 and the name of this machine]
     #[arg(long = "name", value_name = "HOST")]
     names: Vec<String>,
     /// The OCI layout whose images nodes may pull [default: the one `eve pkg build` fills]
@@ -232,9 +239,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Restore { data, args } => {
             runtime()?.block_on(backup::restore(args, data.folder()))
         }
-        Command::Token(data) => {
-            let token = runtime()?.block_on(controller::new_token(&data.folder(), clock::now));
-            out::line(token.or_advise()?);
+        Command::Token { data, database } => {
+            let database = database.map(Location::Postgres);
+            let folder = data.folder();
+            let token = controller::new_token(&folder, database, clock::now);
+            out::line(runtime()?.block_on(token).or_advise()?);
             Ok(())
         }
         Command::Link { data, database, user } => {
@@ -291,6 +300,13 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     let names =
         if args.names.is_empty() { default_names(hostname().as_deref()) } else { args.names };
     let data = args.data.folder();
+    let mut link_again = "eve controller link".to_owned();
+    if data != data_folder() {
+        link_again += &format!(" --data {}", data.display());
+    }
+    if args.database.is_some() {
+        link_again += " --database URL";
+    }
     let settings = Settings {
         database: args.database.map(Location::Postgres),
         files: PkiFiles {
@@ -320,7 +336,9 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
             out::line("choose the administrator's password here, within 15 minutes:");
             out::line(link);
         } else {
-            out::line("`eve controller link` prints a link to choose the administrator's password");
+            out::line(format_args!(
+                "`{link_again}` prints a link to choose the administrator's password"
+            ));
         }
     }
     if let Some(token) = &running.first_token {

@@ -73,6 +73,9 @@ pub enum BackupError {
     /// There is a controller where one should come.
     #[error("{0}; a backup is restored into nothing only")]
     NotEmpty(String),
+    /// There is nothing of a controller in the folder.
+    #[error("there is no database of a controller in {0}")]
+    NoDatabase(PathBuf),
     /// The database.
     #[error("the backup cannot use the database")]
     Db(#[from] DbError),
@@ -105,6 +108,15 @@ impl Diagnose for BackupError {
             BackupError::NotEmpty(_) => {
                 Diagnosis::of(Who::Operator, "name a new folder with --data, and an empty database")
             }
+            BackupError::NoDatabase(_) => Diagnosis::of(
+                Who::Operator,
+                "name the controller's data folder with --data; if it keeps everything in \
+                 PostgreSQL, name that with --database",
+            ),
+            BackupError::File { doing: "read", .. } => Diagnosis::of(
+                Who::Operator,
+                "check that this is a whole file that `eve controller backup` wrote",
+            ),
             _ => Diagnosis::of(Who::Operator, "check the free space and the rights of the folder"),
         }
     }
@@ -195,7 +207,11 @@ pub async fn backup(
     blobs: bool,
     now: UnixMillis,
 ) -> Result<Counted, BackupError> {
-    let db = Db::open_as_is(&of.database()).await?;
+    let at = of.database();
+    if matches!(&at, Location::File(file) if !file.exists()) {
+        return Err(BackupError::NoDatabase(of.data.clone()));
+    }
+    let db = Db::open_as_is(&at).await?;
     let mut tx = db.snapshot().await?;
     let schema = db.version(&mut tx).await?;
     let version = env!("CARGO_PKG_VERSION").to_owned();

@@ -173,6 +173,9 @@ pub enum ServeError {
     /// Certificates.
     #[error("cannot prepare the certificates")]
     Pki(#[from] PkiError),
+    /// There is nothing of a controller in the folder.
+    #[error("there is no database of a controller in {0}")]
+    NoDatabase(PathBuf),
     /// The database.
     #[error("cannot open what is known of the fleet")]
     Db(#[from] DbError),
@@ -183,7 +186,7 @@ pub enum ServeError {
     #[error("cannot open what is kept of images")]
     Blobs(#[from] BlobError),
     /// The token.
-    #[error("cannot prepare the token")]
+    #[error("cannot give access")]
     Access(#[from] AccessError),
     /// The fleet.
     #[error("cannot start")]
@@ -211,6 +214,17 @@ impl Diagnose for ServeError {
             ServeError::Pki(e) => e.diagnose(),
             ServeError::Db(e) => e.diagnose(),
             ServeError::Blobs(e) => e.diagnose(),
+            ServeError::NoDatabase(_) => Diagnosis::of(
+                Who::Operator,
+                "name the controller's data folder with --data; if it keeps everything in \
+                 PostgreSQL, name that with --database",
+            ),
+            ServeError::Tls(_) => {
+                Diagnosis::of(Who::Operator, "give the key that belongs to the certificate")
+            }
+            ServeError::Access(AccessError::NoUser(_)) => {
+                Diagnosis::of(Who::Operator, "`eve user list` shows the users")
+            }
             ServeError::Access(AccessError::Random(_)) => {
                 Diagnosis::of(Who::Operator, "run the controller where it can read random numbers")
             }
@@ -272,9 +286,23 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     Ok(Running { address, url, first_token, first_link, stop, serving })
 }
 
+/// The database of a controller that was there before: without the check, a folder whose controller
+/// keeps everything in PostgreSQL would get a database that nobody serves.
+async fn open(data: &Path, database: Option<Location>) -> Result<Db, ServeError> {
+    let file = data.join(DATABASE);
+    if database.is_none() && !file.exists() {
+        return Err(ServeError::NoDatabase(data.to_owned()));
+    }
+    Ok(Db::open(&database.unwrap_or(Location::File(file))).await?)
+}
+
 /// Replaces the administrator's token of a data folder whose controller may be running.
-pub async fn new_token(data: &Path, clock: Clock) -> Result<String, ServeError> {
-    let db = Db::open(&Location::File(data.join(DATABASE))).await?;
+pub async fn new_token(
+    data: &Path,
+    database: Option<Location>,
+    clock: Clock,
+) -> Result<String, ServeError> {
+    let db = open(data, database).await?;
     let token = access::new_token(&db, data, clock()).await?;
     db.close().await;
     Ok(token)
@@ -288,8 +316,7 @@ pub async fn new_link(
     user: &str,
     clock: Clock,
 ) -> Result<String, ServeError> {
-    let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
-    let db = Db::open(&database).await?;
+    let db = open(data, database).await?;
     let path = access::new_link(&db, user, clock()).await;
     db.close().await;
     let endpoint = data.join(ENDPOINT_FILE);

@@ -267,6 +267,10 @@ async fn the_first_link_sets_a_password_once() {
     let next = controller::new_link(&home.data(), None, "admin", now).await.unwrap();
     assert!(next.starts_with("https://localhost:") && next.contains("/first/"), "{next}");
     assert!(controller::new_link(&home.data(), None, "nobody", now).await.is_err());
+    let empty = tempfile::tempdir().unwrap();
+    let refused = controller::new_token(empty.path(), None, now).await.unwrap_err();
+    assert!(matches!(refused, controller::ServeError::NoDatabase(_)), "{refused}");
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0, "nothing is made");
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ async fn the_token_is_told_once_and_can_be_replaced() {
     assert_eq!(file.trim(), first);
     let database = std::fs::read(home.data().join("controller.db")).unwrap();
     assert!(!database.windows(first.len()).any(|w| w == first.as_bytes()), "kept as a hash only");
-    new_token(&home.data(), now).await.unwrap();
+    new_token(&home.data(), None, now).await.unwrap();
     let url = home.operator().url().to_owned();
     let old = Client::new(&url, &first, &home.node("x").root_pem).unwrap_or(old);
     assert!(matches!(old.devices().await, Err(ClientError::Token { .. })));
@@ -70,6 +70,10 @@ async fn documents_are_applied_all_or_none_and_again_without_effect() {
         "{refused}"
     );
     assert_eq!(operator.objects().await.unwrap().len(), 2);
+
+    let again = controller::view::NewDevice { serial: "one".to_owned(), ..Default::default() };
+    let refused = operator.add_device(&again).await.unwrap_err().to_string();
+    assert!(refused.contains("\"one\" is already that of Device edge-1"), "{refused}");
 }
 
 #[tokio::test]
