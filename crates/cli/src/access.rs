@@ -91,16 +91,20 @@ pub(crate) struct LoginArgs {
 pub(crate) enum UserCommand {
     /// All users
     List,
-    /// Make a user, or give one another role and other projects
+    /// Make a user, or give one another role or other projects
+    #[command(visible_alias = "add")]
     Set {
         /// The name
         name: String,
-        /// viewer, operator or admin
-        #[arg(long, default_value = "viewer")]
-        role: Role,
-        /// Limit to a project; give several times [default: all]
+        /// viewer, operator or admin [default: as it is; of a new user: viewer]
+        #[arg(long)]
+        role: Option<Role>,
+        /// Limit to a project; give several times [default: as it is; of a new user: all]
         #[arg(long = "project", value_name = "NAME")]
         projects: Vec<String>,
+        /// Limit to no project
+        #[arg(long, conflicts_with = "projects")]
+        all_projects: bool,
     },
     /// Forget a user with all tokens and sessions
     Delete {
@@ -195,20 +199,20 @@ async fn login(args: &LoginArgs) -> anyhow::Result<()> {
         let me = Client::new(&url, &token, ca.as_bytes()).or_advise()?.me().await.or_advise()?;
         (me.name, token)
     } else {
-        let name = match &args.user {
+        let user = match &args.user {
             Some(name) => name.clone(),
             None => ask_open("name: ")?,
         };
         let password = ask("password: ")?;
         let machine = host_name();
-        let token = TokenSpec {
-            name: format!("login-{machine}"),
-            role: None,
-            projects: Projects::default(),
-            hours: Some(args.hours),
-        };
+        // A login takes the place of the one before in the same context, and of no other.
+        let context = args.as_context.as_deref().unwrap_or_else(|| short(&url));
+        let seen = |c: &char| c.is_ascii_graphic() && *c != '/';
+        let name = format!("login-{machine}-{context}").chars().filter(seen).take(64).collect();
+        let token =
+            TokenSpec { name, role: None, projects: Projects::default(), hours: Some(args.hours) };
         let client = Client::new(&url, "", ca.as_bytes()).or_advise()?;
-        let made = client.log_in(&Login { name, password, token }).await.or_advise()?;
+        let made = client.log_in(&Login { name: user, password, token }).await.or_advise()?;
         (made.owner, made.secret)
     };
     let name = args.as_context.clone().unwrap_or_else(|| short(&url).to_owned());
@@ -245,8 +249,9 @@ async fn pinned(args: &LoginArgs, url: &str) -> anyhow::Result<(String, String)>
             if !["yes", "y"].contains(&answer.to_lowercase().as_str()) {
                 return Err(out::advised(
                     "not logged in",
-                    "compare it with what `openssl x509 -noout -fingerprint -sha256` says of the \
-                     controller's certificate, or give that with --ca",
+                    "compare it with what `openssl x509 -noout -fingerprint -sha256 -in \
+                     pki/intermediate.cert.pem` says in the controller's data folder, or give \
+                     root-certificate.pem from there with --ca",
                 ));
             }
         }
@@ -271,7 +276,13 @@ async fn logout(name: Option<&str>) -> anyhow::Result<()> {
     // Also if nobody answers: the secret is not to stay here.
     contexts.save()?;
     match ended {
-        Ok(()) => out::line(format_args!("logged out of {}", context.url)),
+        Ok(()) if contexts.current.is_empty() => {
+            out::line(format_args!("logged out of {}", context.url));
+        }
+        Ok(()) => out::line(format_args!(
+            "logged out of {}; the context from now on: {}",
+            context.url, contexts.current
+        )),
         Err(e) => {
             say!("forgotten here, but {} did not end the token: {e}", context.url);
         }
@@ -318,8 +329,14 @@ async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
             let all = async || client.users().await.or_advise();
             return to.print(all, |all| users(all)).await;
         }
-        UserCommand::Set { name, role, projects } => {
-            let spec = UserSpec { role, projects: Projects(projects.into_iter().collect()) };
+        UserCommand::Set { name, role, projects, all_projects } => {
+            // What is not said stays: another role is not to open other projects.
+            let before = client.users().await.or_advise()?.into_iter().find(|u| u.name == name);
+            let role = role.or(before.as_ref().map(|u| u.role)).unwrap_or(Role::Viewer);
+            let said = (!projects.is_empty() || all_projects)
+                .then(|| Projects(projects.into_iter().collect()));
+            let projects = said.or(before.map(|u| u.projects)).unwrap_or_default();
+            let spec = UserSpec { role, projects };
             client.put_user(&name, &spec).await.or_advise()?;
             out::line(format_args!("{name} is {role}, projects: {}", listed(&spec.projects)));
         }
