@@ -33,9 +33,10 @@ Documents have a kind, a name and a spec, and refer to each other by name:
   spec:
     device: edge-1              # or a list, or \"*\" for every node
     image: hello:latest         # from the controller's registry, or datastore: NAME
-    ports: [\"8080:80\"]        # port of the node : port of the app
+    ports: [\"8080:80\"]          # port of the node : port of the app
     memory: 128MiB
 
+Further fields of a Device: labels, template, variables, ports, project, hardware, maintenance, …
 Further fields of an App: cpus, disk, network, outbound, volumes, environment, active, logs,
 start_delay_seconds, virtualization. Further kinds: Network, Volume, Image, Datastore, Hardware,
 BaseOs, Secret, Enrolment, Patch, Project, Template. A wrong or unknown field is refused by its

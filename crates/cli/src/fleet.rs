@@ -264,25 +264,26 @@ pub(crate) enum NetworkCommand {
 pub(crate) struct To {
     /// The controller [default: that of the current login, else what the data folder on this machine
     /// says]
-    #[arg(long, global = true, value_name = "URL", env = "EVE_CONTROLLER")]
+    #[arg(long, global = true, help_heading = crate::form::HEADING, value_name = "URL", env = "EVE_CONTROLLER")]
     controller: Option<String>,
     /// A token of that controller
-    #[arg(long, global = true, env = "EVE_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = crate::form::HEADING, env = "EVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// The controller's root certificate
-    #[arg(long, global = true, value_name = "FILE", env = "EVE_CA")]
+    #[arg(long, global = true, help_heading = crate::form::HEADING, value_name = "FILE", env = "EVE_CA")]
     ca: Option<PathBuf>,
     /// The controller of this login (`eve context` lists them)
     #[arg(
         long,
         global = true,
+        help_heading = crate::form::HEADING,
         value_name = "NAME",
         env = "EVE_CONTEXT",
         conflicts_with = "controller"
     )]
     context: Option<String>,
     /// The data folder of a controller on this machine
-    #[arg(long, global = true, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]
+    #[arg(long, global = true, help_heading = crate::form::HEADING, value_name = "DIR", env = "EVE_CONTROLLER_DATA")]
     data: Option<PathBuf>,
     #[command(flatten)]
     form: Form,

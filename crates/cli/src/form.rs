@@ -8,17 +8,20 @@ use serde_json::Value;
 
 use crate::out;
 
+/// Over the options that every command has which talks to a controller: below its own.
+pub(crate) const HEADING: &str = "Which controller, and how it is shown";
+
 /// `-o`, `--json`, `--watch`: of every command that talks to a controller.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Form {
     /// Facts as what [default: table]
-    #[arg(long, short, global = true, value_enum, value_name = "FORM")]
+    #[arg(long, short, global = true, help_heading = HEADING, value_enum, value_name = "FORM")]
     output: Option<Output>,
     /// Facts as JSON: the same as -o json
-    #[arg(long, global = true, conflicts_with = "output")]
+    #[arg(long, global = true, help_heading = HEADING, conflicts_with = "output")]
     json: bool,
     /// Show facts again every so many seconds, until stopped
-    #[arg(long, short, global = true, value_name = "SECONDS", num_args = 0..=1,
+    #[arg(long, short, global = true, help_heading = HEADING, value_name = "SECONDS", num_args = 0..=1,
           require_equals = true, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..))]
     watch: Option<u64>,

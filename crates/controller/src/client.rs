@@ -111,8 +111,12 @@ impl Diagnose for ClientError {
             ClientError::File { .. } => {
                 "name the controller's data folder with --data, or give --controller, --token and --ca"
             }
-            ClientError::Url(_) => "give --controller https://HOST:PORT",
+            ClientError::Url(_) => "give it as https://HOST:PORT",
             ClientError::Root(_) => "give the controller's root certificate with --ca",
+            // Names that are not found have no kind of their own.
+            ClientError::Connect { source, .. } if source.raw_os_error().is_none() => {
+                "check that the name leads to it; on its own machine, let localhost be the first --name of `eve controller serve`"
+            }
             ClientError::Connect { .. } | ClientError::Slow { .. } => {
                 "start it with `eve controller serve`, or name another with --controller"
             }

@@ -132,6 +132,11 @@ pub enum PkiError {
 impl Diagnose for PkiError {
     fn diagnose(&self) -> Diagnosis {
         match self {
+            PkiError::File { source, doing: "read", .. }
+                if source.kind() == io::ErrorKind::NotFound =>
+            {
+                Diagnosis::of(Who::Operator, "check the name of the file")
+            }
             PkiError::File { .. } | PkiError::Save(_) | PkiError::Secret(_) => {
                 Diagnosis::of(Who::Operator, "make the controller's data folder writable")
             }
@@ -148,9 +153,10 @@ impl Diagnose for PkiError {
             PkiError::ForeignKey { .. } | PkiError::Key { .. } => {
                 Diagnosis::of(Who::Operator, "give the key that belongs to the certificate")
             }
-            PkiError::Damaged { .. } => {
-                Diagnosis::of(Who::Operator, "restore the file, or the data folder, from a backup")
-            }
+            PkiError::Damaged { .. } => Diagnosis::of(
+                Who::Operator,
+                "give a PEM file; if it is one of the data folder, restore it from a backup",
+            ),
         }
     }
 }
