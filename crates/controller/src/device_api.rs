@@ -7,7 +7,9 @@
 
 use std::sync::Arc;
 
-use api::convert::attest::{Admission, Answer as AttestAnswer, Request as AttestRequest};
+use api::convert::attest::{
+    Admission, Answer as AttestAnswer, Refusal as AttestRefusal, Request as AttestRequest,
+};
 use api::convert::config::Request as ConfigRequest;
 use api::convert::view::Report;
 use api::limits;
@@ -29,7 +31,7 @@ use crate::access::limits::seconds;
 use crate::access::{NoRandomness, random, random_hex};
 use crate::attest::NONCE_BYTES;
 use crate::body;
-use crate::db::{DbError, Incoming, Laid, LogFile, Message as Kept, Shown};
+use crate::db::{DbError, DeviceRow, Incoming, Laid, LogFile, Message as Kept, Shown};
 use crate::fleet::{ConfigAnswer, Fleet, FleetError, Registered};
 use crate::images::ImageError;
 use crate::reports;
@@ -312,12 +314,23 @@ async fn attest(
                 None => {
                     let token = random_hex()?.into_bytes();
                     fleet.set_integrity_token(id, Some(&token)).await?;
-                    // Keys go back only to a machine that a TPM vouched for.
-                    let keys = if judged.proven { fleet.db.escrow(id).await? } else { Vec::new() };
+                    // Keys go back only to a machine that a TPM vouched for and that nobody locked out.
+                    let open = |d: &DeviceRow| d.quarantine.is_none();
+                    let open = fleet.look(|known| known.device(id).is_some_and(open));
+                    let give = judged.proven && open;
+                    let keys = if give { fleet.db.escrow(id).await? } else { Vec::new() };
                     Ok(Admission { token, keys })
                 }
                 Some(refusal) => {
                     tracing::info!(device = %id, "refused a quote: {}", judged.summary);
+                    // What it proved before is not what it runs now. A quote that comes twice says
+                    // nothing: its nonce is used up.
+                    let held = |d: &DeviceRow| d.token.is_some();
+                    if refusal != AttestRefusal::NonceMismatch
+                        && fleet.look(|known| known.device(id).is_some_and(held))
+                    {
+                        fleet.attest_again(id, "attestation").await?;
+                    }
                     Err(refusal)
                 }
             })

@@ -15,7 +15,7 @@ use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::rollouts::{By, json, named, said};
+use super::rollouts::{By, absent, json, named, said};
 use super::{Failed, ROWS_DEFAULT, ROWS_MAX, failed};
 use crate::alerts::{self, RuleError, RuleSpec};
 use crate::db::{Alert, RuleRow};
@@ -125,6 +125,9 @@ async fn remove_rule(
 
 /// Removes a rule and ends its alerts.
 pub(crate) async fn delete_rule(fleet: &Fleet, name: &str, by: &str) -> Result<StatusCode, Failed> {
+    if !fleet.db.alert_rules().await?.iter().any(|rule| rule.name == name) {
+        return Err(absent("alert rule", name));
+    }
     fleet.db.remove_alert_rule(name, fleet.now()).await?;
     fleet.db.remember(&said(fleet, by, &format!("Alert rule {name}"), "deleted")).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -141,8 +144,7 @@ async fn test_rule(
 pub(crate) async fn tested(fleet: &Fleet, name: &str) -> Result<String, Failed> {
     let rules = fleet.db.alert_rules().await?;
     let row = rules.iter().find(|r| r.name == name);
-    let none = || failed(StatusCode::NOT_FOUND, format!("there is no alert rule {name}"));
-    let told = alerts::test(row.ok_or_else(none)?).await;
+    let told = alerts::test(row.ok_or_else(|| absent("alert rule", name))?).await;
     told.map_err(|why| failed(StatusCode::UNPROCESSABLE_ENTITY, why))
 }
 

@@ -262,6 +262,11 @@ async fn remove_group(
     delete_group(&fleet, &name, &by).await
 }
 
+/// Nothing of this kind and name is there.
+pub(super) fn absent(kind: &str, name: &str) -> Failed {
+    failed(StatusCode::NOT_FOUND, format!("there is no {kind} {name}"))
+}
+
 /// Removes a group that no window and no rule names.
 pub(crate) async fn delete_group(
     fleet: &Fleet,
@@ -269,6 +274,9 @@ pub(crate) async fn delete_group(
     by: &str,
 ) -> Result<StatusCode, Failed> {
     let groups = calendar::queries(&fleet.db).await?;
+    if !groups.contains_key(name) {
+        return Err(absent("group", name));
+    }
     let names = |q: &str| objects::Query::parse(q, &groups).is_ok_and(|q| q.names_group(name));
     let windows = fleet.db.windows().await?.into_iter().filter_map(|(window, spec)| {
         let spec = serde_json::from_str::<WindowSpec>(&spec).ok()?;
@@ -360,6 +368,9 @@ pub(crate) async fn delete_window(
     name: &str,
     by: &str,
 ) -> Result<StatusCode, Failed> {
+    if !fleet.db.windows().await?.iter().any(|(window, _)| window == name) {
+        return Err(absent("window", name));
+    }
     let said = said(fleet, by, &format!("Window {name}"), "deleted");
     fleet.db.set_window(name, None, &said).await?;
     Ok(StatusCode::NO_CONTENT)

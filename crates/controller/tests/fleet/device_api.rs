@@ -129,6 +129,29 @@ async fn a_node_without_tpm_attests_with_a_nonce_that_counts_once() {
 }
 
 #[tokio::test]
+async fn who_fails_to_prove_itself_again_loses_what_it_proved_before() {
+    let home = Home::start().await;
+    let text = "kind: Device\nname: edge-1\nspec: {soft_serial: one, attestation: true}\n";
+    home.operator().apply(text, false).await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    let ask = async |quote: Quote| {
+        attest(&node, id, Request::Nonce).await;
+        attest(&node, id, Request::Quote(quote)).await
+    };
+    let Answer::Quote(Ok(admission)) = ask(Quote::default()).await else { panic!("no token") };
+    assert!(node.config(id, "", &admission.token).await.unwrap().is_some());
+    let stale = attest(&node, id, Request::Quote(Quote::default())).await;
+    assert_eq!(stale, Answer::Quote(Err(Refusal::NonceMismatch)));
+    assert!(node.config(id, "", &admission.token).await.is_ok(), "one that comes twice is nothing");
+
+    let signed = Quote { signature: vec![1], ..Quote::default() };
+    let Answer::Quote(Err(refusal)) = ask(signed).await else { panic!("believed") };
+    assert_ne!(refusal, Refusal::NonceMismatch);
+    assert_eq!(node.config(id, "", &admission.token).await, Err(StatusCode::FORBIDDEN));
+}
+
+#[tokio::test]
 async fn log_files_are_kept_once_and_never_block_the_queue() {
     let home = Home::start().await;
     let operator = home.operator();
