@@ -129,7 +129,11 @@ fn show(applied: &Applied, dry_run: bool) -> String {
     let line = |change: &controller::view::Change| {
         let would = dry_run && change.action != Action::Unchanged;
         let would = if would { "would be " } else { "" };
-        format!("{} {would}{}\n", change.key, change.action.name())
+        let waits = match change.waits.as_slice() {
+            [] => String::new(),
+            waits => format!(": {}; the others are told at once", waits.join(", ")),
+        };
+        format!("{} {would}{}{waits}\n", change.key, change.action.name())
     };
     applied.changes.iter().map(line).collect()
 }

@@ -371,6 +371,9 @@ pub struct Change {
     pub key: Key,
     /// What became of it.
     pub action: Action,
+    /// How many nodes wait for what before they are told: a rollout, a window.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waits: Vec<String>,
 }
 
 /// What became of documents.

@@ -1,6 +1,6 @@
 //! Changes: decided on what is known, stored if nobody else was faster, decided again otherwise.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{DeviceId, UnixMillis};
@@ -13,7 +13,7 @@ use crate::db::{Change, DeviceRow, StoredObject, Written};
 use crate::objects::{
     self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
 };
-use crate::rollout::calendar::Calendar;
+use crate::rollout::calendar::{Calendar, HOLDER};
 use crate::view;
 
 /// How documents are to be applied.
@@ -69,8 +69,13 @@ impl Fleet {
         let calendar = Calendar::read(&self.db).await?;
         let now = self.now();
         self.change(|known| {
-            let (mut change, applied) = self.applied(known, &documents, how, (author, now))?;
+            let (mut change, mut applied) = self.applied(known, &documents, how, (author, now))?;
             calendar.hold_back(self, known, &mut change);
+            for done in &mut applied.changes {
+                if done.action != view::Action::Unchanged {
+                    done.waits = waits(known, &change, &done.key);
+                }
+            }
             let change = if how.dry_run { Change::default() } else { change };
             Ok((change, applied))
         })
@@ -100,7 +105,7 @@ impl Fleet {
                 Some(old) if old.object.spec == document.spec => view::Action::Unchanged,
                 Some(_) => view::Action::Changed,
             };
-            changes.push(view::Change { key: document.key.clone(), action });
+            changes.push(view::Change { key: document.key.clone(), action, waits: Vec::new() });
             let stored = settled(old.map(|s| &**s), document.clone(), now);
             next.insert(stored.object.key.clone(), stored.object.clone());
             put.push(stored);
@@ -114,7 +119,8 @@ impl Fleet {
             .collect();
         for key in &removed {
             next.remove(key);
-            changes.push(view::Change { key: key.clone(), action: view::Action::Removed });
+            let action = view::Action::Removed;
+            changes.push(view::Change { key: key.clone(), action, waits: Vec::new() });
         }
         // An app that refers to an image by a tag gets what the tag means now.
         for stored in &mut put {
@@ -583,6 +589,23 @@ fn purge_changed(known: &Known, next: &mut Objects, put: &mut Vec<StoredObject>,
         stored.changed = now;
         next.insert(stored.object.key.clone(), stored.object.clone());
     }
+}
+
+/// What nodes wait for that are not told of a changed object yet.
+fn waits(known: &Known, change: &Change, key: &Key) -> Vec<String> {
+    let before = known.overlays.values().filter_map(|o| o.get(key)).map(|held| &held.said);
+    let now = change.overlays.iter().filter(|said| said.key == *key);
+    let mut by: BTreeMap<&str, usize> = BTreeMap::new();
+    for said in before.chain(now).filter(|said| said.as_of.is_some()) {
+        *by.entry(&said.holder).or_default() += 1;
+    }
+    let text = |(holder, n): (&str, usize)| {
+        let devices =
+            if n == 1 { "1 device waits".to_owned() } else { format!("{n} devices wait") };
+        let what = if holder == HOLDER { "a maintenance window" } else { holder };
+        format!("{devices} for {what}")
+    };
+    by.into_iter().map(text).collect()
 }
 
 /// What is wrong now and was not before, and all that is wrong with what is being put.

@@ -162,7 +162,8 @@ async fn what_disrupts_waits_for_the_window_and_the_page_says_so() {
     assert_eq!(waits, "waits for its window night, which opens at 2026-02-02T03:00:00Z");
     assert!(diff.consequences.iter().any(|c| c.disrupts && c.text.contains("fresh volumes")));
 
-    operator.apply(&web("2", "64MiB"), false).await.unwrap();
+    let applied = operator.apply(&web("2", "64MiB"), false).await.unwrap();
+    assert_eq!(applied.changes[0].waits, ["1 device waits for a maintenance window"]);
     round(&mut edges, 31).await;
     round(&mut edges, 31).await;
     assert_eq!((edges[0].image(), edges[1].image()), ("web:1", "web:2"));
