@@ -130,7 +130,8 @@ async fn people_pause_resume_and_promote_and_somebody_elses_change_pauses() {
     round(&mut edges, 31).await;
     round(&mut edges, 31).await;
     assert_eq!(edges[0].image(), "web:2");
-    operator.apply(&web("3", "64MiB"), false).await.unwrap();
+    let applied = operator.apply(&web("3", "64MiB"), false).await.unwrap();
+    assert_eq!(applied.changes[0].waits, ["3 devices wait for rollout r"]);
     round(&mut edges, 31).await;
     let paused = shown(&home, "r").await;
     assert_eq!(
