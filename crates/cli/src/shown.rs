@@ -39,6 +39,8 @@ const APPS: &[&str] = &["app", "device", "state", "since", "ports", "addresses",
 
 pub(crate) fn devices(all: &[view::Device]) -> String {
     let row = |d: &view::Device| {
+        let serials = [d.serial.as_str(), &d.soft_serial];
+        let serials: Vec<&str> = serials.into_iter().filter(|s| !s.is_empty()).collect();
         let running = d.apps.iter().filter(|a| a.running).count();
         vec![
             d.name.clone(),
@@ -46,11 +48,11 @@ pub(crate) fn devices(all: &[view::Device]) -> String {
             ago(d.seen),
             format!("{running}/{}", d.apps.len()),
             or_dash(&d.version),
-            or_dash(&d.soft_serial),
+            or_dash(&serials.join(", ")),
         ]
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    aligned(&["name", "state", "last seen", "apps", "version", "soft serial"], &rows)
+    aligned(&["name", "state", "last seen", "apps", "version", "serial, soft serial"], &rows)
 }
 
 pub(crate) fn device(d: &view::Device) -> String {
