@@ -104,6 +104,8 @@ pub(crate) enum ImageCommand {
     },
     /// The files that are there
     Files,
+    /// What the controller's registry holds, as NAME:TAG
+    Tags,
 }
 
 /// `eve secret …`
@@ -143,6 +145,9 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         Command::Image { to, command: ImageCommand::Files } => {
             return crate::push::list(&to).await;
+        }
+        Command::Image { to, command: ImageCommand::Tags } => {
+            return crate::push::tags(&to).await;
         }
         Command::Image { to, command: ImageCommand::Of(command) } => {
             (Kind::Image, Of { to, command })

@@ -107,6 +107,13 @@ pub(crate) async fn list(to: &To) -> anyhow::Result<()> {
     .await
 }
 
+/// `eve image tags`
+pub(crate) async fn tags(to: &To) -> anyhow::Result<()> {
+    let client = to.client()?;
+    let ask = async || client.ask::<Vec<String>>("/tags").await.or_advise();
+    to.print(ask, |all| all.iter().map(|tag| format!("{tag}\n")).collect()).await
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;

@@ -45,6 +45,7 @@ pub(super) const CALLS: &[Call] = &[
     Call { method: "POST", path: "/diff", does: "What documents would do to nodes, by name", query: "allow_missing bool, prune text, expect text", body: "documents", answer: "200 {DeviceDiff}" },
     Call { method: "GET", path: "/logs", does: "Log lines of a node or an app on it, oldest first", query: "device text, app text, after number, limit number", body: "", answer: "200 [LogRow]" },
     Call { method: "GET", path: "/events", does: "What happened, oldest first", query: "after number, limit number", body: "", answer: "200 [Event]" },
+    Call { method: "GET", path: "/tags", does: "What the registry holds, as repository:tag", query: "", body: "", answer: "200 [text]" },
     Call { method: "GET", path: "/images", does: "Single files for nodes", query: "", body: "", answer: "200 [ImageFile]" },
     Call { method: "GET", path: "/images/{*name}", does: "What is there of a file", query: "sha256 text", body: "", answer: "200 ImageFile" },
     Call { method: "PUT", path: "/images/{*name}", does: "Uploads a file or, with Content-Range, its next part", query: "sha256 text", body: "file", answer: "201|202 ImageFile" },

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use super::{Failed, failed};
 use crate::access::Caller;
 use crate::db::ImageFile;
-use crate::fleet::Fleet;
+use crate::fleet::{Fleet, FleetError};
 use crate::images::{ImageError, is_name};
 use crate::registry::first_byte;
 use crate::view;
@@ -27,6 +27,7 @@ const NAMESPACE: Uuid = Uuid::from_u128(0x9d2c_3f6a_5b1e_4f0b_8c77_2e1d_90a4_61f
 
 pub(super) fn routes() -> Router<Arc<Fleet>> {
     Router::new()
+        .route("/tags", get(tags))
         .route("/images", get(list))
         .route("/images/{*name}", get(state).put(upload).delete(forget))
 }
@@ -56,6 +57,11 @@ impl From<ImageError> for Failed {
 fn shown(file: ImageFile) -> view::ImageFile {
     let ImageFile { name, digest, size, author, at } = file;
     view::ImageFile { name, size, have: size, sha256: digest.hex(), author, at: Some(at) }
+}
+
+/// What the registry holds, as `repository:tag`, by name.
+async fn tags(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<String>>, Failed> {
+    Ok(Json(fleet.registry().names().map_err(FleetError::from)?))
 }
 
 async fn list(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<view::ImageFile>>, Failed> {
