@@ -196,6 +196,34 @@ async fn log_files_are_kept_once_and_never_block_the_queue() {
 }
 
 #[tokio::test]
+async fn every_line_is_told_however_many_files_it_takes() {
+    const FILES: usize = 510;
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.allow_serial("*").await.unwrap();
+    let node = home.node("one");
+    let id = node.onboard().await;
+    let path = format!("id/{id}/newlogs");
+    let about = api::newlogs::About::Device(api::newlogs::DeviceLog::default());
+    let numbers: Vec<usize> = (0..FILES).collect();
+    for some in numbers.chunks(30) {
+        let sent = some.iter().map(async |n| {
+            let entry = api::newlogs::Entry {
+                content: format!("line {n}"),
+                timestamp: now().into(),
+                ..api::newlogs::Entry::default()
+            };
+            let file = api::newlogs::pack(&[entry], &about, now(), Bytes::kib(50)).unwrap();
+            assert_eq!(node.post(&path, &file[0]).await.0, StatusCode::CREATED);
+        });
+        futures_util::future::join_all(sent).await;
+    }
+    let lines = operator.logs(&id.to_string(), None, 0, 10_000).await.unwrap();
+    let said: std::collections::BTreeSet<&str> = lines.iter().map(|l| &*l.content).collect();
+    assert_eq!((lines.len(), said.len()), (FILES, FILES));
+}
+
+#[tokio::test]
 async fn a_deleted_node_is_told_so_and_may_come_back() {
     let home = Home::start().await;
     let operator = home.operator();
