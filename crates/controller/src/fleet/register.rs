@@ -77,6 +77,10 @@ impl Queue {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch: Vec<Waiting> = Vec::new();
         for one in std::mem::take(&mut *waiting) {
+            // Who hung up asks again.
+            if one.told.is_closed() {
+                continue;
+            }
             let alone = batch.iter().all(|other| !one.asking.meets(&other.asking));
             if alone && batch.len() < BATCH_MAX {
                 batch.push(one);
@@ -166,6 +170,10 @@ fn one(
         Admission::Known(_) => return Registered::Already,
         Admission::Conflict(_) => return Registered::Conflict,
         Admission::Unknown => return Registered::Unknown,
+        // One before it in this batch is that node: it came by the other serial number.
+        Admission::Expected(row) if change.devices.iter().any(|d| d.id == row.id) => {
+            return Registered::Conflict;
+        }
         Admission::Expected(row) => (row.id, Some(row)),
         Admission::New => (fresh, None),
     };
@@ -221,8 +229,10 @@ mod tests {
     #[test]
     fn those_that_depend_on_each_other_wait_for_each_other() {
         let queue = Queue::default();
+        let mut waiting = Vec::new();
         for (serial, soft) in [("a", "1"), ("b", ""), ("", "a"), ("c", ""), ("", "1"), ("", "")] {
-            let (told, _) = oneshot::channel();
+            let (told, outcome) = oneshot::channel();
+            waiting.push(outcome);
             queue.put(Waiting { asking: Arc::new(asking(serial, soft)), told });
         }
         let take = || {
@@ -233,5 +243,7 @@ mod tests {
         assert_eq!(take(), ["a/1", "b/", "c/", "/"]);
         assert_eq!(take(), ["/a", "/1"]);
         assert!(take().is_empty());
+        queue.put(Waiting { asking: Arc::new(asking("d", "")), told: oneshot::channel().0 });
+        assert!(take().is_empty(), "nobody waits for it");
     }
 }

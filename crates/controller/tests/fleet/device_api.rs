@@ -32,6 +32,25 @@ async fn a_node_onboards_gets_its_config_and_reports() {
 }
 
 #[tokio::test]
+async fn of_two_that_come_at_once_for_one_place_one_gets_it() {
+    let home = Home::start().await;
+    let text = "kind: Device\nname: edge-1\nspec: {serial: hard, soft_serial: soft}\n";
+    home.operator().apply(text, false).await.unwrap();
+    let (one, other) = (home.node("hard"), home.node("soft"));
+    // While the first ones are decided on, the others come together.
+    let strangers = [home.node("x"), home.node("y"), home.node("z")];
+    let (_, first, second) = tokio::join!(
+        futures_util::future::join_all(strangers.iter().map(|s| s.register())),
+        one.register(),
+        other.register(),
+    );
+    let taken = [(&one, first), (&other, second)];
+    let taken: Vec<_> = taken.into_iter().filter(|(_, s)| *s == StatusCode::CREATED).collect();
+    assert_eq!(taken.len(), 1, "{first} {second}");
+    taken[0].0.uuid().await.expect("what was acknowledged holds");
+}
+
+#[tokio::test]
 async fn who_may_register_is_decided_by_serial_and_certificate() {
     let home = Home::start().await;
     let operator = home.operator();
