@@ -35,6 +35,7 @@ mod ingest;
 mod logs;
 pub mod objects;
 mod operator;
+mod outbound;
 pub mod pki;
 mod points;
 mod registry;

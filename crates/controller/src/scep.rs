@@ -5,7 +5,6 @@
 //! through the controller. Messages are signed and sealed between node and server; here they are
 //! bytes.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::pb::proxy::{
@@ -14,21 +13,14 @@ use api::pb::proxy::{
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{Method, Request, Response, Uri, header};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, header};
 use model::desired::{Device, Enrolment};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::client::escaped;
+use crate::outbound::{self, Address};
 
-/// The certificates that Debian trusts.
-const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// For all of it: a node waits two minutes at most.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A CA's chain, or a certificate: tens of KiB.
@@ -73,14 +65,13 @@ pub(crate) async fn carry(
 ) -> Result<ScepProxyResponse, ScepError> {
     let url = enrolment.url.clone();
     let fault = |why: String| ScepError::Upstream { url: url.clone(), why };
-    let target = Target::parse(&url).ok_or_else(|| fault("is no address".to_owned()))?;
-    let request = request(&target, &asked)?;
-    let exchange = exchange(&target, enrolment, request);
-    let answer = match tokio::time::timeout(PATIENCE, exchange).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(e)) => return Err(fault(format!("cannot be asked: {}", model::chain(&*e)))),
-        Err(_) => return Err(fault("does not answer in time".to_owned())),
-    };
+    let address = Address::parse(&url).ok_or_else(|| fault("is no address".to_owned()))?;
+    let request = request(&address, &asked)?;
+    // Whom the node trusts with its certificates is trusted with carrying them.
+    let tls = outbound::trusting(enrolment.ca_pem.join("\n").as_bytes(), true);
+    let tls = tls.map_err(|e| fault(format!("cannot be asked: {e}")))?;
+    let answer = outbound::ask(&address, tls, request, PATIENCE, ANSWER_MAX).await;
+    let answer = answer.map_err(|e| fault(format!("does not answer: {}", model::chain(&e))))?;
     let (head, message) = answer.into_parts();
     let fields = head.headers.iter().map(|(name, value)| HttpHeaderField {
         name: name.as_str().to_owned(),
@@ -97,39 +88,9 @@ pub(crate) async fn carry(
     })
 }
 
-/// An address, taken apart.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    tls: bool,
-    host: String,
-    port: u16,
-    authority: String,
-    /// Path and query.
-    path: String,
-}
-
-impl Target {
-    fn parse(url: &str) -> Option<Target> {
-        let uri: Uri = url.parse().ok()?;
-        let tls = match uri.scheme_str()? {
-            "https" => true,
-            "http" => false,
-            _ => return None,
-        };
-        let authority = uri.authority().filter(|a| !a.as_str().contains('@'))?;
-        Some(Target {
-            tls,
-            host: authority.host().trim_matches(['[', ']']).to_owned(),
-            port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-            authority: authority.as_str().to_owned(),
-            path: uri.path_and_query().map_or("/", |p| p.as_str()).to_owned(),
-        })
-    }
-}
-
 /// The request to the server: the operation always in the query, the message there in base64 (GET)
 /// or as the body (RFC 8894, section 4.1).
-fn request(target: &Target, asked: &ScepProxyRequest) -> Result<Request<Full<Bytes>>, ScepError> {
+fn request(address: &Address, asked: &ScepProxyRequest) -> Result<Request<Full<Bytes>>, ScepError> {
     let unusable = |text: String| ScepError::Unusable(text);
     let operation = match asked.operation() {
         ScepOperation::GetCaCaps => "GetCACaps",
@@ -144,8 +105,8 @@ fn request(target: &Target, asked: &ScepProxyRequest) -> Result<Request<Full<Byt
         HttpMethod::Post => Method::POST,
         HttpMethod::Get | HttpMethod::Unspecified => Method::GET,
     };
-    let join = if target.path.contains('?') { '&' } else { '?' };
-    let mut path = format!("{}{join}operation={operation}", target.path);
+    let join = if address.path.contains('?') { '&' } else { '?' };
+    let mut path = format!("{}{join}operation={operation}", address.path);
     let mut body = Bytes::new();
     if method == Method::POST {
         body = asked.message.clone().into();
@@ -178,57 +139,10 @@ fn request(target: &Target, asked: &ScepProxyRequest) -> Result<Request<Full<Byt
         let kind = HeaderValue::from_static("application/x-pki-message");
         headers.insert(header::CONTENT_TYPE, kind);
     }
-    let host = HeaderValue::from_str(&target.authority);
+    let host = HeaderValue::from_str(&address.authority);
     headers.insert(header::HOST, host.map_err(|e| unusable(e.to_string()))?);
     *request.method_mut() = method;
     Ok(request)
-}
-
-type Fault = Box<dyn std::error::Error + Send + Sync>;
-
-async fn exchange(
-    target: &Target,
-    enrolment: &Enrolment,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Bytes>, Fault> {
-    let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
-    if !target.tls {
-        return over(stream, request).await;
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    if let Ok(system) = CertificateDer::pem_file_iter(SYSTEM_ROOTS) {
-        roots.add_parsable_certificates(system.flatten());
-    }
-    // Whom the node trusts with its certificates is trusted with carrying them.
-    for pem in &enrolment.ca_pem {
-        roots.add_parsable_certificates(
-            CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok),
-        );
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let name = ServerName::try_from(target.host.clone())?;
-    over(TlsConnector::from(Arc::new(tls)).connect(name, stream).await?, request).await
-}
-
-async fn over(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<Response<Bytes>, Fault> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let answer = async {
-        let (head, body) = sender.send_request(request).await?.into_parts();
-        let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
-        Ok(Response::from_parts(head, body))
-    };
-    let answer = answer.await;
-    connection.abort();
-    answer
 }
 
 #[cfg(test)]
@@ -245,23 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_taken_apart() {
-        let target = Target::parse("https://ca.example/scep?x=1").unwrap();
-        assert_eq!((target.tls, target.port, target.path.as_str()), (true, 443, "/scep?x=1"));
-        assert_eq!(Target::parse("http://[::1]:8080").unwrap().host, "::1");
-        for wrong in ["ftp://ca.example/", "https://a@b/", "ca.example", "", "x y"] {
-            assert_eq!(Target::parse(wrong), None, "{wrong}");
-        }
-    }
-
-    #[test]
     fn a_message_goes_as_scep_says() {
-        let target = Target::parse("http://ca.example/scep").unwrap();
+        let address = Address::parse("http://ca.example/scep").unwrap();
         let get =
-            request(&target, &asked(ScepOperation::PkiMessage, HttpMethod::Get, &[0xfb, 0xff]));
+            request(&address, &asked(ScepOperation::PkiMessage, HttpMethod::Get, &[0xfb, 0xff]));
         let get = get.unwrap();
         assert_eq!(get.uri(), "/scep?operation=PKIOperation&message=%2B%2F8%3D");
-        let query = Target::parse("http://ca.example/scep?a=b").unwrap();
+        let query = Address::parse("http://ca.example/scep?a=b").unwrap();
         let caps = request(&query, &asked(ScepOperation::GetCaCaps, HttpMethod::Unspecified, b""));
         assert_eq!(caps.unwrap().uri(), "/scep?a=b&operation=GetCACaps");
         let mut post = asked(ScepOperation::PkiMessage, HttpMethod::Post, b"bytes");
@@ -269,7 +173,7 @@ mod tests {
             let (name, value) = (name.to_owned(), value.to_owned());
             post.http_header_fields.push(HttpHeaderField { name, value });
         }
-        let post = request(&target, &post).unwrap();
+        let post = request(&address, &post).unwrap();
         let headers = post.headers();
         assert_eq!(
             (&headers["host"], &headers["x-a"]),
@@ -278,7 +182,7 @@ mod tests {
         assert!(!headers.contains_key("content-length"));
         assert_eq!(headers["content-type"], "application/x-pki-message");
         let none = asked(ScepOperation::Unspecified, HttpMethod::Get, b"");
-        assert!(matches!(request(&target, &none), Err(ScepError::Unusable(_))));
+        assert!(matches!(request(&address, &none), Err(ScepError::Unusable(_))));
     }
 
     #[test]

@@ -15,23 +15,17 @@ use aws_lc_rs::signature::{
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{Method, Request, header};
-use hyper_util::rt::TokioIo;
 use model::UnixMillis;
-use rustls::RootCertStore;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::Role;
 use crate::client::escaped;
+use crate::outbound::{self, Address};
 
 /// For one question to the provider.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -173,27 +167,15 @@ pub(crate) struct Oidc {
 impl Oidc {
     pub(crate) fn new(settings: OidcSettings) -> Result<Oidc, OidcError> {
         let wrong = |field, why: &dyn ToString| OidcError::Settings { field, why: why.to_string() };
-        let target = Target::of(&settings.issuer)
+        let _ = address_of(&settings.issuer)
             .ok_or_else(|| wrong("--oidc-issuer", &"this is no https:// URL"))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&settings.roots_pem) {
-            let certificate = certificate.map_err(|e| wrong("--oidc-ca", &e))?;
-            // Bundles of systems hold some that nobody can use.
-            let _ = roots.add(certificate);
-        }
-        if target.tls && roots.is_empty() {
-            return Err(wrong("--oidc-ca", &"there is no usable certificate in it"));
-        }
         if settings.client_id.is_empty() || settings.role_claim.is_empty() {
             return Err(wrong("--oidc-client-id, --oidc-role-claim", &"they must not be empty"));
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| wrong("--oidc-ca", &e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Ok(Oidc { settings, tls: Arc::new(tls), known: Mutex::default() })
+        let own = !settings.roots_pem.is_empty();
+        let tls =
+            outbound::trusting(&settings.roots_pem, !own).map_err(|e| wrong("--oidc-ca", &e))?;
+        Ok(Oidc { settings, tls, known: Mutex::default() })
     }
 
     /// Where to send a browser to.
@@ -367,25 +349,12 @@ impl Oidc {
     ) -> Result<T, OidcError> {
         let failed =
             |why: &dyn ToString| OidcError::Ask { url: url.to_owned(), why: why.to_string() };
-        let target = Target::of(url).ok_or_else(|| failed(&"this is no https:// URL"))?;
-        let asked = tokio::time::timeout(PATIENCE, self.exchange(&target, form, authorization));
-        let bytes = asked.await.map_err(|_| failed(&"it does not answer in time"))?;
-        let bytes = bytes.map_err(|e| failed(&e))?;
-        serde_json::from_slice(&bytes).map_err(|e| failed(&e))
-    }
-
-    async fn exchange(
-        &self,
-        target: &Target,
-        form: Option<String>,
-        authorization: Option<String>,
-    ) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-        let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+        let address = address_of(url).ok_or_else(|| failed(&"this is no https:// URL"))?;
         let method = if form.is_some() { Method::POST } else { Method::GET };
         let mut request = Request::builder()
             .method(method)
-            .uri(&target.path)
-            .header(header::HOST, &target.authority)
+            .uri(&address.path)
+            .header(header::HOST, &address.authority)
             .header(header::ACCEPT, "application/json");
         if form.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
@@ -393,28 +362,17 @@ impl Oidc {
         if let Some(authorization) = authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        let request = request.body(Full::new(Bytes::from(form.unwrap_or_default())))?;
-        if target.tls {
-            let name = ServerName::try_from(target.host.clone())?;
-            let tls = TlsConnector::from(self.tls.clone()).connect(name, stream).await?;
-            exchange(tls, request).await
-        } else {
-            exchange(stream, request).await
-        }
+        let request = request.body(Full::new(Bytes::from(form.unwrap_or_default())));
+        let request = request.map_err(|e| failed(&e))?;
+        let answer = outbound::ask(&address, self.tls.clone(), request, PATIENCE, DOCUMENT_MAX);
+        let answer = answer.await.map_err(|e| failed(&model::chain(&e)))?;
+        serde_json::from_slice(answer.body()).map_err(|e| failed(&e))
     }
 }
 
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = tokio::spawn(connection);
-    let answer = sender.send_request(request).await?;
-    let body = Limited::new(answer.into_body(), DOCUMENT_MAX).collect().await;
-    connection.abort();
-    Ok(body?.to_bytes())
+/// Where a provider is: https anywhere, http on this machine only.
+fn address_of(url: &str) -> Option<Address> {
+    Address::parse(url).filter(Address::is_private)
 }
 
 /// Whether this key has signed it.
@@ -452,42 +410,6 @@ fn form(fields: &[(&str, &str)]) -> String {
     pairs.collect::<Vec<_>>().join("&")
 }
 
-/// A URL, taken apart.
-#[derive(Debug, PartialEq, Eq)]
-struct Target {
-    tls: bool,
-    host: String,
-    port: u16,
-    authority: String,
-    path: String,
-}
-
-impl Target {
-    /// https anywhere; http on this machine only, where nobody listens in.
-    fn of(url: &str) -> Option<Target> {
-        let (tls, rest) = match url.split_once("://")? {
-            ("https", rest) => (true, rest),
-            ("http", rest) => (false, rest),
-            _ => return None,
-        };
-        let at = rest.find(['/', '?']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(at);
-        if authority.contains(['@', '#']) || path.contains('#') {
-            return None;
-        }
-        let (host, port) = match authority.rsplit_once(':') {
-            Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()?),
-            _ => (authority, if tls { 443 } else { 80 }),
-        };
-        let host = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
-        if host.is_empty() || (!tls && !["localhost", "127.0.0.1", "::1"].contains(&host)) {
-            return None;
-        }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
-        Some(Target { tls, host: host.to_owned(), port, authority: authority.to_owned(), path })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -506,14 +428,10 @@ mod tests {
 
     #[test]
     fn urls_are_https_or_of_this_machine() {
-        let target = Target::of("https://id.example/realms/a").unwrap();
-        assert_eq!(
-            (target.host.as_str(), target.port, target.path.as_str()),
-            ("id.example", 443, "/realms/a")
-        );
-        assert_eq!(Target::of("http://localhost:81").unwrap().path, "/");
+        assert_eq!(address_of("https://id.example/realms/a").unwrap().path, "/realms/a");
+        assert_eq!(address_of("http://localhost:81").unwrap().path, "/");
         for wrong in ["http://id.example", "ftp://x", "https://", "https://a@b/", "id.example"] {
-            assert_eq!(Target::of(wrong), None, "{wrong}");
+            assert_eq!(address_of(wrong), None, "{wrong}");
         }
     }
 
