@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use controller::access::Role;
 use controller::access::oidc::OidcSettings;
+use controller::listener::{AcmeSettings, LETS_ENCRYPT};
 use controller::pki::PkiFiles;
 use controller::{BlobLocation, Limit, Location, Retention, Settings, default_names};
 use host::clock;
@@ -108,6 +109,23 @@ struct Serve {
     /// Its key [default: in the same file, or beside it: X.key.pem for X.cert.pem]
     #[arg(long, value_name = "PEM", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Ask an ACME server for a certificate for the public ones of the names, and for the next ones;
+    /// this accepts its terms of service. It calls the name at port 443, which must lead here (one
+    /// controller behind a name) [default server: Let's Encrypt]
+    #[arg(
+        long,
+        value_name = "DIRECTORY",
+        num_args = 0..=1,
+        default_missing_value = LETS_ENCRYPT,
+        conflicts_with = "tls_cert"
+    )]
+    acme: Option<String>,
+    /// A mail address that the ACME server may write to
+    #[arg(long, value_name = "MAIL", requires = "acme")]
+    acme_contact: Option<String>,
+    /// Certificates that vouch for the ACME server, beside the system's
+    #[arg(long, value_name = "PEM", requires = "acme")]
+    acme_ca: Option<PathBuf>,
     /// Certificate (chain) that signs what nodes are told
     #[arg(long, value_name = "PEM")]
     signing_cert: Option<PathBuf>,
@@ -295,8 +313,22 @@ fn provider(args: &Serve) -> anyhow::Result<Option<OidcSettings>> {
     }))
 }
 
+/// The ACME server that was named.
+fn acme(args: &Serve) -> anyhow::Result<Option<AcmeSettings>> {
+    use anyhow::Context;
+
+    let Some(directory) = args.acme.clone() else { return Ok(None) };
+    let roots = args
+        .acme_ca
+        .as_ref()
+        .map(|path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display())));
+    let (contact, roots_pem) = (args.acme_contact.clone(), roots.transpose()?.unwrap_or_default());
+    Ok(Some(AcmeSettings { directory, contact, roots_pem }))
+}
+
 async fn serve(args: Serve) -> anyhow::Result<()> {
     let oidc = provider(&args)?;
+    let acme = acme(&args)?;
     let names =
         if args.names.is_empty() { default_names(hostname().as_deref()) } else { args.names };
     let data = args.data.folder();
@@ -324,6 +356,7 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         blobs: args.blobs,
         open_registry: args.open_registry,
         advertise: args.advertise,
+        acme,
         adam: args.adam,
         retention: args.keep.retention(),
         oidc,

@@ -32,6 +32,7 @@ mod fleet;
 mod history;
 mod images;
 mod ingest;
+pub mod listener;
 mod logs;
 pub mod objects;
 mod operator;

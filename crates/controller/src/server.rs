@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::guard::Peer;
 use crate::access::limits::{Held, Hold, Limits};
+use crate::listener::ACME_TLS;
 
 /// Open files that are plenty.
 const FILES_WANTED: u64 = 65_536;
@@ -127,6 +128,9 @@ async fn connection(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let tls = tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await??;
+    if tls.get_ref().1.alpn_protocol() == Some(ACME_TLS) {
+        return Ok(()); // It has seen the certificate.
+    }
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_headers(64);
     let served = &served;

@@ -25,10 +25,11 @@ use crate::blobs::{BlobError, BlobLocation, Blobs};
 use crate::db::{Db, DbError, Location, Vault};
 use crate::fleet::{self, Fleet, StartError};
 use crate::images::Images;
+use crate::listener::{Acme, AcmeError, AcmeSettings, Shown, Source};
 use crate::pki::{Pki, PkiError, PkiFiles, make_private, secrets_key};
 use crate::registry::{Keeper, Registry};
 use crate::retention::Retention;
-use crate::{access, adam, blobs, device_api, operator, registry, server, upkeep, web};
+use crate::{access, adam, blobs, device_api, listener, operator, registry, server, upkeep, web};
 
 /// Asks what time it is.
 pub type Clock = fn() -> UnixMillis;
@@ -61,6 +62,8 @@ pub struct Settings {
     pub retention: Retention,
     /// Host and port under which nodes reach the registry. `None`: as they reach us.
     pub advertise: Option<String>,
+    /// Who gives certificates for public names, if somebody does.
+    pub acme: Option<AcmeSettings>,
     /// Whether Adam's admin REST is served, for Eden.
     pub adam: bool,
     /// A provider that says who somebody is, beside passwords.
@@ -88,6 +91,7 @@ impl Settings {
             open_registry: true,
             retention: Retention::default(),
             advertise: None,
+            acme: None,
             adam: false,
             oidc: None,
             limits: Limits::default(),
@@ -188,6 +192,9 @@ pub enum ServeError {
     /// The token.
     #[error("cannot give access")]
     Access(#[from] AccessError),
+    /// Certificates for public names.
+    #[error("cannot ask for certificates")]
+    Acme(#[from] AcmeError),
     /// The fleet.
     #[error("cannot start")]
     Fleet(#[from] StartError),
@@ -222,6 +229,10 @@ impl Diagnose for ServeError {
             ServeError::Tls(_) => {
                 Diagnosis::of(Who::Operator, "give the key that belongs to the certificate")
             }
+            ServeError::Acme(_) => Diagnosis::of(
+                Who::Operator,
+                "give a --name that others know, and --acme as `eve controller serve --help` says",
+            ),
             ServeError::Access(AccessError::NoUser(_)) => {
                 Diagnosis::of(Who::Operator, "`eve user list` shows the users")
             }
@@ -241,9 +252,10 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let lock = lock(&data)?;
     let now = clock();
     let pki = Pki::open(&data, &files, now)?;
-    let (chain, key) = pki.tls(&data, &files, &names, now)?;
-    let leaf = chain.first().cloned();
-    let tls = tls_config(chain, key)?;
+    let shown = Arc::new(Shown::new(pki.tls(&data, &files, &names, now)?)?);
+    let tls = shown.tls()?;
+    let acme = settings.acme.map(|acme| Acme::new(acme, &names, &data)).transpose()?;
+    let source = Source { data: data.clone(), files, names: names.clone(), acme };
     let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
     let mut db = Db::open(&database).await?;
     same_root(&db, &database, &pki).await?;
@@ -281,8 +293,15 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let fleet = Arc::new(Fleet::start(begin).await?);
     let (stop, stopped) = watch::channel(false);
     let router = router(&fleet, stopped.clone(), settings.adam);
-    let serving =
-        tokio::spawn(run(fleet, listener, (tls, leaf), router, stopped, lock, settings.retention));
+    let serving = tokio::spawn(run(
+        fleet,
+        listener,
+        (tls, shown, source),
+        router,
+        stopped,
+        lock,
+        settings.retention,
+    ));
     Ok(Running { address, url, first_token, first_link, stop, serving })
 }
 
@@ -331,7 +350,7 @@ pub async fn new_link(
 async fn run(
     fleet: Arc<Fleet>,
     listener: tokio::net::TcpListener,
-    (tls, leaf): (Arc<rustls::ServerConfig>, Option<rustls_pki_types::CertificateDer<'static>>),
+    (tls, shown, source): (Arc<rustls::ServerConfig>, Arc<Shown>, Source),
     router: Router,
     stopped: watch::Receiver<bool>,
     lock: File,
@@ -339,11 +358,12 @@ async fn run(
 ) {
     tokio::select! {
         () = server::run(listener, tls, router, fleet.access.limits, stopped) => {}
+        () = listener::keep(&shown, &source, &fleet.pki, fleet.clock()) => {}
         () = fleet.keep() => {}
         () = fleet.access.keep(fleet.clock()) => {}
         () = crate::rollout::drive::keep(&fleet) => {}
         () = upkeep::keep(&fleet, &retention) => {}
-        () = crate::alerts::keep(&fleet, leaf.as_ref()) => {}
+        () = crate::alerts::keep(&fleet, &shown) => {}
     }
     if let Err(e) = fleet.store_seen().await {
         tracing::error!("{}", model::chain(&e));
@@ -383,20 +403,6 @@ async fn hardened(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
-}
-
-fn tls_config(
-    chain: Vec<rustls_pki_types::CertificateDer<'static>>,
-    key: rustls_pki_types::PrivateKeyDer<'static>,
-) -> Result<Arc<rustls::ServerConfig>, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    // Devices offer a certificate of their own; proxies strip it, so nobody may depend on it.
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
 }
 
 /// All controllers of a PostgreSQL database must have one root: a node that learnt another one would

@@ -41,6 +41,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("curl", "asks pages through them"),
     ("python3-venv", "checks bills of materials"),
     ("postgresql", "a database that several controllers share"),
+    ("pebble", "an ACME server that gives certificates"),
     ("chromium", "shows the controller's pages"),
     ("fonts-dejavu-core", "writes their text"),
 ];

@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::db::{Alert, DbError, RuleRow};
 use crate::fleet::Fleet;
+use crate::listener::Shown;
 use crate::objects::Query;
 use crate::rollout::calendar::queries;
 use crate::words::time;
@@ -55,14 +56,15 @@ fn again(attempts: u32) -> Duration {
     AGAIN_MIN.saturating_mul(2_u32.saturating_pow(attempts.min(16))).min(AGAIN_MAX)
 }
 
-/// Looks after alerts; ends never. `listener`: the certificate that this controller shows.
-pub(crate) async fn keep(fleet: &Fleet, listener: Option<&CertificateDer<'_>>) {
+/// Looks after alerts; ends never. `shown`: the certificates that this controller shows.
+pub(crate) async fn keep(fleet: &Fleet, shown: &Shown) {
     let holder = Uuid::new_v4().to_string();
     let (mut memory, mut last) = (Memory::default(), LastRules::default());
     loop {
         let began = tokio::time::Instant::now();
         let mut pause = TICK;
-        match tick(fleet, &holder, listener, &mut memory, &mut last).await {
+        let listener = shown.leaf();
+        match tick(fleet, &holder, listener.as_ref(), &mut memory, &mut last).await {
             Ok(()) => {
                 last.database_is_back(fleet.now()).await;
                 pause = TICK.max(began.elapsed().saturating_mul(SHARE));

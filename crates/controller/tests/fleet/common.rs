@@ -89,6 +89,11 @@ impl Home {
 
     /// Starts it (again) on the same data.
     pub(crate) async fn again(&mut self) {
+        self.again_with(|_| {}).await;
+    }
+
+    /// Starts it (again) with other settings.
+    pub(crate) async fn again_with(&mut self, change: impl FnOnce(&mut Settings)) {
         if let Some(running) = self.running.take() {
             running.stop().await;
         }
@@ -99,6 +104,7 @@ impl Home {
             ..Settings::new(self.data(), now)
         };
         (self.settings)(&mut settings);
+        change(&mut settings);
         self.running = Some(serve(settings).await.unwrap());
     }
 
@@ -113,6 +119,25 @@ impl Home {
     pub(crate) fn node(&self, serial: &str) -> Node {
         Node::new(&self.data(), self.port(), serial)
     }
+}
+
+/// A TLS connection to a server of this machine that shows a certificate for `name`.
+pub(crate) async fn dial_as(
+    name: &'static str,
+    port: u16,
+    root_pem: &[u8],
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(root_pem).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let name = ServerName::try_from(name).unwrap();
+    TlsConnector::from(Arc::new(tls)).connect(name, stream).await
 }
 
 /// A node: its keys, and what it knows of the controller.
@@ -151,17 +176,7 @@ impl Node {
     pub(crate) async fn dial(
         &self,
     ) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&self.root_pem).unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from("localhost").unwrap();
-        TlsConnector::from(Arc::new(tls)).connect(name, stream).await
+        dial_as("localhost", self.port, &self.root_pem).await
     }
 
     async fn connect<B>(

@@ -3,6 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "tests start servers of others and damage files")]
 
 mod access;
+mod acme;
 mod adam;
 mod alerts;
 mod backup;
