@@ -36,7 +36,7 @@ pub(crate) async fn lines(
     let limit = usize::try_from(filter.limit).unwrap_or(usize::MAX);
     // Who wants all lines finds some in every file; who searches may find none in any.
     let most = if words.is_empty() { limit.max(FILES_MAX) } else { FILES_MAX };
-    let (mut newest, mut before, mut looked) = (Vec::new(), u64::MAX, 0);
+    let (mut newest, mut before, mut looked) = (Vec::new(), None, 0);
     'files: while newest.len() < limit {
         let files = images.db.log_files(filter, filter.after >> PLACE_BITS, before, ROWS).await?;
         if files.is_empty() {
@@ -48,7 +48,7 @@ pub(crate) async fn lines(
                 return Ok(Found { lines: newest, whole: false });
             }
             looked += 1;
-            before = file.id;
+            before = Some(file.id);
             newest.extend(of_file(images, file, filter.after, &words).await?);
             if newest.len() >= limit {
                 break 'files;

@@ -4,6 +4,7 @@ use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 
+use super::settled::Settled;
 use super::{Db, DbError, Doing, signed, text, unsigned};
 
 /// A line of the audit log.
@@ -83,23 +84,33 @@ impl Db {
         .map(drop)
     }
 
-    /// Lines of the audit log, oldest first; without `after` the newest ones.
+    /// Lines of the audit log, oldest first; without `after` the newest ones. Whoever goes on behind
+    /// the last of them misses nothing.
     pub(crate) async fn audit_lines(
         &self,
         which: &AuditFilter,
         limit: u32,
     ) -> Result<Vec<AuditRow>, DbError> {
-        let mut lines = self.audit_page(which, which.after > 0, limit).await?;
-        if which.after == 0 {
+        let forward = which.after > 0;
+        let mut lines = self.audit_page(which, u64::MAX, forward, limit).await?;
+        let newest = if forward { lines.last() } else { lines.first() };
+        match self.settled("audit", which.after, newest.map(|line| line.id)).await? {
+            Settled::AsRead => {}
+            Settled::UpTo(last) => lines = self.audit_page(which, last, forward, limit).await?,
+            Settled::NotYet => lines.clear(),
+        }
+        if !forward {
             lines.reverse();
         }
         Ok(lines)
     }
 
-    /// Lines of the audit log after `after`: from the oldest on, or from the newest back.
+    /// Lines of the audit log after `after` and up to an id: from the oldest on, or from the newest
+    /// back.
     pub(crate) async fn audit_page(
         &self,
         which: &AuditFilter,
+        upto: u64,
         oldest_first: bool,
         limit: u32,
     ) -> Result<Vec<AuditRow>, DbError> {
@@ -109,8 +120,8 @@ impl Db {
             "SELECT id, at_ms, author, action, object, detail, address, outcome FROM audit
              WHERE id > $1 AND ($2 = '' OR author = $2) AND ($3 = '' OR action = $3)
                AND ($4 = '' OR object LIKE $5 ESCAPE '!') AND ($6 = '' OR address = $6)
-               AND at_ms >= $7 AND at_ms < $8
-             ORDER BY id {order} LIMIT $9"
+               AND at_ms >= $7 AND at_ms < $8 AND id <= $9
+             ORDER BY id {order} LIMIT $10"
         );
         let part = which.object.replace('!', "!!").replace('%', "!%").replace('_', "!_");
         let rows = sqlx::query(sqlx::AssertSqlSafe(statement))
@@ -122,6 +133,7 @@ impl Db {
             .bind(text(&which.address))
             .bind(signed(which.since.unwrap_or(0)))
             .bind(which.until.map_or(i64::MAX, signed))
+            .bind(signed(upto))
             .bind(i64::from(limit))
             .fetch_all(self.read())
             .await

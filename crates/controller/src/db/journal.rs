@@ -102,6 +102,10 @@ impl Db {
     }
 
     /// What changed after a revision, oldest first. `None`: too much, or too long ago.
+    ///
+    /// Who has seen an entry has seen all of smaller revisions: only [`Db::store`] writes entries, in
+    /// the transaction that raises the counter, and the row of the counter stays locked until that
+    /// transaction has ended. So a revision is visible as a whole, and before the next one is given.
     pub(crate) async fn changes_after(
         &self,
         revision: u64,

@@ -23,6 +23,7 @@ mod pages;
 mod received;
 mod retention;
 mod rollout;
+mod settled;
 mod telemetry;
 mod vault;
 

@@ -5,6 +5,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
+use super::settled::Settled;
 use super::{Db, DbError, Doing, signed, unsigned};
 
 /// Bytes that a node sent, as they came.
@@ -44,7 +45,8 @@ impl<'a> Series<'a> {
 pub(crate) type ShownCert = (i32, Vec<u8>, Vec<u8>);
 
 impl Db {
-    /// What a node sent after a number, the oldest `limit` of it.
+    /// What a node sent after a number, the oldest `limit` of it: whoever goes on behind the last of
+    /// it misses nothing.
     pub(crate) async fn said_after(
         &self,
         device: Uuid,
@@ -52,16 +54,34 @@ impl Db {
         after: u64,
         limit: u32,
     ) -> Result<Vec<Kept>, DbError> {
+        let (table, ..) = series.rows();
+        let found = self.said_between(device, series, (after, u64::MAX), limit).await?;
+        match self.settled(table, after, found.last().map(|kept| kept.id)).await? {
+            Settled::AsRead => Ok(found),
+            Settled::UpTo(last) => self.said_between(device, series, (after, last), limit).await,
+            Settled::NotYet => Ok(Vec::new()),
+        }
+    }
+
+    /// With numbers above the first and up to the second.
+    async fn said_between(
+        &self,
+        device: Uuid,
+        series: Series<'_>,
+        (after, upto): (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<Kept>, DbError> {
         let doing = "read what a device said";
         let (table, bytes, such) = series.rows();
-        let such_rows = such.map(|(column, _)| format!("AND {column} = $4")).unwrap_or_default();
+        let such_rows = such.map(|(column, _)| format!("AND {column} = $5")).unwrap_or_default();
         let sql = format!(
-            "SELECT id, {bytes}, blob FROM {table} WHERE device = $1 AND id > $2 {such_rows}
-             ORDER BY id LIMIT $3"
+            "SELECT id, {bytes}, blob FROM {table}
+             WHERE device = $1 AND id > $2 AND id <= $3 {such_rows} ORDER BY id LIMIT $4"
         );
         let query = sqlx::query(AssertSqlSafe(sql))
             .bind(device.as_bytes().as_slice())
             .bind(signed(after))
+            .bind(signed(upto))
             .bind(i64::from(limit));
         let query = such.into_iter().fold(query, |query, (_, text)| query.bind(text));
         let rows = query.fetch_all(self.read()).await.doing(doing)?;

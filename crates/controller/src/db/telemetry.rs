@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::blobs::{Blob, add_blob};
 use super::received::{Kept, kept};
+use super::settled::Settled;
 use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
 
 /// What an info message is about: what kind of object and which one.
@@ -206,8 +207,27 @@ impl Db {
         row.map(metrics).transpose().doing("read metrics")
     }
 
-    /// Log files that could be read, newest first: with ids from `from` and below `before`.
+    /// Log files that could be read, newest first: with ids from `from` and below `before`
+    /// (`None`: the newest, and whoever goes on behind the first of them misses nothing).
     pub(crate) async fn log_files(
+        &self,
+        filter: &LogFilter,
+        from: u64,
+        before: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<Kept>, DbError> {
+        let found = self.log_files_below(filter, from, before.unwrap_or(u64::MAX), limit).await?;
+        let newest = found.first().map(|kept| kept.id).filter(|_| before.is_none());
+        match self.settled("log_bundles", from, newest).await? {
+            Settled::AsRead => Ok(found),
+            Settled::UpTo(last) => {
+                self.log_files_below(filter, from, last.saturating_add(1), limit).await
+            }
+            Settled::NotYet => Ok(Vec::new()),
+        }
+    }
+
+    async fn log_files_below(
         &self,
         filter: &LogFilter,
         from: u64,
@@ -324,13 +344,29 @@ impl Db {
         rows.iter().map(point).collect::<Result<_, _>>().doing(doing)
     }
 
-    /// The newest events after an id, oldest first.
+    /// The newest events after an id, oldest first: whoever goes on behind the last of them misses
+    /// nothing.
     pub(crate) async fn events(&self, after: u64, limit: u32) -> Result<Vec<Event>, DbError> {
+        let found = self.events_between((after, u64::MAX), limit).await?;
+        match self.settled("events", after, found.last().map(|event| event.id)).await? {
+            Settled::AsRead => Ok(found),
+            Settled::UpTo(last) => self.events_between((after, last), limit).await,
+            Settled::NotYet => Ok(Vec::new()),
+        }
+    }
+
+    /// With ids above the first and up to the second.
+    async fn events_between(
+        &self,
+        (after, upto): (u64, u64),
+        limit: u32,
+    ) -> Result<Vec<Event>, DbError> {
         let rows = sqlx::query(
-            "SELECT id, at_ms, device, object, text FROM events WHERE id > $1
-             ORDER BY id DESC LIMIT $2",
+            "SELECT id, at_ms, device, object, text FROM events WHERE id > $1 AND id <= $2
+             ORDER BY id DESC LIMIT $3",
         )
         .bind(signed(after))
+        .bind(signed(upto))
         .bind(i64::from(limit))
         .fetch_all(self.read())
         .await

@@ -362,18 +362,16 @@ async fn export(
     tokio::spawn(async move {
         let mut which = which;
         loop {
-            let lines = match fleet.db.audit_page(&which, true, EXPORT_ROWS).await {
+            // What is written meanwhile is not waited for.
+            let lines = match fleet.db.audit_page(&which, end, true, EXPORT_ROWS).await {
                 Ok(lines) => lines,
                 Err(e) => return sender.abort(std::io::Error::other(model::chain(&e))),
             };
             let Some(last) = lines.last() else { return };
             which.after = last.id;
-            // What is written meanwhile is not waited for.
-            let upto = lines.iter().filter(|l| l.id <= end);
-            let text = upto.filter_map(|l| serde_json::to_string(l).ok()).map(|l| l + "\n");
-            if sender.send_data(Bytes::from(text.collect::<String>())).await.is_err()
-                || which.after >= end
-            {
+            let text = lines.iter().filter_map(|l| serde_json::to_string(l).ok());
+            let text: String = text.map(|l| l + "\n").collect();
+            if sender.send_data(Bytes::from(text)).await.is_err() {
                 return;
             }
         }

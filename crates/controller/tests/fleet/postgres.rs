@@ -7,9 +7,11 @@ use std::time::Duration;
 use api::convert::attest::{Answer as AttestAnswer, Quote, Request as AttestRequest};
 use controller::Location;
 use hyper::StatusCode;
+use sqlx::Connection as _;
 
 use crate::common::Home;
 use crate::device_api::attest;
+use crate::stores::log_file;
 
 /// Ends with its value.
 pub(crate) struct Postgres {
@@ -181,4 +183,76 @@ async fn a_controller_with_another_root_does_not_start() {
     };
     let refused = controller::serve(settings).await.unwrap_err();
     assert!(refused.to_string().contains("another root certificate"), "{refused}");
+}
+
+/// Who reads on behind the last id of one controller while another still writes a smaller one.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_on_misses_nothing_that_ends_late() {
+    let server = Postgres::start();
+    let one = Home::on(Some(server.location())).await;
+    let two = one.twin().await;
+    std::fs::copy(one.data().join("admin.token"), two.data().join("admin.token")).unwrap();
+    one.operator().allow_serial("*").await.unwrap();
+    let mut node = one.node("A1");
+    let id = node.onboard().await.to_string();
+    node.port = two.port();
+    let path = format!("id/{id}/newlogs");
+    assert_eq!(node.post(&path, &log_file(1, 1)).await.0, StatusCode::CREATED);
+
+    let operator = one.operator();
+    let event = operator.events(0, 100).await.unwrap().last().unwrap().id;
+    let all = controller::AuditFilter::default();
+    let audited = operator.audit(&all).await.unwrap().last().unwrap().id;
+    let line = operator.logs(&id, None, 0, 100).await.unwrap().last().unwrap().id;
+
+    // A transaction as of another controller, that takes its ids and ends late.
+    let Location::Postgres(url) = server.location() else { panic!() };
+    let mut late = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let write = "BEGIN;
+        INSERT INTO events (at_ms, object, text) VALUES (1, 'late', 'late');
+        INSERT INTO audit (at_ms, author, action, object, detail) VALUES (1, 'late', '', '', '');
+        INSERT INTO log_bundles (device, app, digest, received_ms, raw, blob, size)
+            SELECT device, app, '\\x00', received_ms, raw, blob, size FROM log_bundles";
+    sqlx::raw_sql(write).execute(&mut late).await.unwrap();
+    two.operator().apply(APP, false).await.unwrap();
+    assert_eq!(node.post(&path, &log_file(2, 1)).await.0, StatusCode::CREATED);
+
+    let which = controller::AuditFilter { after: audited, ..all };
+    let mut readers = Vec::new();
+    for home in [&one, &two] {
+        let (operator, which, id) = (home.operator(), which.clone(), id.clone());
+        readers.push(tokio::spawn(async move {
+            let events = operator.events(event, 100).await.unwrap();
+            let audit = operator.audit(&which).await.unwrap();
+            let lines = operator.logs(&id, None, line, 100).await.unwrap();
+            (
+                events.iter().map(|e| e.text.clone()).collect::<Vec<_>>(),
+                audit.iter().map(|l| l.author.clone()).collect::<Vec<_>>(),
+                lines.iter().map(|l| l.content[..6].to_owned()).collect::<Vec<_>>(),
+            )
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    sqlx::raw_sql("COMMIT").execute(&mut late).await.unwrap();
+    for reader in readers {
+        let (events, audit, lines) = reader.await.unwrap();
+        assert_eq!(events[0], "late", "{events:?}");
+        assert!(events.len() > 1, "{events:?}");
+        assert_eq!(audit[0], "late", "{audit:?}");
+        assert!(audit.len() > 1, "{audit:?}");
+        assert_eq!(lines, ["file 1", "file 2"]);
+    }
+
+    // One that does not end holds up who reads on, and nobody else; nothing is skipped.
+    let event = operator.events(0, 100).await.unwrap().last().unwrap().id;
+    sqlx::raw_sql("BEGIN; INSERT INTO events (at_ms, object, text) VALUES (1, 'later', 'later')")
+        .execute(&mut late)
+        .await
+        .unwrap();
+    two.operator().delete("App", "hello", false).await.unwrap();
+    assert_eq!(operator.events(event, 100).await.unwrap(), []);
+    assert!(operator.events(0, 100).await.unwrap().last().unwrap().id > event);
+    sqlx::raw_sql("ROLLBACK").execute(&mut late).await.unwrap();
+    let news = operator.events(event, 100).await.unwrap();
+    assert!(news.iter().all(|e| e.text == "deleted") && !news.is_empty(), "{news:?}");
 }
