@@ -133,7 +133,9 @@ fn show(applied: &Applied, dry_run: bool) -> String {
             [] => String::new(),
             waits => format!(": {}; the others are told at once", waits.join(", ")),
         };
-        format!("{} {would}{}{waits}\n", change.key, change.action.name())
+        let overwrites = change.overwrites.iter().map(|what| format!(": overwrites {what}"));
+        let overwrites: String = overwrites.collect();
+        format!("{} {would}{}{waits}{overwrites}\n", change.key, change.action.name())
     };
     applied.changes.iter().map(line).collect()
 }

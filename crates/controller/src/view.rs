@@ -374,6 +374,10 @@ pub struct Change {
     /// How many nodes wait for what before they are told: a rollout, a window.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<String>,
+    /// What an earlier version replaced: which version by whom, and how that differed. `None`: nothing,
+    /// or it was no earlier version that was put.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub overwrites: Option<String>,
 }
 
 /// What became of documents.

@@ -4,17 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use model::{DeviceId, UnixMillis};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::known::serial_prefix;
-use super::{Fleet, FleetError, Known};
+use super::{Fleet, FleetError, Known, given};
 use crate::access::{Projects, kept_in};
-use crate::db::{Change, DeviceRow, StoredObject, Written};
+use crate::db::{Change, DeviceRow, StoredObject, Version, Written};
+use crate::history;
 use crate::objects::{
     self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
 };
 use crate::rollout::calendar::{Calendar, HOLDER};
 use crate::view;
+use crate::words::time;
 
 /// How documents are to be applied.
 #[derive(Debug, Clone, Default)]
@@ -105,7 +108,7 @@ impl Fleet {
                 Some(old) if old.object.spec == document.spec => view::Action::Unchanged,
                 Some(_) => view::Action::Changed,
             };
-            changes.push(view::Change { key: document.key.clone(), action, waits: Vec::new() });
+            changes.push(done(document.key.clone(), action));
             let stored = settled(old.map(|s| &**s), document.clone(), now);
             next.insert(stored.object.key.clone(), stored.object.clone());
             put.push(stored);
@@ -119,8 +122,7 @@ impl Fleet {
             .collect();
         for key in &removed {
             next.remove(key);
-            let action = view::Action::Removed;
-            changes.push(view::Change { key: key.clone(), action, waits: Vec::new() });
+            changes.push(done(key.clone(), view::Action::Removed));
         }
         // An app that refers to an image by a tag gets what the tag means now.
         for stored in &mut put {
@@ -141,10 +143,7 @@ impl Fleet {
         }
         purge_changed(known, &mut next, &mut put, now);
         put.retain(|s| known.stored.get(&s.object.key).is_none_or(|k| **k != *s));
-        let lost = self.out_of_reach(known, &put);
-        if !lost.is_empty() {
-            return Err(FleetError::Flawed(lost));
-        }
+        self.reaches_all(known, &put, &removed)?;
         for change in &mut changes {
             // The same words may still mean another image.
             let stored = put.iter().any(|s| s.object.key == change.key);
@@ -162,6 +161,51 @@ impl Fleet {
             change.log(None, &done.key, done.action.name());
         }
         Ok((change, view::Applied { changes, missing }))
+    }
+
+    /// Makes an object say again what it said in an earlier version, unless somebody is faster; says
+    /// which version that overwrites.
+    pub(crate) async fn restore(
+        &self,
+        key: &Key,
+        version: &Version,
+        within: &Projects,
+        author: &str,
+    ) -> Result<view::Applied, FleetError> {
+        let spec = version.spec.as_ref().ok_or_else(|| FleetError::NoObject(key.clone()))?;
+        let document = json!({ "kind": key.kind.name(), "name": key.name, "spec": spec });
+        let documents = objects::read(&document.to_string())?;
+        // The one that is overwritten may be of another process, a moment ago.
+        self.follow().await?;
+        let last = self.db.versions(key, u64::MAX, 1).await?.pop();
+        let had = last.as_ref().map_or(0, |v| v.generation);
+        let expected = vec![(key.clone(), had)];
+        let how = How { expected, within: within.clone(), ..How::default() };
+        let overwrites = last.filter(|v| v.revision != version.revision).and_then(|last| {
+            let shown = |spec: &Value| objects::shown(key.kind, spec);
+            let (then, now) = (last.spec.as_ref().map(shown)?, shown(spec));
+            let by = if last.author.is_empty() { "somebody" } else { &last.author };
+            let differ = history::differences(Some(&then), Some(&now)).join("; ");
+            let differ = if differ.is_empty() { "a value that is not shown" } else { &differ };
+            Some(format!("version {} by {by} of {}: {differ}", last.revision, time(last.at)))
+        });
+        let calendar = Calendar::read(&self.db).await?;
+        let now = self.now();
+        self.change(|known| {
+            let (mut change, mut applied) = self.applied(known, &documents, &how, (author, now))?;
+            calendar.hold_back(self, known, &mut change);
+            for done in applied.changes.iter_mut().filter(|c| c.action == view::Action::Changed) {
+                done.waits = waits(known, &change, &done.key);
+                done.overwrites.clone_from(&overwrites);
+            }
+            let overwrote = overwrites.as_ref().map(|what| format!("; overwrote {what}"));
+            for logged in &mut change.logged {
+                let overwrote = overwrote.as_deref().unwrap_or_default();
+                logged.detail = format!("as in version {}{overwrote}", version.revision);
+            }
+            Ok((change, applied))
+        })
+        .await
     }
 
     /// Looks up what an app's image tag means in our own registry.
@@ -191,7 +235,8 @@ impl Fleet {
         Ok(())
     }
 
-    /// Removes an object. What refers to it is left to say so if `force`.
+    /// Removes an object. If `force`, what refers to it is left to say so, and nodes that were given
+    /// their config whole go on as they are.
     pub(crate) async fn delete(
         &self,
         key: &Key,
@@ -207,6 +252,9 @@ impl Fleet {
             let by = new_flaws(&known.flaws, &check(&next), &[]);
             if !by.is_empty() && !force {
                 return Err(FleetError::Used { key: key.clone(), by });
+            }
+            if !force {
+                self.reaches_all(known, &[], std::slice::from_ref(key))?;
             }
             let mut change = Change::by(author, now);
             change.removed.push(key.clone());
@@ -232,6 +280,7 @@ impl Fleet {
             let counter = if purge { &mut object.purge } else { &mut object.restart };
             *counter = counter.saturating_add(1);
             stored.changed = now;
+            self.reaches_all(known, std::slice::from_ref(&stored), &[])?;
             let mut change = Change::by(author, now);
             change.put.push(stored);
             change.log(None, &key, if purge { "purge asked for" } else { "restart asked for" });
@@ -240,13 +289,25 @@ impl Fleet {
         .await
     }
 
-    /// Changes what is kept of a node beside its object.
+    /// Changes what is kept of a node beside its object. What only its config would tell it is refused
+    /// while it is told one that was given whole.
     pub(crate) async fn change_device(
         &self,
         name: &str,
         action: &str,
         author: &str,
         with: impl Fn(&mut DeviceRow),
+    ) -> Result<(), FleetError> {
+        self.change_row(name, action, author, with, given::reaches).await
+    }
+
+    async fn change_row(
+        &self,
+        name: &str,
+        action: &str,
+        author: &str,
+        with: impl Fn(&mut DeviceRow),
+        may: impl Fn(&Key, &DeviceRow, &DeviceRow) -> Result<(), FleetError>,
     ) -> Result<(), FleetError> {
         let now = self.now();
         let none = || FleetError::NoObject(Key::new(Kind::Device, name));
@@ -255,6 +316,7 @@ impl Fleet {
             let before = known.device(object.uid).ok_or_else(none)?;
             let mut row = before.clone();
             with(&mut row);
+            may(&object.key, before, &row)?;
             let mut change = Change::by(author, now);
             if row != *before {
                 change.devices.push(row);
@@ -307,7 +369,9 @@ impl Fleet {
             row.reboots = row.reboots.max(reboots);
             row.shutdowns = row.shutdowns.max(shutdowns);
         };
-        self.change_device(&id.to_string(), "counters caught up", "controller", raise).await
+        // Also of one that is told another config: they count when it is given back.
+        let name = id.to_string();
+        self.change_row(&name, "counters caught up", "controller", raise, |_, _, _| Ok(())).await
     }
 
     /// Lets a serial number register with an onboarding certificate (`None`: our own), or no longer.
@@ -416,6 +480,10 @@ fn set_serial(known: &Known, change: &mut Change, of: (&[u8], &str), allowed: bo
         change.log(None, format!("serial number {serial}"), verb);
         change.serials.push((serial, allowed));
     }
+}
+
+fn done(key: Key, action: view::Action) -> view::Change {
+    view::Change { key, action, waits: Vec::new(), overwrites: None }
 }
 
 fn within(projects: &Projects, stored: &StoredObject) -> bool {

@@ -1,8 +1,8 @@
 //! Configs that somebody wrote whole, in the API's own words, for one node: what its objects say
 //! reaches it no longer, until it is given back to the compiler.
 //!
-//! Everything that asks what the node is told gets what was given, read as a node reads it; objects
-//! that would have changed what the compiler says are refused, so that nobody waits for them in vain.
+//! Everything that asks what the node is told gets what was given, read as a node reads it; what would
+//! have changed what the compiler says is refused, so that nobody waits for it in vain.
 
 use std::sync::Arc;
 
@@ -94,21 +94,32 @@ impl Fleet {
         Ok(wire::encode(&config.ok_or_else(nothing)?))
     }
 
-    /// Why objects cannot be put: they would change what a node is told that was given its config
-    /// whole, and would not reach it.
-    pub(super) fn out_of_reach(&self, known: &Known, put: &[StoredObject]) -> Vec<Flaw> {
+    /// Refuses to put and remove objects if that would change what a node is told that was given its
+    /// config whole: it would not reach it.
+    pub(super) fn reaches_all(
+        &self,
+        known: &Known,
+        put: &[StoredObject],
+        removed: &[Key],
+    ) -> Result<(), FleetError> {
+        let flaws = self.out_of_reach(known, put, removed);
+        if flaws.is_empty() { Ok(()) } else { Err(FleetError::Flawed(flaws)) }
+    }
+
+    fn out_of_reach(&self, known: &Known, put: &[StoredObject], removed: &[Key]) -> Vec<Flaw> {
         let given = known.devices.values().filter(|d| d.row.gone.is_none());
         let given: Vec<(Uuid, Arc<Given>)> =
             given.filter_map(|d| Some((d.row.id, d.row.given.clone()?))).collect();
-        if given.is_empty() || put.is_empty() {
+        if given.is_empty() || (put.is_empty() && removed.is_empty()) {
             return Vec::new();
         }
-        let with = |put: &[StoredObject]| {
+        let with = |put: &[StoredObject], removed: &[Key]| {
             let mut next: Objects = known.objects.clone();
             next.extend(put.iter().map(|s| (s.object.key.clone(), s.object.clone())));
+            removed.iter().for_each(|key| drop(next.remove(key)));
             next
         };
-        let all = with(put);
+        let all = with(put, removed);
         let mut flaws = Vec::new();
         for (id, given) in given {
             let Some(own) = known.object_of(id).map(|s| s.object.key.clone()) else { continue };
@@ -116,23 +127,42 @@ impl Fleet {
                 objects.get(&own).and_then(|d| self.compiler_tells(known, d, objects))
             };
             let before = told(&known.objects);
-            if told(&all) == before {
+            // A node that goes takes its config with it.
+            if removed.contains(&own) || told(&all) == before {
                 continue;
             }
             // The one that does it, if one alone does.
-            let alone = put.iter().find(|s| told(&with(std::slice::from_ref(s))) != before);
-            let Some(culprit) = alone.or(put.first()) else { continue };
-            let (name, by, at) = (&own.name, &given.author, time(given.at));
-            flaws.push(Flaw {
-                key: culprit.object.key.clone(),
-                field: "spec".to_owned(),
-                text: format!(
-                    "it would not reach {name}, whose config was given whole by {by} at {at}: \
-                     `eve device config {name} --compiled` gives it back to the compiler"
-                ),
-                missing: false,
-            });
+            let alone = |s: &&StoredObject| told(&with(std::slice::from_ref(*s), &[])) != before;
+            let gone = |key: &&Key| told(&with(&[], std::slice::from_ref(*key))) != before;
+            let culprit = put.iter().find(alone).map(|s| &s.object.key);
+            let culprit = culprit.or_else(|| removed.iter().find(gone));
+            let any = || put.first().map(|s| &s.object.key).or(removed.first());
+            let Some(culprit) = culprit.or_else(any) else { continue };
+            flaws.push(unreached(culprit.clone(), "spec", &own.name, &given));
         }
         flaws
     }
+}
+
+/// Refuses what would show only in a config that is not told: a wish for a reboot or a shutdown, to
+/// say everything again, a session of EdgeView.
+pub(super) fn reaches(key: &Key, before: &DeviceRow, after: &DeviceRow) -> Result<(), FleetError> {
+    let Some(given) = before.given.as_ref().filter(|_| after.given.is_some()) else {
+        return Ok(());
+    };
+    let told = |row: &DeviceRow| (row.reboots, row.shutdowns, row.epoch);
+    let opened = after.view.is_some() && after.view != before.view;
+    if told(before) == told(after) && !opened {
+        return Ok(());
+    }
+    Err(FleetError::Flawed(vec![unreached(key.clone(), "config", &key.name, given)]))
+}
+
+fn unreached(key: Key, field: &str, node: &str, given: &Given) -> Flaw {
+    let (by, at) = (&given.author, time(given.at));
+    let text = format!(
+        "it would not reach {node}, whose config was given whole by {by} at {at}: `eve device config \
+         {node} --compiled` gives it back to the compiler"
+    );
+    Flaw { key, field: field.to_owned(), text, missing: false }
 }

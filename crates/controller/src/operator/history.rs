@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::rollouts::{By, text};
+use super::rollouts::text;
 use super::{Failed, HowToApply, ROWS_DEFAULT, ROWS_MAX, failed, key, unknown};
 use crate::access::Caller;
 use crate::db::{StoredObject, Version};
@@ -113,15 +113,15 @@ async fn at(fleet: &Fleet, key: &Key, revision: u64) -> Result<Version, Failed> 
 async fn restore(
     State(fleet): State<Arc<Fleet>>,
     Path((kind, name, revision)): Path<(String, String, u64)>,
-    By(by): By,
+    caller: Caller,
 ) -> Result<Json<view::Applied>, Failed> {
     let key = key(&kind, name)?;
-    let Some(spec) = at(&fleet, &key, revision).await?.spec else {
+    let version = at(&fleet, &key, revision).await?;
+    if version.spec.is_none() {
         let text = format!("{key} was deleted in {revision}; delete it instead");
         return Err(failed(StatusCode::CONFLICT, text));
-    };
-    let document = serde_json::json!({ "kind": key.kind.name(), "name": key.name, "spec": spec });
-    Ok(Json(fleet.apply(&document.to_string(), &How::default(), &by).await?))
+    }
+    Ok(Json(fleet.restore(&key, &version, &caller.projects, &caller.name).await?))
 }
 
 /// What is not as it should be on a device.

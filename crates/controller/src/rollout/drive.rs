@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::calendar::{self, Calendar, labels, released};
 use super::judge::{self, health};
-use super::machine::{Effect, Event, Health, Member, Members, Refused, State, Step, step};
+use super::machine::{Effect, Event, Health, Member, Members, Phase, Refused, State, Step, step};
 use super::plan::{Plan, Share, Wanted, Wave, divide};
 use super::record::{About, Record, Rollout, Taken};
 use crate::db::{Also, Change, DbError, Overlaid, RolloutRow, StoredObject};
@@ -133,28 +133,63 @@ async fn look(fleet: &Fleet, row: RolloutRow) -> Result<(), RolloutError> {
         };
         seen.insert(*id, health);
     }
+    if seen.is_empty() && record.state.phase != Phase::Running {
+        // It waits for a person: nothing comes of a look.
+        return Ok(());
+    }
     go_on(fleet, &record, Event::Look(seen)).await.map(drop)
 }
 
 /// Who changed meanwhile what a rollout takes out, in words.
 async fn overtaken(fleet: &Fleet, record: &Record) -> Result<Option<String>, DbError> {
     for taken in &record.about.objects {
-        let now = || fleet.look(|known| known.stored.get(&taken.key).map(|s| s.object.generation));
-        if now() == Some(taken.generation) {
+        let is = || fleet.look(|known| known.stored.get(&taken.key).is_some_and(|s| taken.is(s)));
+        if is() {
             continue;
         }
         // The rollout may be newer than what this process has heard of.
         fleet.follow().await?;
-        let found = now();
-        if found == Some(taken.generation) {
+        if is() {
             continue;
         }
-        let last = fleet.db.versions(&taken.key, u64::MAX, 1).await?;
-        let by = last.first().map_or("somebody", |v| v.author.as_str());
-        let what = if found.is_some() { "changed" } else { "deleted" };
+        let there = fleet.look(|known| known.stored.contains_key(&taken.key));
+        let by = last_author(fleet, &taken.key).await?;
+        let what = if there { "changed" } else { "deleted" };
         return Ok(Some(format!("{} was {what} by {by} meanwhile", taken.key)));
     }
     Ok(None)
+}
+
+async fn last_author(fleet: &Fleet, key: &Key) -> Result<String, DbError> {
+    let last = fleet.db.versions(key, u64::MAX, 1).await?.pop();
+    let by = last.map(|version| version.author).filter(|author| !author.is_empty());
+    Ok(by.unwrap_or_else(|| "somebody".to_owned()))
+}
+
+/// What others changed meanwhile of the objects that a rollout takes out and that are there: who
+/// rolled them back would lose it.
+async fn theirs(fleet: &Fleet, about: &About) -> Result<BTreeMap<Key, String>, DbError> {
+    let mut all = BTreeMap::new();
+    for taken in &about.objects {
+        let changed = fleet.look(|known| known.stored.get(&taken.key).map(|s| !taken.is(s)));
+        match (changed, &taken.theirs) {
+            (Some(true), _) => {
+                all.insert(taken.key.clone(), last_author(fleet, &taken.key).await?);
+            }
+            (Some(false), Some(by)) => {
+                all.insert(taken.key.clone(), by.clone());
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+/// The same in words.
+fn in_words(theirs: &BTreeMap<Key, String>) -> Option<String> {
+    let named: Vec<String> =
+        theirs.iter().map(|(key, by)| format!("{key} was changed by {by} meanwhile")).collect();
+    (!named.is_empty()).then(|| named.join(", "))
 }
 
 fn due(fleet: &Fleet, calendar: &Calendar, id: Uuid) -> Health {
@@ -205,18 +240,27 @@ async fn go_on(fleet: &Fleet, record: &Record, event: Event) -> Result<bool, Rol
         | Event::RollBack { by } => by.clone(),
         Event::Look(_) | Event::Overtaken(_) => "controller".to_owned(),
     };
+    if matches!(event, Event::Resume { .. } | Event::Promote { .. } | Event::RollBack { .. }) {
+        // Another process may have changed something a moment ago.
+        fleet.follow().await?;
+    }
+    let others = theirs(fleet, &record.about).await?;
     let mut about = record.about.clone();
     if matches!(event, Event::Resume { .. } | Event::Promote { .. }) {
         // Who goes on takes what others changed as it is.
         fleet.look(|known| {
             about.objects.retain_mut(|taken| {
-                let stored = known.stored.get(&taken.key);
-                taken.generation = stored.map_or(0, |s| s.object.generation);
-                stored.is_some()
+                let Some(stored) = known.stored.get(&taken.key) else { return false };
+                let by = others.get(&taken.key).cloned();
+                *taken = Taken { theirs: by, ..Taken::of(stored) };
+                true
             });
         });
     }
-    let (state, members) = (record.state.clone(), record.members.clone());
+    let (mut state, members) = (record.state.clone(), record.members.clone());
+    if !state.phase.is_over() {
+        state.theirs = in_words(&others);
+    }
     let (state, members, effects) = step(state, members, now, event)?;
     if (&state, &members, &about) == (&record.state, &record.members, &record.about) {
         return Ok(true);
@@ -246,7 +290,7 @@ async fn go_on(fleet: &Fleet, record: &Record, event: Event) -> Result<bool, Rol
                     match effect {
                         Effect::Release(ids) => release(known, &record.row.name, ids, &mut change),
                         Effect::RollBack(ids) => {
-                            roll_back(known, record, &before, ids, &mut change)
+                            roll_back(known, record, &before, ids, &mut change)?;
                         }
                         Effect::Say(..) => {}
                     }
@@ -299,14 +343,15 @@ async fn versions_before(
 }
 
 /// Everything is as it was before. Devices that had the change get counters above all they saw:
-/// they must start again what they run; the others never knew, and nothing happens to them.
+/// they must start again what they run; the others never knew, and nothing happens to them. If
+/// somebody changed one of the objects a moment ago, it is to be decided again.
 fn roll_back(
     known: &Known,
     record: &Record,
     before: &[(Key, Option<StoredObject>)],
     touched: &[Uuid],
     change: &mut Change,
-) {
+) -> Result<(), FleetError> {
     let mut then: Objects = known.objects.clone();
     for (key, old) in before {
         match old {
@@ -314,14 +359,16 @@ fn roll_back(
             None => then.remove(key),
         };
     }
+    for taken in record.about.objects.iter().filter(|t| !known.stored.contains_key(&t.key)) {
+        change.log(None, &taken.key, "stays deleted: somebody deleted it meanwhile");
+    }
     let holder = holder(&record.row.name);
     let mut more: BTreeMap<&Key, (u32, u32)> = BTreeMap::new();
     for (key, old) in before {
         let Some(now) = known.stored.get(key) else { continue };
         let mine = record.about.objects.iter().find(|o| o.key == *key);
-        if mine.is_none_or(|o| o.generation != now.object.generation) {
-            change.log(None, key, "left as it is: somebody else changed it");
-            continue;
+        if mine.is_none_or(|o| !o.is(now)) {
+            return Err(FleetError::Faster);
         }
         match old {
             Some(old) => {
@@ -368,6 +415,7 @@ fn roll_back(
             });
         }
     }
+    Ok(())
 }
 
 /// What a device's counters need above the old ones so that it takes the old version: the distance
@@ -485,10 +533,7 @@ fn begun(
     for stored in &touched {
         hold(known, name, stored, change)?;
     }
-    let taken = change
-        .put
-        .iter()
-        .map(|s| Taken { key: s.object.key.clone(), generation: s.object.generation });
+    let taken = change.put.iter().map(Taken::of);
     let about = About { plan: plan.clone(), base: known.revision, objects: taken.collect() };
     let row = RolloutRow {
         name: name.to_owned(),

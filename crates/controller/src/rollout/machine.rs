@@ -17,6 +17,7 @@
 //! [`STEP_MAX`]. A clock that is set back, or a controller that was away, neither fails a device nor
 //! passes it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -191,6 +192,10 @@ pub struct State {
     pub limits: Limits,
     /// When somebody looked last.
     pub looked: UnixMillis,
+    /// What would be lost if it were rolled back, in words: what others changed meanwhile of what it
+    /// takes out. `None`: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub theirs: Option<String>,
 }
 
 /// The devices of a rollout.
@@ -246,7 +251,7 @@ pub(crate) enum Effect {
 #[error("the rollout is {phase}: {advice}")]
 pub struct Refused {
     phase: &'static str,
-    advice: &'static str,
+    advice: Cow<'static, str>,
 }
 
 impl State {
@@ -260,7 +265,8 @@ impl State {
     ) -> (State, Members) {
         let waves = members.values().map(|m| m.wave + 1).max().unwrap_or_default();
         let phase = if members.is_empty() { Phase::Done } else { Phase::Running };
-        let state = State { phase, wave: 0, waves, allowed, rollback, limits, looked: now };
+        let state =
+            State { phase, wave: 0, waves, allowed, rollback, limits, looked: now, theirs: None };
         call_up(&mut members, 0, now);
         (state, members)
     }
@@ -327,13 +333,22 @@ pub(crate) fn step(
             let whole = if all { "all waves".to_owned() } else { format!("wave {}", to + 1) };
             say(&mut effects, format!("promoted to {whole} by {by}"));
         }
-        Event::RollBack { by } => roll_back(&mut state, &mut members, now, by, &mut effects),
+        Event::RollBack { by } => {
+            if let Some(theirs) = &state.theirs {
+                let advice = format!(
+                    "{theirs}, which would be lost; make each object what it is to be (`eve \
+                     history`, `eve rollback`), and promote the rollout to all"
+                );
+                return refused(&state, advice);
+            }
+            roll_back(&mut state, &mut members, now, format!("by {by}"), &mut effects);
+        }
     }
     Ok((state, members, effects))
 }
 
-fn refused<T>(state: &State, advice: &'static str) -> Result<T, Refused> {
-    Err(Refused { phase: state.phase.name(), advice })
+fn refused<T>(state: &State, advice: impl Into<Cow<'static, str>>) -> Result<T, Refused> {
+    Err(Refused { phase: state.phase.name(), advice: advice.into() })
 }
 
 fn say(effects: &mut Vec<Effect>, text: String) {
@@ -379,12 +394,16 @@ fn look(
     }
     if failed(members) > state.allowed {
         let why = too_many(state, members);
-        if state.rollback {
-            roll_back_because(state, members, now, why, effects);
-        } else {
-            say(effects, format!("stopped: {why}"));
-            state.phase = Phase::Stopped { why };
+        if state.rollback && state.theirs.is_none() {
+            roll_back(state, members, now, why, effects);
+            return;
         }
+        let why = match state.theirs.as_ref().filter(|_| state.rollback) {
+            Some(theirs) => format!("{why}; not rolled back: {theirs}"),
+            None => why,
+        };
+        say(effects, format!("stopped: {why}"));
+        state.phase = Phase::Stopped { why };
         return;
     }
     let over = |members: &Members, wave: usize| {
@@ -469,16 +488,6 @@ fn too_many(state: &State, members: &Members) -> String {
 }
 
 fn roll_back(
-    state: &mut State,
-    members: &mut Members,
-    now: UnixMillis,
-    by: String,
-    effects: &mut Vec<Effect>,
-) {
-    roll_back_because(state, members, now, format!("by {by}"), effects);
-}
-
-fn roll_back_because(
     state: &mut State,
     members: &mut Members,
     now: UnixMillis,

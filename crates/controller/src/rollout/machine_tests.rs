@@ -131,6 +131,21 @@ fn it_takes_the_change_back_from_those_that_have_it() {
 }
 
 #[test]
+fn what_others_changed_is_not_rolled_back() {
+    let theirs = "App web was changed by bob meanwhile";
+    let mut story = Story::new(&[0, 1], 0, true);
+    story.state.theirs = Some(theirs.to_owned());
+    let refused = story.event(Event::RollBack { by: "ann".into() }).unwrap_err();
+    assert!(refused.to_string().contains(theirs), "{refused}");
+    story.look(1, |_| Health::Good);
+    story.look(30, |_| Health::Bad("x".into()));
+    let want = format!("1 of 2 devices failed, 0 may: edge-0: x; not rolled back: {theirs}");
+    assert_eq!(story.state.phase, Phase::Stopped { why: want });
+    assert_eq!(story.released(), [id(0)], "who waits goes on waiting");
+    assert!(!story.effects.iter().any(|e| matches!(e, Effect::RollBack(_))));
+}
+
+#[test]
 fn who_takes_too_long_has_failed_and_why_is_told() {
     let mut story = Story::new(&[0], 0, false);
     story.look(1, |_| Health::Good);

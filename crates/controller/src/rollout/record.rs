@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::machine::{Member, Members, State, Step};
 use super::plan::Plan;
-use crate::db::{DbError, RolloutRow, RolloutWrite};
-use crate::objects::Key;
+use crate::db::{DbError, RolloutRow, RolloutWrite, StoredObject};
+use crate::objects::{Key, Object};
 
 /// An object that a rollout takes out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,38 @@ pub(crate) struct Taken {
     pub(crate) key: Key,
     /// Its generation: another one is somebody else's.
     pub(crate) generation: u64,
+    /// Its id, and what its image meant: it was deleted and made anew, or applied with the same words
+    /// for another image, if they are others. `None`: controllers before this one did not note it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mark: Option<String>,
+    /// Who changed it while the rollout ran, and whose version the rollout went on with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) theirs: Option<String>,
+}
+
+impl Taken {
+    /// An object as the rollout takes it out.
+    pub(crate) fn of(stored: &StoredObject) -> Taken {
+        let object = &stored.object;
+        Taken {
+            key: object.key.clone(),
+            generation: object.generation,
+            mark: Some(mark(object)),
+            theirs: None,
+        }
+    }
+
+    /// Whether the object still is what the rollout takes out.
+    pub(crate) fn is(&self, stored: &StoredObject) -> bool {
+        let object = &stored.object;
+        self.generation == object.generation
+            && self.mark.as_ref().is_none_or(|was| *was == mark(object))
+    }
+}
+
+fn mark(object: &Object) -> String {
+    let pinned = object.pinned.map(|digest| digest.to_string()).unwrap_or_default();
+    format!("{} {pinned}", object.uid)
 }
 
 /// What a rollout is about.

@@ -193,6 +193,35 @@ async fn a_node_with_a_whole_config_is_out_of_reach_for_objects_until_given_back
     };
     assert!(failure.flaws[0].text.contains("eve device config edge-1 --compiled"), "{failure:?}");
     operator.apply(&device("edge-2", "soft-2"), false).await.unwrap();
+    // So are a restart, fresh volumes, a reboot, and to remove what would go from it.
+    operator.give_config_back("edge-1").await.unwrap();
+    let app = "kind: App\nname: hello\nspec: {device: \"*\", image: \"apps/hello\", datastore: far}\n\
+               ---\nkind: Datastore\nname: far\nspec: {type: registry, host: registry.example}\n---\n";
+    operator.apply(app, false).await.unwrap();
+    operator.give_config("edge-1", r#"{"deviceName": "mine"}"#).await.unwrap();
+    let mut tried = Vec::new();
+    tried.push(operator.restart_app("hello").await);
+    tried.push(operator.purge_app("hello").await);
+    tried.push(operator.restart_device("edge-1").await);
+    tried.push(operator.ask_device("edge-1", "shutdown").await);
+    tried.push(operator.delete("App", "hello", false).await);
+    let prune = controller::client::Apply {
+        prune: vec![controller::objects::Kind::App],
+        ..controller::client::Apply::default()
+    };
+    tried.push(operator.apply_as(&device("edge-2", "soft-2"), &prune).await.map(drop));
+    for (n, outcome) in tried.into_iter().enumerate() {
+        let Err(ClientError::Refused { failure, status: 422 }) = outcome else {
+            panic!("{n} cannot reach its node and was taken: {outcome:?}");
+        };
+        assert!(
+            failure.flaws[0].text.contains("eve device config edge-1 --compiled"),
+            "{n}: {failure:?}"
+        );
+    }
+    // Of another node all that goes; and this one by itself.
+    operator.restart_device("edge-2").await.unwrap();
+    operator.delete("App", "hello", true).await.unwrap();
 
     operator.give_config_back("edge-1").await.unwrap();
     assert!(operator.device("edge-1").await.unwrap().config_given.is_none());

@@ -148,6 +148,54 @@ async fn people_pause_resume_and_promote_and_somebody_elses_change_pauses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_rollback_does_not_overwrite_what_somebody_else_changed() {
+    let home = Home::start().await;
+    let mut edges = edges(&home, 3).await;
+    let operator = home.operator();
+    edges[1].fails = Some(("web:3", "image not found"));
+    let text = plan(&web("2", "64MiB"), r#", "waves": [1, 1], "rollback": true"#);
+    let _: Rollout = operator.send("/rollouts/r", &text).await.unwrap();
+    round(&mut edges, 31).await;
+    // Somebody else changes the same app, and the rollout goes on with that.
+    operator.apply(&web("3", "96MiB"), false).await.unwrap();
+    let lost = "App web was changed by admin meanwhile, which would be lost";
+    let refused = operator.send::<Rollout>("/rollouts/r/rollback", "").await.unwrap_err();
+    assert!(refused.to_string().contains(lost), "{refused}");
+    let _: Rollout = operator.send("/rollouts/r/promote", "").await.unwrap();
+    let refused = operator.send::<Rollout>("/rollouts/r/rollback", "").await.unwrap_err();
+    assert!(refused.to_string().contains(lost), "{refused}");
+    // Not by itself either: it stops, and who waits goes on waiting.
+    let stopped = until_it_rests(&home, &mut edges, "r").await;
+    assert_eq!(stopped.phase, "stopped", "{stopped:#?}");
+    assert!(
+        stopped.why.ends_with("not rolled back: App web was changed by admin meanwhile"),
+        "{}",
+        stopped.why
+    );
+    round(&mut edges, 31).await;
+    assert_eq!(edges[2].image(), "web:1");
+    let all: Vec<Version> = operator.ask("/objects/app/web/history").await.unwrap();
+    assert_eq!(all.len(), 3, "{all:#?}");
+    assert_eq!(all[0].spec.as_ref().unwrap()["image"], "web:3");
+
+    // The way back that is named there: it says what it overwrites.
+    let path = format!("/objects/app/web/history/{}", all[2].revision);
+    let applied: controller::view::Applied = operator.send(&path, "").await.unwrap();
+    let overwrites = applied.changes[0].overwrites.as_deref().unwrap();
+    let version = format!("version {} by admin of ", all[0].revision);
+    assert!(overwrites.starts_with(&version), "{overwrites}");
+    let differ = "image: \"web:3\", now \"web:1\"; memory: \"96MiB\", now \"64MiB\"";
+    assert!(overwrites.ends_with(differ), "{overwrites}");
+    let lines = operator.audit(&controller::AuditFilter::default()).await.unwrap();
+    assert!(lines.iter().any(|l| l.detail.ends_with(differ)), "{lines:?}");
+    let _: Rollout = operator.send("/rollouts/r/promote?all=true", "").await.unwrap();
+    let done = until_it_rests(&home, &mut edges, "r").await;
+    assert_eq!(done.phase, "done", "{done:#?}");
+    round(&mut edges, 31).await;
+    assert!(edges.iter().all(|e| e.image() == "web:1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_disrupts_waits_for_the_window_and_the_page_says_so() {
     let home = Home::start().await;
     let mut edges = edges(&home, 2).await;
