@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::any::AnyRow;
 
+use super::vault::At;
 use super::{Db, DbError, Doing, signed, text, unsigned};
 
 /// An alert.
@@ -62,21 +63,28 @@ impl Db {
             .fetch_all(self.read())
             .await
             .doing(doing)?;
-        let rule = |r: &AnyRow| {
+        let rule = |r: &AnyRow| -> Result<RuleRow, sqlx::Error> {
             Ok(RuleRow { name: r.try_get(0)?, spec: r.try_get(1)?, secret: r.try_get(2)? })
         };
-        rows.iter().map(rule).collect::<Result<_, _>>().doing(doing)
+        let opened = |r: &AnyRow| {
+            let row = rule(r).doing(doing)?;
+            let secret = row.secret.map(|secret| self.opened(&At::Webhook(&row.name), secret));
+            Ok(RuleRow { secret: secret.transpose()?, ..row })
+        };
+        rows.iter().map(opened).collect()
     }
 
     /// Makes or changes a rule; without a secret it keeps the one it has.
     pub(crate) async fn set_alert_rule(&self, rule: &RuleRow) -> Result<(), DbError> {
+        let secret = rule.secret.as_deref();
+        let secret = secret.map(|secret| self.sealed_bytes(&At::Webhook(&rule.name), secret));
         sqlx::query(
             "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
              SET spec = $2, secret = coalesce($3, alert_rules.secret)",
         )
         .bind(&rule.name)
         .bind(text(&rule.spec))
-        .bind(rule.secret.as_deref())
+        .bind(secret.transpose()?)
         .execute(self.write())
         .await
         .doing("store a rule of alerts")

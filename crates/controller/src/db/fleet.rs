@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
+use super::vault::At;
 use super::{Db, DbError, Doing, Tx, signed, text, unsigned};
 use crate::objects::{Key, Object, WrittenSpec, read_spec};
 
@@ -136,7 +137,7 @@ impl Db {
     pub(crate) async fn devices(&self) -> Result<Vec<DeviceRow>, DbError> {
         let sql = AssertSqlSafe(format!("SELECT {DEVICE} FROM devices"));
         let rows = sqlx::query(sql).fetch_all(self.read()).await.doing("read devices")?;
-        rows.iter().map(device).collect()
+        rows.iter().map(|r| device(self, r)).collect()
     }
 
     /// One node.
@@ -147,7 +148,7 @@ impl Db {
             .fetch_optional(self.read())
             .await
             .doing("read a device")?;
-        row.as_ref().map(device).transpose()
+        row.as_ref().map(|r| device(self, r)).transpose()
     }
 
     /// Notes when nodes were last heard of, and under which name they reach us.
@@ -342,7 +343,8 @@ pub(super) async fn remove_object(
     let raw = id.as_bytes().as_slice();
     // The row stays as a memory of the certificate; what the node said goes.
     sqlx::query(
-        "UPDATE devices SET gone_ms = $2, token = NULL, given = NULL, changed = $3 WHERE id = $1",
+        "UPDATE devices SET gone_ms = $2, token = NULL, given = NULL, view_token = NULL,
+             view_until_ms = NULL, changed = $3 WHERE id = $1",
     )
     .bind(raw)
     .bind(signed(now.0))
@@ -375,8 +377,16 @@ pub(super) async fn remove_object(
 }
 
 /// Stores who a node is; its integrity token is left as it is.
-pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> Result<(), DbError> {
+pub(super) async fn put_device(
+    db: &Db,
+    tx: &mut Tx,
+    row: &DeviceRow,
+    revision: u64,
+) -> Result<(), DbError> {
     let doing = "store a device";
+    let given = row.given.as_ref().map(|g| db.sealed_bytes(&At::Given(row.id), &g.config.bytes));
+    let view = row.view.as_ref().map(|(token, _)| token.reveal().as_bytes());
+    let view = view.map(|token| db.sealed(&At::View(row.id), token)).transpose()?;
     // A node that was deleted may come back under another id.
     sqlx::query("DELETE FROM devices WHERE cert_hash = $1 AND gone_ms IS NOT NULL AND id <> $2")
         .bind(row.cert_hash.as_deref())
@@ -411,9 +421,9 @@ pub(super) async fn put_device(tx: &mut Tx, row: &DeviceRow, revision: u64) -> R
     .bind(row.gone.map(|at| signed(at.0)))
     .bind(signed(revision))
     .bind(i64::from(row.views))
-    .bind(row.view.as_ref().map(|(token, _)| token.reveal()))
+    .bind(view)
     .bind(row.view.as_ref().map(|(_, until)| signed(until.0)))
-    .bind(row.given.as_ref().map(|g| g.config.bytes.as_slice()))
+    .bind(given.transpose()?)
     .bind(row.given.as_ref().map(|g| text(&g.config.version)))
     .bind(row.given.as_ref().map(|g| text(&g.author)))
     .bind(row.given.as_ref().map(|g| signed(g.at.0)))
@@ -456,15 +466,16 @@ const DEVICE: &str = "id, serial, soft_serial, wildcard, cert_pem, cert_hash, re
                       views, view_token, view_until_ms, given, given_version, given_by, given_ms";
 
 /// Of the columns in [`DEVICE`].
-fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
+fn device(db: &Db, row: &AnyRow) -> Result<DeviceRow, DbError> {
     let doing = "read a device";
+    let id = uid(row, 0, "device")?;
     let at = |n: Option<i64>| n.map(|n| UnixMillis(unsigned(n)));
     let count = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
     let until = at(row.try_get(17).doing(doing)?);
     let given = match row.try_get::<Option<Vec<u8>>, _>(18).doing(doing)? {
         Some(bytes) => Some(Arc::new(Given {
             config: api::whole::Whole {
-                bytes,
+                bytes: db.opened(&At::Given(id), bytes)?,
                 version: row.try_get::<Option<String>, _>(19).doing(doing)?.unwrap_or_default(),
             },
             author: row.try_get::<Option<String>, _>(20).doing(doing)?.unwrap_or_default(),
@@ -472,8 +483,10 @@ fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
         })),
         None => None,
     };
+    let view: Option<String> = row.try_get(16).doing(doing)?;
+    let view = view.map(|token| db.opened_text(&At::View(id), token)).transpose()?;
     Ok(DeviceRow {
-        id: uid(row, 0, "device")?,
+        id,
         serial: row.try_get(1).doing(doing)?,
         soft_serial: row.try_get(2).doing(doing)?,
         wildcard: row.try_get::<i64, _>(3).doing(doing)? != 0,
@@ -489,7 +502,7 @@ fn device(row: &AnyRow) -> Result<DeviceRow, DbError> {
         gone: at(row.try_get(13).doing(doing)?),
         changed: unsigned(row.try_get(14).doing(doing)?),
         views: count(row.try_get(15).doing(doing)?),
-        view: row.try_get::<Option<String>, _>(16).doing(doing)?.map(Secret::new).zip(until),
+        view: view.map(Secret::new).zip(until),
         given,
     })
 }

@@ -147,7 +147,7 @@ impl Db {
             return Ok(Written::Behind);
         }
         for also in &change.also {
-            if !put_also(&mut tx, also, change.at).await? {
+            if !put_also(self, &mut tx, also, change.at).await? {
                 tx.rollback().await.doing(doing)?;
                 return Ok(Written::Overtaken);
             }
@@ -166,7 +166,7 @@ impl Db {
             note(&mut tx, now, &Entry::Object(key.clone())).await?;
         }
         for device in &change.devices {
-            put_device(&mut tx, device, now).await?;
+            put_device(self, &mut tx, device, now).await?;
             note(&mut tx, now, &Entry::Device(device.id)).await?;
         }
         for (serial, allowed) in &change.serials {

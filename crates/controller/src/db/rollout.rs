@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::fleet::uid;
 use super::journal::log;
+use super::vault::At;
 use super::{Change, Db, DbError, Doing, Tx, signed, text, unsigned};
 
 /// A rollout as it is kept; texts are JSON.
@@ -70,7 +71,7 @@ impl Db {
         .fetch_all(self.read())
         .await
         .doing("read rollouts")?;
-        rows.iter().map(rollout).collect()
+        rows.iter().map(|r| rollout(self, r)).collect()
     }
 
     pub(crate) async fn rollout(&self, name: &str) -> Result<Option<RolloutRow>, DbError> {
@@ -82,7 +83,7 @@ impl Db {
         .fetch_optional(self.read())
         .await
         .doing("read a rollout")?;
-        row.as_ref().map(rollout).transpose()
+        row.as_ref().map(|r| rollout(self, r)).transpose()
     }
 
     /// The devices of a rollout and where they are.
@@ -106,7 +107,7 @@ impl Db {
         said: &Change,
     ) -> Result<bool, DbError> {
         let mut tx = self.begin().await?;
-        if !put_rollout(&mut tx, write).await? {
+        if !put_rollout(self, &mut tx, write).await? {
             return Ok(false);
         }
         for logged in &said.logged {
@@ -210,7 +211,7 @@ impl Db {
             .fetch_all(self.read())
             .await
             .doing(doing)?;
-        let scheduled = |r: &AnyRow| {
+        let scheduled = |r: &AnyRow| -> Result<ScheduledRow, sqlx::Error> {
             Ok(ScheduledRow {
                 name: r.try_get(0)?,
                 due: UnixMillis(unsigned(r.try_get(1)?)),
@@ -221,7 +222,12 @@ impl Db {
                 done: r.try_get::<Option<i64>, _>(6)?.map(|n| UnixMillis(unsigned(n))),
             })
         };
-        rows.iter().map(scheduled).collect::<Result<_, _>>().doing(doing)
+        let opened = |r: &AnyRow| {
+            let row = scheduled(r).doing(doing)?;
+            let documents = self.opened_text(&At::Scheduled(&row.name), row.documents)?;
+            Ok(ScheduledRow { documents, ..row })
+        };
+        rows.iter().map(opened).collect()
     }
 
     /// Keeps a change for later; false if the name is taken.
@@ -230,6 +236,8 @@ impl Db {
         row: &ScheduledRow,
         said: &Change,
     ) -> Result<bool, DbError> {
+        let documents = text(&row.documents);
+        let documents = self.sealed(&At::Scheduled(&row.name), documents.as_bytes())?;
         let query = sqlx::query(
             "INSERT INTO scheduled VALUES ($1, $2, $3, $4, 'waiting', '', NULL)
              ON CONFLICT (name) DO NOTHING",
@@ -237,7 +245,7 @@ impl Db {
         .bind(&row.name)
         .bind(signed(row.due.0))
         .bind(text(&row.author))
-        .bind(text(&row.documents));
+        .bind(documents);
         self.write_logged(query, said).await
     }
 
@@ -298,9 +306,14 @@ fn end_scheduled<'q>(
 }
 
 /// False if somebody was faster.
-pub(super) async fn put_also(tx: &mut Tx, also: &Also, now: UnixMillis) -> Result<bool, DbError> {
+pub(super) async fn put_also(
+    db: &Db,
+    tx: &mut Tx,
+    also: &Also,
+    now: UnixMillis,
+) -> Result<bool, DbError> {
     match also {
-        Also::Rollout(write) => put_rollout(tx, write).await,
+        Also::Rollout(write) => put_rollout(db, tx, write).await,
         Also::Scheduled { name, outcome } => {
             let done = end_scheduled(name, "done", outcome, now).execute(&mut **tx).await;
             Ok(done.doing("note that a scheduled change was made")?.rows_affected() == 1)
@@ -308,16 +321,17 @@ pub(super) async fn put_also(tx: &mut Tx, also: &Also, now: UnixMillis) -> Resul
     }
 }
 
-async fn put_rollout(tx: &mut Tx, write: &RolloutWrite) -> Result<bool, DbError> {
+async fn put_rollout(db: &Db, tx: &mut Tx, write: &RolloutWrite) -> Result<bool, DbError> {
     let doing = "store a rollout";
     let row = &write.row;
+    let plan = db.sealed(&At::Rollout(&row.name), text(&row.plan).as_bytes())?;
     let query = if row.version == 0 {
         sqlx::query(
             "INSERT INTO rollouts (name, plan, state, open, version, author, created_ms)
              VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (name) DO NOTHING",
         )
         .bind(&row.name)
-        .bind(text(&row.plan))
+        .bind(&plan)
         .bind(text(&row.state))
         .bind(i64::from(row.open))
         .bind(text(&row.author))
@@ -328,7 +342,7 @@ async fn put_rollout(tx: &mut Tx, write: &RolloutWrite) -> Result<bool, DbError>
              WHERE name = $1 AND version = $5",
         )
         .bind(&row.name)
-        .bind(text(&row.plan))
+        .bind(&plan)
         .bind(text(&row.state))
         .bind(i64::from(row.open))
         .bind(signed(row.version))
@@ -351,7 +365,7 @@ async fn put_rollout(tx: &mut Tx, write: &RolloutWrite) -> Result<bool, DbError>
     Ok(true)
 }
 
-fn rollout(row: &AnyRow) -> Result<RolloutRow, DbError> {
+fn rollout(db: &Db, row: &AnyRow) -> Result<RolloutRow, DbError> {
     let doing = "read a rollout";
     let row = || -> Result<RolloutRow, sqlx::Error> {
         Ok(RolloutRow {
@@ -364,5 +378,7 @@ fn rollout(row: &AnyRow) -> Result<RolloutRow, DbError> {
             open: row.try_get::<i64, _>(6)? != 0,
         })
     };
-    row().doing(doing)
+    let row = row().doing(doing)?;
+    let plan = db.opened_text(&At::Rollout(&row.name), row.plan)?;
+    Ok(RolloutRow { plan, ..row })
 }
