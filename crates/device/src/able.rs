@@ -6,8 +6,7 @@ use model::desired::{
     Port, PortSelector, Refused, UserData, Virtualization, environment, is_cloud_init,
 };
 
-/// Takes out of `told` what the node cannot do and adds it to what was refused; apps of other
-/// profiles than the one in force rest.
+/// Takes out of `told` what the node cannot do and adds it to what was refused.
 pub fn limit(told: &mut Device) {
     let mut refused = Vec::new();
     let no = |kind, id: &dyn std::fmt::Display, name: &str, text: String| Refused {
@@ -55,9 +54,7 @@ pub fn limit(told: &mut Device) {
         refused.extend(why.map(|w| no(ObjectKind::NetworkInstance, id, name, w.into())));
         why.is_none()
     });
-    let profile = told.profile.clone();
     told.apps.retain(|id, app| {
-        app.activate &= app.in_profile(&profile);
         let why = take_environment(app).err().or_else(|| app_problem(app).map(str::to_owned));
         let able = why.is_none();
         refused.extend(why.map(|w| no(ObjectKind::App, id, &app.name, w)));
@@ -67,8 +64,6 @@ pub fn limit(told: &mut Device) {
         (ObjectKind::BaseOs, "baseos", told.base_os.take().is_some()),
         (ObjectKind::Node, "disks", told.disks.take().is_some()),
         (ObjectKind::Node, "edgeview", told.edge_view.take().is_some()),
-        (ObjectKind::Node, "local_profile_server", told.local_server.take().is_some()),
-        (ObjectKind::Node, "loc_config", told.local_console.take().is_some()),
     ] {
         if there {
             refused.push(no(kind, &field, "", format!("{field}: not supported yet")));
@@ -184,19 +179,6 @@ mod tests {
         let mut told = Device::new(Id::new(uuid::Uuid::from_bytes([9; 16])));
         told.apps = apps.into_iter().map(|a| (a.id, a)).collect::<BTreeMap<_, _>>();
         told
-    }
-
-    #[test]
-    fn apps_of_other_profiles_rest() {
-        let mut night = app(1);
-        night.options.profiles = vec!["night".to_owned()];
-        for (profile, runs) in [("", true), ("night", true), ("day", false)] {
-            let mut told = told([night.clone(), app(2)]);
-            told.profile = profile.to_owned();
-            limit(&mut told);
-            assert_eq!(told.apps[&night.id].activate, runs, "{profile}");
-            assert!(told.apps[&app(2).id].activate);
-        }
     }
 
     #[test]

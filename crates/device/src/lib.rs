@@ -8,6 +8,7 @@ pub mod config;
 pub mod content;
 pub mod health;
 pub mod install;
+pub mod local;
 pub mod log;
 pub mod netinst;
 pub mod network;

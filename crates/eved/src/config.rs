@@ -3,7 +3,8 @@
 //! `device::config` decides what to ask next; this file asks, verifies, saves and publishes.
 //! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
 //! and [`metrics`] tell what is, [`announce`] hands over our certificate, [`secrets`] opens what is
-//! sealed to it, [`bootstrap`] stands in until the first config.
+//! sealed to it, [`bootstrap`] stands in until the first config, [`profile`] talks with a local profile
+//! server, [`nearby`] keeps what that changed.
 
 mod announce;
 mod bootstrap;
@@ -12,6 +13,8 @@ mod desired;
 mod health;
 mod info;
 mod metrics;
+mod nearby;
+mod profile;
 mod secrets;
 #[cfg(test)]
 mod vectors;
@@ -31,16 +34,17 @@ use api::{Certificate, Signer};
 use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary};
 use device::config::{exchange, floor};
 use host::topics::{Reader, Table, Watch, Writer};
-use model::desired::{Device, Properties};
+use model::desired::{Device, PortName, Properties};
 use model::reported::{ControllerStatus, Identity, Maintenance, SecretsOpened, Standing};
 use model::topic::{Boots, Controller, Identities, Only, Ports};
-use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, Who, chain};
+use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, VolumeId, Who, chain};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::chance::jitter;
 use crate::config::checkpoint::{Checkpoint, Signers};
 use crate::config::desired::Desired;
+use crate::config::nearby::Nearby;
 use crate::config::secrets::Secrets;
 use crate::exchange::Exchange;
 use crate::link::{CallError, Link, well};
@@ -176,6 +180,8 @@ struct Session<'a> {
     in_force: watch::Sender<InForce>,
     /// Why the controller has no certificate to seal secrets to, once that is known.
     unannounced: watch::Sender<Option<Problem>>,
+    /// What someone near the node changed.
+    nearby: Nearby,
     alarms: BTreeMap<Alarm, Instant>,
 }
 
@@ -189,7 +195,14 @@ struct Received {
 /// What the tellers need of the config in force.
 #[derive(Debug, Clone, Default)]
 struct InForce {
+    /// As the controller told it.
+    told: Option<Arc<Device>>,
+    /// With what was changed near the node.
     device: Option<Arc<Device>>,
+    /// By how much volumes' generations go beyond the controller's.
+    purged: BTreeMap<VolumeId, u64>,
+    /// Ports that are set up near the node.
+    local_ports: Vec<PortName>,
     properties: Properties,
     /// The controller answers.
     reached: bool,
@@ -261,6 +274,7 @@ impl<'a> Session<'a> {
             floor,
             in_force: watch::Sender::new(told),
             unannounced: watch::Sender::default(),
+            nearby: Nearby::open(ctx.paths.persist.join("checkpoint")),
             alarms: BTreeMap::new(),
         }
     }
@@ -271,6 +285,12 @@ impl<'a> Session<'a> {
         let version = Reader::<Boots>::open(&roots);
         let watch = Watch::new(&[ports.dir()])?;
         let tellers = [
+            tokio::spawn(profile::talk(
+                roots.clone(),
+                self.id,
+                self.nearby.clone(),
+                self.in_force.subscribe(),
+            )),
             tokio::spawn(info::tell(
                 roots.clone(),
                 self.id,
@@ -294,6 +314,7 @@ impl<'a> Session<'a> {
         ];
         let _tellers = AbortOnDrop(tellers);
         let mut announced = self.unannounced.subscribe();
+        let mut changed_nearby = self.nearby.watch();
 
         let (told, mut answers) = mpsc::unbounded_channel();
         let link = self.link.clone();
@@ -348,6 +369,10 @@ impl<'a> Session<'a> {
                 tokio::select! {
                     Some(came) = answers.recv() => break self.note(came),
                     Ok(()) = announced.changed() => self.publish()?,
+                    Ok(()) = changed_nearby.changed() => {
+                        self.change();
+                        self.publish()?;
+                    }
                     changed = watch.changed() => {
                         changed?;
                         let before = std::mem::replace(&mut up, is_up());
@@ -475,9 +500,31 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn put_in_force(&mut self, device: Box<Device>) -> Result<(), Problem> {
+    fn put_in_force(&mut self, told: Box<Device>) -> Result<(), Problem> {
         let now = host::clock::now();
-        self.properties = api::convert::items::properties(&device.items, &self.properties, now);
+        self.properties = api::convert::items::properties(&told.items, &self.properties, now);
+        for refused in &told.refused {
+            tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
+        }
+        tracing::info!(apps = told.apps.len(), source = ?self.state.source, "config in force");
+        self.in_force.send_modify(|f| f.applied = Some(now));
+        self.publish_device(Arc::new(*told))
+    }
+
+    /// Something was changed near the node: the config in force is another one.
+    fn change(&mut self) {
+        let told = self.in_force.borrow().told.clone();
+        if let Some(told) = told {
+            // It is published again with the next change; what is wrong is in the log.
+            let _ = self.publish_device(told);
+        }
+    }
+
+    /// Publishes a config with what was changed near the node.
+    fn publish_device(&mut self, told: Arc<Device>) -> Result<(), Problem> {
+        let kept = self.nearby.kept();
+        let local = api::convert::local::changes(&kept.ports, &told.ports);
+        let device = device::local::apply(&told, &kept.overrides, &local.changes);
         let desired = &mut self.writers.desired;
         let published = if in_maintenance(&device) {
             tracing::warn!("in maintenance: of the config only settings and counters count");
@@ -485,21 +532,19 @@ impl<'a> Session<'a> {
         } else {
             desired.publish(&device, &self.properties)
         };
-        let published = published.map_err(|e| {
-            tracing::error!("{}", chain(&e));
-            e.problem(now)
-        });
-        for refused in &device.refused {
-            tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
-        }
-        tracing::info!(apps = device.apps.len(), source = ?self.state.source, "config in force");
-        let (device, properties) = (Some(Arc::new(*device)), self.properties.clone());
+        let published = published.and_then(|()| desired.publish_local_power(kept.power));
+        let (device, properties) = (Arc::new(device), self.properties.clone());
         self.in_force.send_modify(|f| {
-            f.device = device;
+            f.purged = device::local::purged(&told, &kept.overrides);
+            f.local_ports = local.changes.keys().cloned().collect();
+            f.told = Some(told);
+            f.device = Some(device);
             f.properties = properties;
-            f.applied = Some(now);
         });
-        published
+        published.map_err(|e| {
+            tracing::error!("{}", chain(&e));
+            e.problem(host::clock::now())
+        })
     }
 
     fn publish(&mut self) -> anyhow::Result<()> {
@@ -508,6 +553,8 @@ impl<'a> Session<'a> {
         let unannounced = self.unannounced.borrow().clone();
         status.standing.attestation_problem =
             self.state.attestation_problem.clone().or(unannounced);
+        status.standing.local_profile = self.nearby.kept().overrides.profile;
+        status.standing.local_ports = self.in_force.borrow().local_ports.clone();
         let reached = self.state.last_contact.is_some() && self.state.failures == 0;
         self.in_force.send_if_modified(|f| std::mem::replace(&mut f.reached, reached) != reached);
         self.writers.controller.publish(Table::<Controller>::from([(Only, status)]))?;
@@ -523,7 +570,7 @@ impl<'a> Session<'a> {
     }
 }
 
-struct AbortOnDrop([tokio::task::JoinHandle<()>; 4]);
+struct AbortOnDrop([tokio::task::JoinHandle<()>; 5]);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -548,6 +595,8 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
                 Some(device) if in_maintenance(device) => vec![Maintenance::Requested],
                 _ => Vec::new(),
             },
+            local_profile: String::new(),
+            local_ports: Vec::new(),
         },
     }
 }

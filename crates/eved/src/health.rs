@@ -18,7 +18,8 @@ use model::reported::{
 };
 use model::services::{self, Service};
 use model::topic::{
-    Apps, Boots, Controller, DesiredPower, DesiredProperties, Identities, Only, Ports, ResourceUse,
+    Apps, Boots, Controller, DesiredPower, DesiredProperties, Identities, LocalPowers, Only, Ports,
+    ResourceUse,
 };
 use model::{Bytes, UnixMillis, chain};
 use tokio::time::Instant;
@@ -90,6 +91,7 @@ struct Inputs {
     controller: Reader<Controller>,
     apps: Reader<Apps>,
     power: Reader<DesiredPower>,
+    local_power: Reader<LocalPowers>,
     properties: Reader<DesiredProperties>,
 }
 
@@ -101,17 +103,19 @@ impl Inputs {
             controller: Reader::open(roots),
             apps: Reader::open(roots),
             power: Reader::open(roots),
+            local_power: Reader::open(roots),
             properties: Reader::open(roots),
         }
     }
 
-    fn dirs(&self) -> [&Path; 6] {
+    fn dirs(&self) -> [&Path; 7] {
         [
             self.ports.dir(),
             self.identities.dir(),
             self.controller.dir(),
             self.apps.dir(),
             self.power.dir(),
+            self.local_power.dir(),
             self.properties.dir(),
         ]
     }
@@ -329,6 +333,14 @@ fn wanted(inputs: &Inputs, book: &mut Book, silence: &mut Silence) -> Option<(As
         if let Some(ask) = ask.filter(|_| known) {
             return Some((ask, "told by the controller".to_owned()));
         }
+    }
+    // Whoever publishes it remembers that it is done; it does not outlive the boot.
+    if let Some(local) = inputs.local_power.get(&Only) {
+        let ask = match local.off {
+            true => Ask::PowerOff,
+            false => Ask::Reboot(BootReason::RebootCommand),
+        };
+        return Some((ask, "told by someone near the node".to_owned()));
     }
     let limit = inputs.properties.get(&Only).unwrap_or_default().reboot_no_network;
     let onboarded = inputs.identities.get(&Only).is_some();

@@ -10,7 +10,9 @@ use std::fmt::Debug;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::desired::{App, Content, Datastore, NetworkInstance, Port, Power, Properties, Volume};
+use crate::desired::{
+    App, Content, Datastore, LocalPower, NetworkInstance, Port, Power, Properties, Volume,
+};
 use crate::reported::{
     AppNetworkStatus, AppStatus, Boot, ContentStatus, ControllerStatus, Identity, LogStatus,
     NetworkInstanceStatus, Onboarding, PortStatus, Resources, Storage, VolumeStatus,
@@ -126,6 +128,8 @@ topics! {
     DesiredProperties = "properties": Only => Properties, Config;
     /// Reboot and power-off wishes.
     DesiredPower = "desired-power": Only => Power, Config;
+    /// A command of someone near the node to start anew or to switch off; this boot's only.
+    LocalPowers = "local-power": Only => LocalPower, Config;
     /// Ports and their addressing.
     DesiredPorts = "desired-ports": crate::desired::PortName => Port, Config for Network;
     /// Where content comes from.

@@ -21,7 +21,7 @@ use model::{
 };
 
 use super::{mac_text, to_timestamp};
-use crate::pb::common::DhcpType;
+use crate::pb::common::{DhcpType, NetworkConfigOrigin, PortConfigSource};
 use crate::pb::config::ZNetworkInstType;
 use crate::pb::info::z_info_msg::InfoContent;
 use crate::pb::info::{
@@ -147,6 +147,7 @@ pub fn device(own: DeviceId, at: UnixMillis, facts: &DeviceFacts<'_>) -> Vec<u8>
             ..OptionalCapabilities::default()
         }),
         hardware_watchdog_present: machine.watchdog,
+        local_profile: controller.standing.local_profile.clone(),
         ..ZInfoDevice::default()
     };
     message(own, at, ZInfoTypes::ZiDevice, InfoContent::Dinfo(info))
@@ -462,7 +463,7 @@ fn progress(status: &ContentStatus) -> u32 {
     }
 }
 
-fn app_errors(at: UnixMillis, facts: &AppFacts<'_>) -> Vec<ErrorInfo> {
+pub(super) fn app_errors(at: UnixMillis, facts: &AppFacts<'_>) -> Vec<ErrorInfo> {
     let status = facts.status;
     let app = || (Entity::AppInstance, status.id.to_string(), status.name.as_str());
     let mut errors = Vec::new();
@@ -597,7 +598,10 @@ fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> System
         last_succeeded: worked.map(to_timestamp),
         ports: ports
             .iter()
-            .map(device_port)
+            .map(|port| {
+                let local = controller.standing.local_ports.contains(&port.port.name);
+                device_port(port, local, controller.config_timestamp)
+            })
             .chain(refused().map(|r| DevicePort {
                 name: r.id.clone(),
                 err: Some(ErrorInfo {
@@ -613,7 +617,12 @@ fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> System
     SystemAdapterInfo { current_index: 0, status: vec![status] }
 }
 
-fn device_port(status: &PortStatus) -> DevicePort {
+fn device_port(status: &PortStatus, local: bool, told: Option<UnixMillis>) -> DevicePort {
+    // When a server nearby set it up is not known: its messages have no time.
+    let (origin, told) = match local {
+        true => (NetworkConfigOrigin::Lps, None),
+        false => (NetworkConfigOrigin::Controller, told),
+    };
     let port = &status.port;
     let dhcp = match &port.addressing {
         Addressing::Dhcp => DhcpType::Client,
@@ -649,6 +658,10 @@ fn device_port(status: &PortStatus) -> DevicePort {
             }),
         cost: port.cost.into(),
         mtu: port.mtu.unwrap_or_default().into(),
+        config_source: (local || told.is_some()).then(|| PortConfigSource {
+            origin: origin.into(),
+            submitted_at: told.map(to_timestamp),
+        }),
         ..DevicePort::default()
     }
 }
@@ -663,7 +676,7 @@ fn config_items(facts: &DeviceFacts<'_>) -> ZInfoConfigItemStatus {
     ZInfoConfigItemStatus { config_items: items.collect(), ..ZInfoConfigItemStatus::default() }
 }
 
-fn maintenance(reason: Maintenance) -> MaintenanceModeReason {
+pub(super) fn maintenance(reason: Maintenance) -> MaintenanceModeReason {
     match reason {
         Maintenance::Requested => MaintenanceModeReason::UserRequested,
     }
@@ -679,7 +692,7 @@ fn attestation(state: Attestation) -> AttestationState {
     }
 }
 
-fn boot_reason(reason: Reason) -> BootReason {
+pub(super) fn boot_reason(reason: Reason) -> BootReason {
     match reason {
         Reason::First => BootReason::First,
         Reason::RebootCommand => BootReason::RebootCmd,

@@ -18,6 +18,11 @@ impl Rejected {
         Refused { kind, id: shown(id), name: shown(name), text: self.0 }
     }
 
+    /// Field and cause, for people.
+    pub(super) fn text(self) -> String {
+        self.0
+    }
+
     /// The same, seen from the message around it.
     pub(super) fn within(self, outer: impl Display) -> Rejected {
         Rejected(format!("{outer}.{}", self.0))

@@ -1,10 +1,10 @@
 //! A config, published as topics.
 
 use host::topics::{Roots, Table, TopicError, Writer};
-use model::desired::{Device, Properties};
+use model::desired::{Device, LocalPower, Properties};
 use model::topic::{
     DesiredApps, DesiredContents, DesiredDatastores, DesiredNetworkInstances, DesiredPorts,
-    DesiredPower, DesiredProperties, DesiredVolumes, Only,
+    DesiredPower, DesiredProperties, DesiredVolumes, LocalPowers, Only,
 };
 
 /// All topics that say what the node should be.
@@ -18,6 +18,7 @@ pub(super) struct Desired {
     volumes: Writer<DesiredVolumes>,
     networks: Writer<DesiredNetworkInstances>,
     apps: Writer<DesiredApps>,
+    local_power: Writer<LocalPowers>,
 }
 
 impl Desired {
@@ -32,6 +33,7 @@ impl Desired {
             volumes: Writer::open(roots)?,
             networks: Writer::open(roots)?,
             apps: Writer::open(roots)?,
+            local_power: Writer::open(roots)?,
         })
     }
 
@@ -43,6 +45,15 @@ impl Desired {
     ) -> Result<(), TopicError> {
         self.properties.publish(Table::<DesiredProperties>::from([(Only, properties.clone())]))?;
         self.power.publish(Table::<DesiredPower>::from([(Only, device.power)]))
+    }
+
+    /// Publishes what someone near the node commands.
+    pub(super) fn publish_local_power(
+        &mut self,
+        power: Option<LocalPower>,
+    ) -> Result<(), TopicError> {
+        let rows = power.into_iter().map(|power| (Only, power));
+        self.local_power.publish(rows.collect::<Table<LocalPowers>>())
     }
 
     /// Publishes what of a bootstrap file counts: ports and settings.

@@ -14,7 +14,9 @@ use api::convert::inventory;
 use device::config::queue::{Message, Outcome, Queue};
 use host::topics::{Reader, Roots, Table, Watch, WatchError};
 use model::desired::{Device, ObjectKind, Refused};
-use model::reported::{AppUse, Boot, BootReason, ControllerStatus, Inventory, PortStatus};
+use model::reported::{
+    AppUse, Boot, BootReason, ControllerStatus, Inventory, PortStatus, VolumeStatus,
+};
 use model::topic::{
     AppNetworks, Apps, Boots, Contents, Controller, NetworkInstances, OnboardingState, Only, Ports,
     ResourceUse, Volumes,
@@ -259,6 +261,10 @@ impl Facts {
                 info::network_instance(self.own, at, status, wanted, self.networks.values())
             }),
             Key::Volume(id) => self.volumes.get(&id).map(|status| {
+                // Purges that the controller knows nothing of are not in the count it gave.
+                let more = self.config.purged.get(&id).copied().unwrap_or_default();
+                let generation = status.generation.wrapping_sub(more);
+                let status = &VolumeStatus { generation, ..status.clone() };
                 let wanted = self.device().and_then(|d| d.volumes.get(&id));
                 let content = match wanted.map(|w| &w.origin) {
                     Some(model::desired::Origin::Content(c)) => self.contents.get(c),
@@ -329,7 +335,7 @@ fn still_controller(mut controller: ControllerStatus) -> ControllerStatus {
 }
 
 /// Until `eved health` says more.
-fn unknown_boot() -> Boot {
+pub(super) fn unknown_boot() -> Boot {
     Boot {
         reason: BootReason::Unknown,
         detail: String::new(),

@@ -88,6 +88,7 @@ pub struct Download {
     pub headers: hyper::HeaderMap,
     body: Incoming,
     url: String,
+    silence: Duration,
 }
 
 /// Why there is no answer.
@@ -356,12 +357,19 @@ impl Request {
 }
 
 impl Download {
+    /// The same, which may be silent for so long: a stream that speaks only when there is news.
+    #[must_use]
+    pub fn patient(self, silence: Duration) -> Download {
+        Download { silence, ..self }
+    }
+
     /// The next piece. `None`: that was all.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, HttpError> {
         loop {
             let url = || self.url.clone();
-            let slow = |_| HttpError::Slow { url: url(), what: "go on", limit: SILENCE };
-            match timeout(SILENCE, self.body.frame()).await.map_err(slow)? {
+            let limit = self.silence;
+            let slow = |_| HttpError::Slow { url: url(), what: "go on", limit };
+            match timeout(limit, self.body.frame()).await.map_err(slow)? {
                 None => return Ok(None),
                 Some(Err(source)) => return Err(HttpError::Exchange { url: url(), source }),
                 Some(Ok(frame)) => {
@@ -434,7 +442,13 @@ where
     });
     let answer = sender.send_request(request).await.map_err(broke)?;
     let (head, body) = answer.into_parts();
-    Ok(Download { status: head.status.as_u16(), headers: head.headers, body, url })
+    Ok(Download {
+        status: head.status.as_u16(),
+        headers: head.headers,
+        body,
+        url,
+        silence: SILENCE,
+    })
 }
 
 /// Whom an address makes us speak to.

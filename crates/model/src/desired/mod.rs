@@ -6,6 +6,7 @@
 mod app;
 mod content;
 mod link;
+mod local;
 mod machine;
 mod network;
 mod node;
@@ -27,6 +28,7 @@ pub use link::{
     CellularProbe, Hardware, HardwareKind, LacpRate, Link, Proxy, ProxyProtocol, ProxyServer,
     RadioTechnology, Usage, VirtualFunction, VirtualFunctions, Vlan, WifiNetwork, WifiScheme,
 };
+pub use local::{LocalPower, PortChange};
 pub use machine::{
     Assigned, BootMode, BootOrder, Machine, MachineMode, Metadata, Snapshot, SnapshotWhen,
     Snapshots, UserData, Vnc,

@@ -82,6 +82,12 @@ pub struct Standing {
     pub attestation_problem: Option<Problem>,
     /// Why no new config is put in force, settings and counters apart. Empty: it is.
     pub maintenance: Vec<Maintenance>,
+    /// The profile that someone near the node chose; empty: nobody did.
+    #[serde(default)]
+    pub local_profile: String,
+    /// Ports that someone near the node set up.
+    #[serde(default)]
+    pub local_ports: Vec<crate::desired::PortName>,
 }
 
 /// How far attestation is (EVE API, attestation states, as far as a node without a TPM has them).
