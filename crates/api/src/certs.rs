@@ -22,6 +22,7 @@ use crate::wire::{self, WireError};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ControllerCerts {
     signer: Signer,
+    since: UnixMillis,
     exchange: Vec<Certificate>,
 }
 
@@ -29,6 +30,12 @@ impl ControllerCerts {
     /// Whose signature messages of this controller bear.
     pub fn signer(&self) -> &Signer {
         &self.signer
+    }
+
+    /// From when on the signing certificate is valid. A local operator console may not bring one
+    /// that is older than the one known.
+    pub fn since(&self) -> UnixMillis {
+        self.since
     }
 
     /// Certificates for key exchange, P-256.
@@ -106,7 +113,8 @@ pub fn check(
     }
     let signer = Signer::controller(leaf.pem())
         .map_err(|source| CertsError::Certificate { at: *at, source })?;
-    Ok(ControllerCerts { signer, exchange: exchange.into_iter().map(|(_, c)| c).collect() })
+    let since = leaf.begins().map_err(|source| CertsError::Certificate { at: *at, source })?;
+    Ok(ControllerCerts { signer, since, exchange: exchange.into_iter().map(|(_, c)| c).collect() })
 }
 
 /// The payload of `/certs`. Each argument is PEM; its bytes are published as they are, so keep them:

@@ -264,6 +264,14 @@ pub fn end_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
     Ok(UnixMillis(seconds.saturating_mul(1000)))
 }
 
+/// When a certificate (DER) begins: `notBefore` of X.509. What began before 1970 began at 0.
+fn begin_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
+    let parse = |source| CertificateError::Parse { source };
+    let (_, x509) = X509Certificate::from_der(der).map_err(parse)?;
+    let seconds = u64::try_from(x509.validity().not_before.timestamp()).unwrap_or_default();
+    Ok(UnixMillis(seconds.saturating_mul(1000)))
+}
+
 impl Certificate {
     /// Reads the first certificate in a PEM text of at most 10,240 bytes. The text is kept as it
     /// is.
@@ -302,6 +310,11 @@ impl Certificate {
             name.as_str().ok().map(str::to_owned)
         });
         name.unwrap_or_default()
+    }
+
+    /// When it begins.
+    pub fn begins(&self) -> Result<UnixMillis, CertificateError> {
+        begin_of(&self.der)
     }
 
     /// When it ends.

@@ -161,6 +161,18 @@ impl Compound {
         received.signs(payload.expose(), signer)?;
         Ok(Some(payload))
     }
+
+    /// The config as an envelope of the controller, for who keeps it: with `payload`, which
+    /// [`Compound::verify`] returned, in clear. Secrets in it stay sealed one by one.
+    pub fn envelope(&self, payload: &[u8]) -> Option<Vec<u8>> {
+        let container = self.protected.as_ref()?.container();
+        Some(wire::encode(&AuthContainer {
+            protected_payload: Some(AuthBody { payload: payload.to_vec() }),
+            cipher_context: None,
+            cipher_data: None,
+            ..container.clone()
+        }))
+    }
 }
 
 /// Why a config for or from a console cannot be used.

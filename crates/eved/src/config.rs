@@ -4,11 +4,12 @@
 //! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
 //! and [`metrics`] tell what is, [`announce`] hands over our certificate, [`secrets`] opens what is
 //! sealed to it, [`bootstrap`] stands in until the first config, [`profile`] talks with a local profile
-//! server, [`nearby`] keeps what that changed.
+//! server and [`console`] with a local operator console, [`nearby`] keeps what those changed.
 
 mod announce;
 mod bootstrap;
 mod checkpoint;
+mod console;
 mod desired;
 mod health;
 mod info;
@@ -206,6 +207,8 @@ struct InForce {
     properties: Properties,
     /// The controller answers.
     reached: bool,
+    /// The way to the console that stands in for it.
+    console: Option<Arc<Link>>,
     /// When the last config came that we could read.
     received: Option<UnixMillis>,
     /// When one was last put in force.
@@ -218,6 +221,7 @@ struct InForce {
 enum Call {
     Certs,
     Config { hash: String, token: Option<Vec<u8>> },
+    Console { hash: String, token: Option<Vec<u8>> },
     Nonce,
     Quote { version: String },
 }
@@ -226,6 +230,7 @@ enum Call {
 enum Came {
     Certs(Result<(api::certs::ControllerCerts, Vec<u8>), CallError>),
     Config(Result<Fetched, CallError>),
+    Console(Box<Result<console::Said, CallError>>),
     Event(Event),
 }
 
@@ -332,6 +337,7 @@ impl<'a> Session<'a> {
             let at = Moment {
                 me: self.id,
                 properties: &self.properties,
+                console: self.console().is_some(),
                 now: host::clock::now(),
                 jitter: jitter(),
             };
@@ -349,6 +355,9 @@ impl<'a> Session<'a> {
                     Effect::FetchCerts => self.ask(Call::Certs, &told),
                     Effect::AskConfig { hash, token } => {
                         self.ask(Call::Config { hash, token }, &told);
+                    }
+                    Effect::AskConsole { hash, token } => {
+                        self.ask(Call::Console { hash, token }, &told);
                     }
                     Effect::AskNonce => self.ask(Call::Nonce, &told),
                     // Without a TPM there is nothing to sign it with.
@@ -394,6 +403,8 @@ impl<'a> Session<'a> {
         let (id, link, told) = (self.id, self.link.clone(), told.clone());
         let signers = self.signers.clone();
         let (certs, exchange) = (self.certs.clone(), self.exchange.values().cloned().collect());
+        let console = self.console().map(|url| link.console(&url));
+        let last = self.nearby.kept().console;
         tokio::spawn(async move {
             let came = match (call, signers) {
                 (Call::Config { hash, token }, Some(signers)) => {
@@ -401,6 +412,18 @@ impl<'a> Session<'a> {
                     let eyes = Eyes { id, signer, certs, exchange };
                     Came::Config(fetch(&link, &eyes, hash, token).await)
                 }
+                (Call::Console { hash, token }, Some(signers)) => match console {
+                    Some(console) => {
+                        let signer = signers.signer().clone();
+                        let eyes = Eyes { id, signer, certs, exchange };
+                        let integrity_token = token.unwrap_or_default();
+                        let asked = wire::Request { hash, integrity_token };
+                        let said = console::ask(&console, eyes, &signers, asked, last).await;
+                        Came::Console(Box::new(said))
+                    }
+                    // The config that named it is gone meanwhile.
+                    None => Came::Event(Event::Console(Answer::Unchanged)),
+                },
                 (Call::Nonce, Some(signers)) => {
                     Came::Event(Event::Nonce(nonce(&link, id, &signers).await.map_err(problem)))
                 }
@@ -409,9 +432,10 @@ impl<'a> Session<'a> {
                 }
                 // No answer is believed without certificates, so they come first.
                 (Call::Certs, _)
-                | (Call::Config { .. } | Call::Nonce | Call::Quote { .. }, None) => {
-                    Came::Certs(link.certs(host::clock::now()).await)
-                }
+                | (
+                    Call::Config { .. } | Call::Console { .. } | Call::Nonce | Call::Quote { .. },
+                    None,
+                ) => Came::Certs(link.certs(host::clock::now()).await),
             };
             let _ = told.send(came); // closed: the session is over
         });
@@ -423,32 +447,11 @@ impl<'a> Session<'a> {
             Came::Event(event) => event,
             Came::Certs(Err(e)) => Event::Certs(Err(problem(e))),
             Came::Certs(Ok((certs, body))) => {
-                if let Err(e) = self.checkpoint.save_certs(self.signers.as_ref(), &certs, &body) {
-                    tracing::error!("the controller's certificates are not saved: {}", chain(&e));
-                }
-                let signers = Signers::new(certs);
-                let known = exchange::keep(&self.exchange, &signers.exchange(), &self.referred);
-                if known != self.exchange {
-                    if let Err(e) = self.checkpoint.save_exchange(&known) {
-                        tracing::error!("certificates for secrets are not saved: {}", chain(&e));
-                    }
-                    self.exchange = known;
-                }
-                self.signers = Some(signers);
+                self.take_certs(certs, &body);
                 Event::Certs(Ok(()))
             }
-            Came::Config(Ok(Fetched::Unchanged)) => Event::Config(Answer::Unchanged),
-            Came::Config(Ok(Fetched::Unusable(why))) => Event::Config(Answer::Unusable(why)),
-            Came::Config(Ok(Fetched::Config { body, hash, device, secrets })) => {
-                let wants_certs = secrets.wants_certs;
-                let config = Summary { wants_certs, ..summary(&device, &self.properties) };
-                self.in_force.send_modify(|f| {
-                    f.received = Some(host::clock::now());
-                    secrets::add(&mut f.secrets, &secrets.counted);
-                });
-                self.received = Some(Received { body, device, referred: secrets.referred });
-                Event::Config(Answer::Config { hash, config: Some(config) })
-            }
+            Came::Config(Ok(fetched)) => Event::Config(self.take_config(fetched)),
+            Came::Console(said) => Event::Console(self.take_console(*said)),
             Came::Config(Err(e)) => Event::Config(match e.status() {
                 Some(403) => Answer::Forbidden,
                 Some(400 | 404) => Answer::Unknown,
@@ -456,6 +459,70 @@ impl<'a> Session<'a> {
                 _ => Answer::Failed(problem(e)),
             }),
         }
+    }
+
+    fn take_certs(&mut self, certs: api::certs::ControllerCerts, body: &[u8]) {
+        if let Err(e) = self.checkpoint.save_certs(self.signers.as_ref(), &certs, body) {
+            tracing::error!("the controller's certificates are not saved: {}", chain(&e));
+        }
+        let signers = Signers::new(certs);
+        let known = exchange::keep(&self.exchange, &signers.exchange(), &self.referred);
+        if known != self.exchange {
+            if let Err(e) = self.checkpoint.save_exchange(&known) {
+                tracing::error!("certificates for secrets are not saved: {}", chain(&e));
+            }
+            self.exchange = known;
+        }
+        self.signers = Some(signers);
+    }
+
+    fn take_console(&mut self, said: Result<console::Said, CallError>) -> Answer {
+        let said = match said {
+            Ok(said) => said,
+            Err(e) => {
+                tracing::warn!("the local operator console is no help: {}", chain(&e));
+                return Answer::Failed(problem(e));
+            }
+        };
+        if let Some((certs, body)) = said.certs {
+            self.take_certs(certs, &body);
+        }
+        let told = self.in_force.borrow().told.clone();
+        if let Some(told) = told {
+            self.nearby.change(|kept| kept.console(&said.compound, &told));
+        }
+        self.take_config(said.fetched)
+    }
+
+    fn take_config(&mut self, fetched: Fetched) -> Answer {
+        match fetched {
+            Fetched::Unchanged => Answer::Unchanged,
+            Fetched::Unusable(why) => Answer::Unusable(why),
+            Fetched::Config { body, hash, device, secrets } => {
+                let wants_certs = secrets.wants_certs;
+                let config = Summary { wants_certs, ..summary(&device, &self.properties) };
+                self.in_force.send_modify(|f| {
+                    f.received = Some(host::clock::now());
+                    secrets::add(&mut f.secrets, &secrets.counted);
+                });
+                self.received = Some(Received { body, device, referred: secrets.referred });
+                Answer::Config { hash, config: Some(config) }
+            }
+        }
+    }
+
+    /// Where the console is that may stand in for the controller.
+    fn console(&self) -> Option<String> {
+        let told = self.in_force.borrow().told.clone()?;
+        let console = told.local_console.as_ref()?;
+        Some(console.url.clone()).filter(|url| !url.trim().is_empty())
+    }
+
+    /// Whether nobody expects the controller to be reached.
+    fn airgapped(&self) -> bool {
+        let in_force = self.in_force.borrow();
+        let setting = in_force.told.as_ref().and_then(|d| d.items.get("airgap.mode"));
+        config::maintenance(false, setting.map(String::as_str))
     }
 
     /// Saved first: what the node does it must also do after a power cut. What is not saved is in
@@ -556,13 +623,32 @@ impl<'a> Session<'a> {
         status.standing.local_profile = self.nearby.kept().overrides.profile;
         status.standing.local_ports = self.in_force.borrow().local_ports.clone();
         let reached = self.state.last_contact.is_some() && self.state.failures == 0;
-        self.in_force.send_if_modified(|f| std::mem::replace(&mut f.reached, reached) != reached);
+        let stands_in = self.console().filter(|_| self.state.stands_in.is_some());
+        if let Some(why) = &self.state.stands_in
+            && self.airgapped()
+        {
+            // Who is reached is all that is expected to be.
+            status.last_contact = Some(host::clock::now());
+            status.problem = Some(console::expected(why.since));
+        }
+        let console = stands_in.map(|url| Arc::new(self.link.console(&url)));
+        self.in_force.send_if_modified(|f| {
+            let other = f.console.is_some() != console.is_some();
+            if other {
+                f.console = console;
+            }
+            (std::mem::replace(&mut f.reached, reached) != reached) | other
+        });
         self.writers.controller.publish(Table::<Controller>::from([(Only, status)]))?;
         Ok(())
     }
 
     fn tell_trouble(&self, before: Option<String>) {
         match &self.state.problem {
+            // Where nobody expects a controller its silence is no news.
+            Some(why) if before.as_ref() != Some(&why.text) && self.airgapped() => {
+                tracing::debug!("{}", why.text);
+            }
             Some(why) if before.as_ref() != Some(&why.text) => tracing::warn!("{}", why.text),
             None if before.is_some() => tracing::info!("the controller answers again"),
             _ => {}
@@ -654,18 +740,22 @@ fn judge(
     id: DeviceId,
     have: &str,
     signer: &Signer,
-    mut secrets: Secrets,
+    secrets: Secrets,
 ) -> Result<Fetched, CallError> {
     let payload = crate::link::verify("config", body, signer, api::limits::CONFIG)?;
-    let read = wire::read_sealed_answer(&payload, id, have, &mut |c, b| secrets.open(c, b));
-    Ok(match read {
+    Ok(read(body.to_vec(), &payload, id, have, secrets))
+}
+
+/// The same of a payload that is believed; `body` is its envelope.
+fn read(body: Vec<u8>, payload: &[u8], id: DeviceId, have: &str, mut secrets: Secrets) -> Fetched {
+    match wire::read_sealed_answer(payload, id, have, &mut |c, b| secrets.open(c, b)) {
         Ok(wire::Answer::Unchanged) => Fetched::Unchanged,
         Ok(wire::Answer::Changed { hash, mut device }) => {
             device::able::limit(&mut device);
-            Fetched::Config { body: body.to_vec(), hash, device, secrets: Box::new(secrets) }
+            Fetched::Config { body, hash, device, secrets: Box::new(secrets) }
         }
         Err(e) => Fetched::Unusable(e.problem(host::clock::now())),
-    })
+    }
 }
 
 async fn attest(

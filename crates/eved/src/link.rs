@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::certs::{CertsError, ControllerCerts};
 use api::envelope::{OpenError, Refusal};
@@ -31,10 +32,12 @@ pub(crate) const DEVICE_CERTIFICATE: &str = "device.cert.pem";
 pub(crate) struct Link {
     client: Client,
     ways: Ways,
+    /// Scheme and host; a console's may have a path.
+    base: String,
     /// Host and optional port.
     pub(crate) server: String,
     root_pem: Vec<u8>,
-    key: SigningKey,
+    key: Arc<SigningKey>,
     /// Who this node is to the controller.
     pub(crate) certificate: Certificate,
 }
@@ -144,7 +147,23 @@ impl Link {
         let ways = Ways::default();
         let client = Client::new(&Trust { system: true, pem }, Resolver::default())?;
         let client = client.with_ways(ways.clone());
-        Ok(Link { client, ways, server, root_pem, key, certificate })
+        let (base, key) = (format!("https://{server}"), Arc::new(key));
+        Ok(Link { client, ways, base, server, root_pem, key, certificate })
+    }
+
+    /// The same way to a console that stands in for the controller (`loc_config.loc_url`); without a
+    /// scheme it is https.
+    pub(crate) fn console(&self, url: &str) -> Link {
+        let url = url.trim().trim_end_matches('/');
+        Link {
+            client: self.client.clone(),
+            ways: self.ways.clone(),
+            base: if url.contains("://") { url.to_owned() } else { format!("https://{url}") },
+            server: self.server.clone(),
+            root_pem: self.root_pem.clone(),
+            key: self.key.clone(),
+            certificate: self.certificate.clone(),
+        }
     }
 
     /// Through which ports the controller may be reached; the next call goes by that.
@@ -234,7 +253,7 @@ impl Link {
     }
 
     fn request(&self, path: &str, request: Request) -> Request {
-        let url = format!("https://{}/api/v2/edgedevice/{path}", self.server);
+        let url = format!("{}/api/v2/edgedevice/{path}", self.base);
         Request { url, ..request }.header("x-request-id", uuid::Uuid::new_v4().to_string())
     }
 }

@@ -1,4 +1,5 @@
-//! What someone near the node may change without the controller: a local profile server.
+//! What someone near the node may change without the controller: a local profile server, and a local
+//! operator console.
 
 mod common;
 
@@ -6,11 +7,12 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 
+use api::loc;
 use api::lps::{self, Answer as Said, AppAction, AppCommand, Call, DeviceAction, DeviceCommand};
 use api::lps::{Named, Told, signal};
-use api::pb::config::{EdgeDevConfig, NetworkInstanceConfig};
+use api::pb::config::{EdgeDevConfig, LocConfig, NetworkInstanceConfig};
 use api::pb::profile::NetworkPortConfig;
-use common::scripted::{Answer, SIGNING, Scripted, config, empty, golden, told};
+use common::scripted::{Answer, SIGNING, Scripted, config, empty, golden, sign, told, vector};
 use common::{Node, eventually};
 use host::topics::{Table, Writer};
 use http_body_util::{BodyExt, Full};
@@ -273,4 +275,121 @@ async fn a_local_profile_server_sets_up_ports_until_it_has_no_such_call() {
     let local = info.local_config.as_ref().unwrap();
     assert!(local.ports[0].config_applied && !local.ports[1].config_applied);
     assert!(local.error_message.contains("eth9"), "{}", local.error_message);
+}
+
+/// A config in which only the time and the settings say which one it is, and a console.
+fn beside_console(seconds: i64, port: u16) -> EdgeDevConfig {
+    let mut config = with_server(0, &[("timer.config.interval", "5")]);
+    config.local_profile_server.clear();
+    config.config_timestamp.as_mut().unwrap().seconds = seconds;
+    config.loc_config =
+        Some(LocConfig { loc_url: format!("https://localhost:{port}"), ..Default::default() });
+    config
+}
+
+/// As the controller makes it for a console, so that only this node can read it.
+fn sealed(payload: &[u8], node: &Node) -> Vec<u8> {
+    use api::cipher::{ExchangeKey, Sealer};
+    let zcert = |name: &str| {
+        let pem = vector(&format!("pki/{name}.cert.pem"));
+        pem.strip_suffix(b"\n").unwrap_or(&pem).to_vec()
+    };
+    let key = ExchangeKey::from_pem(&vector("pki/controller-ecdh.key.pem")).unwrap();
+    let controller = api::Certificate::from_pem(&zcert("controller-ecdh")).unwrap();
+    let device = std::fs::read(node.persist().join("certs/ecdh.cert.pem")).unwrap();
+    let device = api::Certificate::from_pem(&device).unwrap();
+    let sealer = Sealer::new(&key, &controller, &device, "loc").unwrap();
+    let signing = vector(&format!("pki/{SIGNING}.key.pem"));
+    let (signing, cert) = (api::SigningKey::from_pem(&signing).unwrap(), zcert(SIGNING));
+    let sender = api::Sender::controller(&signing, &cert);
+    loc::protect(payload, &sender, Some((&sealer, [3; 16]))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_console_stands_in_for_the_controller_until_that_is_back() {
+    if golden().is_none() {
+        return;
+    }
+    let console = Scripted::start(|_| Some(Answer::Status(503))).await;
+    let first = config("h1", beside_console(1000, console.port()));
+    let scripted = Scripted::start(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(first.clone(), SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    let services = node.start(&[Service::Onboard, Service::Config]);
+    let made = || {
+        let made = node.get::<Controller>(&Only)?.config_timestamp?;
+        node.table::<DesiredApps>().into_values().next().map(|app| (made.0 / 1000, app))
+    };
+    let (_, before) = eventually("the config", || made().filter(|(at, _)| *at == 1000)).await;
+    assert_eq!(console.asked("{id}/compound-config").len(), 0);
+
+    // The controller is gone. The console has a newer config, and a command of its own, which has no
+    // number: the recorded one has none either.
+    let payload = config("h2", beside_console(2000, console.port()));
+    let body = |timestamp, protected: &[u8]| {
+        let app = Named::Id(before.id.to_string());
+        let command = AppCommand { app, timestamp: 0, action: AppAction::Restart };
+        let commands = loc::Commands { apps: vec![command], ..Default::default() };
+        loc::Compound::new(timestamp, Some(protected), commands).unwrap().to_body()
+    };
+    let said = body(77, &sealed(&payload, &node));
+    console.rule(move |asked| {
+        (asked.path == "{id}/compound-config").then(|| Answer::Body(said.clone()))
+    });
+    scripted.rule(|_| Some(Answer::Status(503)));
+    let (_, app) =
+        eventually("the console's config", || made().filter(|(at, _)| *at == 2000)).await;
+    assert_eq!(app.restart, before.restart + 1);
+    eventually("metrics or info at the console", || {
+        (!console.asked("{id}/info").is_empty()).then_some(())
+    })
+    .await;
+    eventually("the command acknowledged", || {
+        let asked = console.asked("{id}/compound-config");
+        let last = loc::Request::from_payload(&asked.last()?.payload).unwrap();
+        (last.last_command == 77 && last.config.hash == "h2").then_some(())
+    })
+    .await;
+    let status = node.get::<Controller>(&Only).unwrap();
+    assert!(status.problem.is_some() && made().unwrap().1.restart == before.restart + 1);
+
+    // What the console gave counts after a reboot without anybody, and the command is done.
+    drop(services);
+    node.reboot();
+    console.rule(|_| Some(Answer::Status(503)));
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let (_, app) = eventually("what was saved", || made().filter(|(at, _)| *at == 2000)).await;
+    assert_eq!(app.restart, before.restart + 1);
+
+    // An older one, or one that the console made itself, is none.
+    for protected in [
+        sign(&config("h0", beside_console(1500, console.port())), SIGNING),
+        sign(&config("h9", beside_console(9000, console.port())), common::scripted::NEXT),
+    ] {
+        let said = body(77, &protected);
+        console.rule(move |asked| {
+            (asked.path == "{id}/compound-config").then(|| Answer::Body(said.clone()))
+        });
+        let asked = console.asked("{id}/compound-config").len();
+        eventually("the console asked, twice", || {
+            (console.asked("{id}/compound-config").len() >= asked + 2).then_some(())
+        })
+        .await;
+        assert_eq!(made().map(|(at, _)| at), Some(2000));
+    }
+
+    // The controller is back, and the console is not asked any more.
+    let third = config("h3", beside_console(3000, console.port()));
+    scripted.rule(move |asked| {
+        (asked.path == "{id}/config").then(|| Answer::Signed(third.clone(), SIGNING))
+    });
+    eventually("the controller's config", || made().filter(|(at, _)| *at == 3000)).await;
+    eventually("info at the controller", || {
+        (!scripted.asked("{id}/info").is_empty()).then_some(())
+    })
+    .await;
+    let problem = || node.get::<Controller>(&Only).map(|c| c.problem);
+    eventually("no trouble", || problem().filter(Option::is_none)).await;
 }

@@ -9,6 +9,10 @@
 //!                     Config ◀─ whatever comes of it ─ Nonce, Quote
 //! ```
 //!
+//! Where the controller is not reached, a local operator console stands in if the config in force names
+//! one: it is asked after each poll that failed, and what it hands out is the controller's word all the
+//! same. The controller stays what is waited for, so the conversation counts as failed.
+//!
 //! Each boot attests once, whether or not the controller asks for it; one that does not take the quote
 //! still has configs for us, so a failure of that is told beside the state of the conversation.
 //!
@@ -53,6 +57,8 @@ pub enum Doing {
     Certs,
     /// The config was asked for.
     Config,
+    /// The console was asked for the config.
+    Console,
     /// A nonce was asked for.
     Nonce,
     /// A quote was sent.
@@ -104,6 +110,8 @@ pub struct State {
     pub last_contact: Option<UnixMillis>,
     /// What stands in the way now.
     pub problem: Option<Problem>,
+    /// The console answered last, in place of the controller, of which this was wrong.
+    pub stands_in: Option<Problem>,
     /// Certificates were fetched for the secrets of the config with this hash.
     fetched_for: String,
     /// The signer was unknown although the certificates were just fetched.
@@ -169,6 +177,8 @@ pub enum Event {
     Certs(Result<(), Problem>),
     /// The answer to the question for the config.
     Config(Answer),
+    /// What the console said to the same question.
+    Console(Answer),
     /// The config is in force, and saved or not.
     Applied(Result<(), Problem>),
     /// A nonce.
@@ -204,6 +214,13 @@ pub enum Effect {
         /// Proof of attestation.
         token: Option<Vec<u8>>,
     },
+    /// Ask the console for the config.
+    AskConsole {
+        /// What we have.
+        hash: String,
+        /// Proof of attestation.
+        token: Option<Vec<u8>>,
+    },
     /// Ask for a nonce.
     AskNonce,
     /// Send a quote over it.
@@ -227,6 +244,8 @@ pub struct Moment<'a> {
     pub me: DeviceId,
     /// Settings in force.
     pub properties: &'a Properties,
+    /// The config in force names a console.
+    pub console: bool,
     /// The wall clock.
     pub now: UnixMillis,
     /// Drawn by the caller.
@@ -253,6 +272,7 @@ impl Default for State {
             failures: 0,
             last_contact: None,
             problem: None,
+            stands_in: None,
             fetched_for: String::new(),
             signer_missed: false,
         }
@@ -302,6 +322,7 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
             failed(State { certs_wanted: true, ..state }, why, wait)
         }
         (Doing::Config, Event::Config(answer)) => answered(state, answer, at),
+        (Doing::Console, Event::Console(answer)) => console(state, answer, at),
         (Doing::Applying { hash, new }, Event::Applied(done)) => {
             applied(state, hash, new, done, at)
         }
@@ -395,7 +416,8 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
         }
         Answer::Config { hash, config } => match admit(&state, &hash, config, at) {
             Ok(new) => {
-                (State { doing: Doing::Applying { hash, new }, ..state }, vec![Effect::Apply])
+                let doing = Doing::Applying { hash, new };
+                (State { doing, stands_in: None, ..state }, vec![Effect::Apply])
             }
             Err(why) => refused(state, why, at),
         },
@@ -422,11 +444,44 @@ fn answered(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>
             let wait = poll_wait(at);
             failed(State { certs_wanted: false, ..state }, why, wait)
         }
+        Answer::Failed(why) if at.console => {
+            let asked = Effect::AskConsole { hash: state.hash.clone(), token: state.token.clone() };
+            let next = State { doing: Doing::Console, problem: Some(why), ..state };
+            (next, vec![asked])
+        }
         Answer::Failed(why) => {
             let wait = poll_wait(at).min(CERTS_AGAIN.after(state.failures + 1, at.jitter));
             failed(state, why, wait)
         }
     }
+}
+
+/// What the console said. Whatever it was, the controller was not reached.
+fn console(state: State, answer: Answer, at: Moment<'_>) -> (State, Vec<Effect>) {
+    let Some(why) = state.problem.clone() else { return (state, Vec::new()) };
+    match answer {
+        Answer::Unchanged => stood_in(state, why, at),
+        Answer::Config { hash, .. } if !hash.is_empty() && hash == state.hash => {
+            stood_in(state, why, at)
+        }
+        Answer::Config { hash, config } => match admit(&state, &hash, config, at) {
+            Ok(new) => {
+                let doing = Doing::Applying { hash, new };
+                (State { doing, stands_in: Some(why), ..state }, vec![Effect::Apply])
+            }
+            Err(refused) => stood_in(state, refused, at),
+        },
+        Answer::Unusable(refused) => stood_in(state, refused, at),
+        Answer::Forbidden | Answer::Unknown | Answer::UnknownSigner(_) | Answer::Failed(_) => {
+            let wait = poll_wait(at).min(CERTS_AGAIN.after(state.failures + 1, at.jitter));
+            failed(State { stands_in: None, ..state }, why, wait)
+        }
+    }
+}
+
+/// The console answered: the controller is asked again at its usual time.
+fn stood_in(state: State, why: Problem, at: Moment<'_>) -> (State, Vec<Effect>) {
+    failed(State { stands_in: Some(why.clone()), ..state }, why, poll_wait(at))
 }
 
 /// The controller answered, with something that we refuse: what is in force stays.
@@ -466,9 +521,10 @@ fn applied(
     let mut told = at.properties.clone();
     told.config_interval = new.interval;
     let at = Moment { properties: &told, ..at };
-    match done {
-        Ok(()) => well(state, at, Vec::new()),
-        Err(why) => refused(state, why, at),
+    match (done, state.stands_in.clone()) {
+        (Ok(()), None) => well(state, at, Vec::new()),
+        (Err(why), None) => refused(state, why, at),
+        (Ok(()), Some(why)) | (Err(why), Some(_)) => stood_in(state, why, at),
     }
 }
 
@@ -533,6 +589,7 @@ fn well(state: State, at: Moment<'_>, mut effects: Vec<Effect>) -> (State, Vec<E
         problem: None,
         forgotten: false,
         signer_missed: false,
+        stands_in: None,
         last_contact: Some(at.now),
         ..state
     };

@@ -25,6 +25,7 @@ fn one(state: State, event: Event) -> (State, Vec<Effect>) {
     let at = Moment {
         me: ME.parse().unwrap(),
         properties: &properties,
+        console: false,
         now: UnixMillis(9),
         jitter: Jitter(1.0),
     };
@@ -427,4 +428,52 @@ fn a_controller_that_takes_no_quote_has_configs_all_the_same() {
     let (state, told) = play(state, events);
     assert!(told.ends_with("Attest in 30 s, AskNonce, Poll in 15 s"), "{told}");
     assert!(state.problem.is_some());
+}
+
+/// The same with a console.
+fn beside(state: State, event: Event) -> (State, Vec<Effect>) {
+    let properties = Properties::default();
+    let at = Moment {
+        me: ME.parse().unwrap(),
+        properties: &properties,
+        console: true,
+        now: UnixMillis(9),
+        jitter: Jitter(1.0),
+    };
+    step(state, event, at)
+}
+
+#[test]
+fn a_console_stands_in_until_the_controller_is_back() {
+    let (state, _) = beside(boot(Some(summary(5))), Event::Certs(Ok(())));
+    let (state, effects) = beside(state, Event::Config(Answer::Failed(why())));
+    let asked = Effect::AskConsole { hash: String::new(), token: None };
+    assert_eq!((effects, &state.doing), (vec![asked], &Doing::Console));
+
+    let told = Answer::Config { hash: "h2".into(), config: Some(summary(6)) };
+    let (state, effects) = beside(state, Event::Console(told));
+    assert_eq!(effects, [Effect::Apply]);
+    let (state, effects) = beside(state, Event::Applied(Ok(())));
+    assert_eq!(effects, [Effect::Alarm(Alarm::Poll, Duration::from_secs(60))]);
+    assert_eq!((state.hash.as_str(), state.floor), ("h2", Some(UnixMillis(6))));
+    // It is not the controller: that is still not reached, and asked first the next time.
+    assert!(state.stands_in.is_some() && state.problem.is_some() && state.failures == 1);
+    assert_eq!(state.last_contact, None);
+    let (state, effects) = beside(state, Event::Alarm(Alarm::Poll));
+    assert_eq!(effects, [Effect::AskConfig { hash: "h2".into(), token: None }]);
+    let (state, _) = beside(state, Event::Config(Answer::Unchanged));
+    assert_eq!((state.stands_in, state.problem, state.failures), (None, None, 0));
+}
+
+#[test]
+fn a_console_can_hand_out_no_older_config_and_one_that_is_silent_is_none() {
+    let (state, _) = beside(boot(Some(summary(5))), Event::Certs(Ok(())));
+    let (asked, _) = beside(state, Event::Config(Answer::Failed(why())));
+    let old = Answer::Config { hash: "h2".into(), config: Some(summary(4)) };
+    let (state, effects) = beside(asked.clone(), Event::Console(old));
+    assert!(!effects.contains(&Effect::Apply));
+    assert!(state.problem.unwrap().text.contains("before the one in force"));
+    let (state, effects) = beside(asked, Event::Console(Answer::Failed(why())));
+    assert_eq!((state.stands_in, state.failures), (None, 1));
+    assert!(matches!(effects[..], [Effect::Alarm(Alarm::Poll, _)]));
 }

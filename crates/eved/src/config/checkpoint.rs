@@ -57,6 +57,11 @@ impl Signers {
         Signers { certs }
     }
 
+    /// From when on the signing certificate is valid.
+    pub(super) fn since(&self) -> UnixMillis {
+        self.certs.since()
+    }
+
     pub(super) fn signer(&self) -> &Signer {
         self.certs.signer()
     }

@@ -25,10 +25,12 @@ pub(super) async fn tell(own: DeviceId, link: Arc<Link>, mut in_force: watch::Re
         let config = in_force.borrow_and_update().clone();
         let wanted = setting(&config, "timer.hardwarehealth.interval", INTERVAL);
         let due = start + pace.due(wanted);
-        if config.reached && Instant::now() >= due {
+        let to = config.console.as_ref().unwrap_or(&link);
+        let reached = config.reached || config.console.is_some();
+        if reached && Instant::now() >= due {
             let found = host::inventory::health(Path::new("/"));
             let payload = inventory::health(own, host::clock::now(), &found);
-            let sent = link.post(own, "hardwarehealth", &payload, Bytes::kib(64)).await;
+            let sent = to.post(own, "hardwarehealth", &payload, Bytes::kib(64)).await;
             let delivered = match sent.and_then(|answer| well("hardwarehealth", answer)) {
                 Ok(_) => true,
                 Err(e) => {
@@ -41,7 +43,7 @@ pub(super) async fn tell(own: DeviceId, link: Arc<Link>, mut in_force: watch::Re
         }
         tokio::select! {
             changed = in_force.changed() => if changed.is_err() { return },
-            () = sleep_until(due), if config.reached => {}
+            () = sleep_until(due), if reached => {}
         }
     }
 }

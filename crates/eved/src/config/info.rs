@@ -63,12 +63,19 @@ pub(super) async fn tell(
     let mut device_due = Instant::now();
     let mut inventory = Arc::new(host::inventory::look(Path::new("/")));
     let mut reached = false;
+    let mut beside = false;
     loop {
         let config = in_force.borrow_and_update().clone();
-        if config.reached && !reached {
+        let now_reached = config.reached || config.console.is_some();
+        if now_reached && !reached {
             queue.hurry();
         }
-        reached = config.reached;
+        reached = now_reached;
+        // What a console was told the controller does not know, and the other way round.
+        if std::mem::replace(&mut beside, config.console.is_some()) != config.console.is_some() {
+            queue.tell_all_again();
+        }
+        let to = config.console.clone().unwrap_or_else(|| link.clone());
         let told = config.device.as_ref().map(|d| d.epoch);
         if epoch.is_some() && told.is_some() && epoch != told {
             tracing::info!("the controller wants to know everything again");
@@ -99,7 +106,7 @@ pub(super) async fn tell(
                 Message::Gone => facts.gone(key, now),
             };
             let outcome = match payload {
-                Some(payload) => send(&link, own, &payload).await,
+                Some(payload) => send(&to, own, &payload).await,
                 None => Outcome::Delivered, // there is nothing to say of its end
             };
             queue.done(&key, message, outcome, host::clock::now(), jitter());

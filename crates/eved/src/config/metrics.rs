@@ -28,7 +28,9 @@ pub(super) async fn tell(
         let config = in_force.borrow_and_update().clone();
         let wanted = config.properties.metric_interval;
         let due = start + pace.due(wanted);
-        if config.reached && Instant::now() >= due {
+        let to = config.console.as_ref().unwrap_or(&link);
+        let reached = config.reached || config.console.is_some();
+        if reached && Instant::now() >= due {
             // Who has nothing measured yet has nothing to tell.
             let delivered = match (resources.get(&Only), boots.get(&Only)) {
                 (Some(resources), Some(boot)) => {
@@ -45,7 +47,7 @@ pub(super) async fn tell(
                         },
                     };
                     let payload = metrics::message(own, host::clock::now(), &facts);
-                    send(&link, own, &payload).await
+                    send(to, own, &payload).await
                 }
                 _ => false,
             };
@@ -54,7 +56,7 @@ pub(super) async fn tell(
         }
         tokio::select! {
             changed = in_force.changed() => if changed.is_err() { return },
-            () = sleep_until(due), if config.reached => {}
+            () = sleep_until(due), if reached => {}
         }
     }
 }

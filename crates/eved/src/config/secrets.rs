@@ -46,6 +46,11 @@ impl Secrets {
         }
     }
 
+    /// What opens, or why nothing does.
+    pub(super) fn opener(&self) -> Result<&Opener, String> {
+        self.opener.as_ref().map_err(Clone::clone)
+    }
+
     /// Opens a block with the contexts of its config: the plain bytes, or why not.
     pub(super) fn open(
         &mut self,

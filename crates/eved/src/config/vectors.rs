@@ -76,7 +76,13 @@ impl Node {
     }
 
     fn step(&mut self, event: Event) -> Vec<Effect> {
-        let at = Moment { me: own(), properties: &self.properties, now: t0(), jitter: Jitter(1.0) };
+        let at = Moment {
+            me: own(),
+            properties: &self.properties,
+            console: false,
+            now: t0(),
+            jitter: Jitter(1.0),
+        };
         let (state, effects) = config::step(std::mem::take(&mut self.state), event, at);
         self.state = state;
         effects

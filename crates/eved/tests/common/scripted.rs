@@ -118,6 +118,11 @@ impl Scripted {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
 
+    /// Where it listens, on localhost.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// What was asked under this path, the oldest first.
     pub(crate) fn asked(&self, path: &str) -> Vec<Asked> {
         let all = self.asked.lock().unwrap();
