@@ -166,6 +166,7 @@ spec:
             App a: spec.ports: an app without a network has no ports
             App a: spec.volumes[0].mount: "data" is no folder below /
             App a: spec.volumes[1].mount: "/a/../b" is no folder below /
+            App a: spec.volumes[1].volume: v is there already: an app has a volume once
             App a: spec.environment: "A=B" is no name of a variable
         "#]],
     );
@@ -269,12 +270,15 @@ spec:
             Device d: spec.bonds[0].members: com1 is no Ethernet card
             Device d: spec.bonds[0].members: com1 has an address of its own
             Device d: spec.vlans[0].id: use 1 to 4094
+            Device d: spec.vlans[0].below: eth0 is in a bond; put the VLAN on that
             Device d: spec.vlans[1].below: "v1" is no network card or bond
             Device d: spec.vlans[2].name: com1 is the label of something else too
             Device d: spec.vlans[2].id: use 1 to 4094
             Device d: spec.vlans[2].id: two of 4095 on eth0
+            Device d: spec.vlans[2].below: eth0 is in a bond; put the VLAN on that
             Device d: spec.ports[0].shared_labels: "uplink" is reserved, or a port's name, or no label
             Device d: spec.ports[0].wifi[0].ssid: use 1 to 32 bytes
+            Device d: spec.ports[0].wifi[0].password: a protected network needs a password; scheme: open has none
             Device d: spec.ports[0].wifi: eth0 is no such card
             Device d: spec.ports[1].dns: belongs under address.static without DHCP
             Device d: spec.ports[1].below: there is no hardware eth9 (it has eth0, eth1, com1, eth0)
@@ -429,4 +433,128 @@ fn what_does_not_fit_into_a_config_is_named() {
     );
     let found: Vec<String> = check(&objects(&text)).iter().map(|f| f.field.clone()).collect();
     assert_eq!(found, ["spec.user_data", "spec.files[0].text"]);
+}
+
+#[test]
+fn two_ports_cannot_have_one_card() {
+    flaws(
+        "
+kind: Hardware
+name: box
+spec:
+  io:
+    - {label: lan1, interface: eth0}
+    - {label: lan2, interface: eth1}
+    - {label: lan3, interface: eth2}
+---
+kind: Device
+name: d
+spec:
+  hardware: box
+  bonds: [{name: pair, interface: eth2, members: [lan2], mode: active-backup}]
+  vlans:
+    - {name: office, below: lan2, id: 5}
+    - {name: eth0, below: lan1, id: 6}
+  ports:
+    - {name: a, below: lan1}
+    - {name: b, below: lan1}
+    - {name: office}
+---
+kind: Device
+name: e
+spec:
+  ports: [{name: a, interface: eth0}, {name: b, interface: eth0}]
+",
+        expect![[r#"
+            Device d: spec.vlans[0].below: lan2 is in a bond; put the VLAN on that
+            Device d: spec.bonds[0].interface: eth2 is the interface of the card lan3
+            Device d: spec.vlans[1].interface: eth0 is the interface of the card lan1
+            Device d: spec.ports[1].below: port a has lan1 already
+            Device e: spec.ports[1].interface: port a has eth0 already
+        "#]],
+    );
+}
+
+#[test]
+fn a_fixed_address_is_that_of_a_host_and_of_one_alone() {
+    flaws(
+        "
+kind: Device
+name: d
+spec:
+  ports:
+    - {name: p0, address: {static: {address: 10.1.0.0/24}}}
+    - {name: p1, address: {static: {address: 10.1.0.255/24, gateway: 10.1.0.1}}}
+    - {name: p2, address: {static: {address: 224.0.0.5/24}}}
+    - {name: p3, address: {static: {address: 10.1.0.5/24, gateway: 10.1.0.5}}}
+    - {name: p4, address: {static: {address: 10.1.0.5/24, gateway: 10.1.0.0}}}
+    - {name: p5, address: {static: {address: 10.1.0.4/31, gateway: 10.1.0.5}}}
+---
+kind: Network
+name: lab
+spec: {subnet: 10.2.0.0/24, gateway: 10.2.0.254}
+---
+kind: App
+name: a
+spec:
+  device: d
+  image: 'x:1'
+  network: [{name: lab, address: 10.2.0.254}, {name: lab, address: 10.2.0.9}]
+---
+kind: App
+name: b
+spec: {device: d, image: 'x:1', network: [{name: lab, address: 10.2.0.9}]}
+---
+kind: App
+name: c
+spec: {device: d, image: 'x:1', network: [{name: lab, address: 10.2.0.255}]}
+",
+        expect![[r#"
+            Device d: spec.ports[0].address.static.address: 10.1.0.0 is no host of 10.1.0.0/24
+            Device d: spec.ports[1].address.static.address: 10.1.0.255 is no host of 10.1.0.0/24
+            Device d: spec.ports[2].address.static.address: 224.0.0.5 is no host of 224.0.0.0/24
+            Device d: spec.ports[3].address.static.gateway: 10.1.0.5 is the port's own, or no host of 10.1.0.0/24
+            Device d: spec.ports[4].address.static.gateway: 10.1.0.0 is the port's own, or no host of 10.1.0.0/24
+            App a: spec.network[0].address: 10.2.0.254 is the gateway of 10.2.0.0/24, or no host of it
+            App c: spec.network[0].address: 10.2.0.255 is the gateway of 10.2.0.0/24, or no host of it
+            App b: spec.network[0].address: 10.2.0.9 on Device d is already that of App a
+        "#]],
+    );
+}
+
+#[test]
+fn what_devices_need_to_know_is_asked_for() {
+    flaws(
+        "
+kind: Device
+name: d
+spec:
+  ports:
+    - {name: eth0}
+    - {name: wlan0, wifi: [{ssid: shop}, {ssid: guests, scheme: open}, {ssid: work, scheme: wpa-eap}]}
+---
+kind: Hardware
+name: h
+spec:
+  io:
+    - {label: a, type: usb, pci: '00:1f.6', usb: '1-2'}
+    - {label: b, type: usb, pci: '10000:e1:00.0', usb: '1:2.3'}
+---
+kind: Volume
+name: v
+spec: {size: 1MiB}
+---
+kind: App
+name: a
+spec: {device: d, image: 'x:1', volumes: [{volume: v, mount: /a}, {volume: v, mount: /b}]}
+",
+        expect![[r#"
+            Device d: spec.ports[1].wifi[0].password: a protected network needs a password; scheme: open has none
+            Device d: spec.ports[1].wifi[2].password: a protected network needs a password; scheme: open has none
+            Device d: spec.ports[1].wifi[2].identity: wpa-eap needs a user
+            App a: spec.volumes[1].volume: v is there already: an app has a volume once
+            Hardware h: spec.io[0].pci: is no place on a PCI bus, as 0000:00:1f.6
+            Hardware h: spec.io[0].usb: is no place on a USB bus, as 1:2 or 1:2.3
+        "#]],
+    );
 }

@@ -1,13 +1,14 @@
 //! What is wrong with apps, and what those of one node cannot share.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use model::desired::{PortName, Protocol, Virtualization};
 
 use super::{
     APP_MAX, AppSpec, DEFAULT, DEFAULT_SUBNET, Found, MEMORY_MIN, Object, RuleSpec, TextOrSecret,
-    all_apps, edges, targets,
+    addresses, all_apps, edges, targets,
 };
 use crate::objects::spec::Spec;
 use crate::objects::template::Node;
@@ -38,11 +39,18 @@ impl Found<'_> {
         for (at, used) in spec.network.iter().enumerate() {
             let name = used.name();
             self.refer(key, format!("spec.network[{at}]"), Kind::Network, name);
-            if let (Some(address), Some(subnet)) = (used.address(), self.subnet_of(name))
-                && !subnet.contains(&address)
-            {
-                let text = format!("{address} lies outside {subnet}");
-                self.say(key, format!("spec.network[{at}].address"), text);
+            if let (Some(address), Some(subnet)) = (used.address(), self.subnet_of(name)) {
+                let not_a_host = address == subnet.network() || address == subnet.broadcast();
+                let text = if !subnet.contains(&address) {
+                    Some(format!("{address} lies outside {subnet}"))
+                } else if not_a_host || self.gateway_of(name, subnet) == address {
+                    Some(format!("{address} is the gateway of {subnet}, or no host of it"))
+                } else {
+                    None
+                };
+                if let Some(text) = text {
+                    self.say(key, format!("spec.network[{at}].address"), text);
+                }
             }
             let (vlan, _, _) = used.link();
             self.vlan(key, format!("spec.network[{at}].vlan"), vlan);
@@ -60,7 +68,7 @@ impl Found<'_> {
         for (at, rule) in spec.rules.iter().enumerate() {
             self.rule(key, &format!("spec.rules[{at}]"), rule);
         }
-        let mut mounts = BTreeSet::new();
+        let (mut mounts, mut volumes) = (BTreeSet::new(), BTreeSet::new());
         for (at, used) in spec.volumes.iter().enumerate() {
             self.refer(key, format!("spec.volumes[{at}].volume"), Kind::Volume, &used.volume);
             let field = format!("spec.volumes[{at}].mount");
@@ -71,6 +79,10 @@ impl Found<'_> {
             }
             if !mounts.insert(&used.mount) {
                 self.say(key, &field, format!("two volumes at {}", used.mount));
+            }
+            if !volumes.insert(&used.volume) {
+                let text = format!("{} is there already: an app has a volume once", used.volume);
+                self.say(key, format!("spec.volumes[{at}].volume"), text);
             }
         }
         for (name, value) in &spec.environment {
@@ -222,6 +234,14 @@ impl Found<'_> {
         }
     }
 
+    /// The address that nodes themselves have in a network with this subnet.
+    fn gateway_of(&self, name: &str, subnet: Ipv4Net) -> Ipv4Addr {
+        match self.objects.get(&Key::new(Kind::Network, name)).map(|o| &o.spec) {
+            Some(Spec::Network(network)) => addresses(subnet.trunc(), network).0,
+            _ => Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1)),
+        }
+    }
+
     /// What the apps of one node cannot share, and what it lacks for them.
     pub(super) fn on_node(&mut self, node: &Node<'_>) {
         let device = &node.object.key;
@@ -243,6 +263,17 @@ impl Found<'_> {
                 let Some(first) = taken.insert(edge, &object.key) else { continue };
                 let text = format!("port {} of {device} already leads to {first}", edge.1);
                 self.say(&object.key, field, text);
+            }
+        }
+        let mut addresses: BTreeMap<(&str, Ipv4Addr), &Key> = BTreeMap::new();
+        for (object, app) in &here {
+            for (at, used) in app.network.iter().enumerate() {
+                let Some(address) = used.address() else { continue };
+                let Some(first) = addresses.insert((used.name(), address), &object.key) else {
+                    continue;
+                };
+                let text = format!("{address} on {device} is already that of {first}");
+                self.say(&object.key, format!("spec.network[{at}].address"), text);
             }
         }
         let all: Vec<(&str, Ipv4Net)> = used.into_iter().collect();

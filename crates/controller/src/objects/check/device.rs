@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::convert::items::check_item;
-use model::desired::{HardwareKind, PortName, RESERVED_LABELS, Usage};
+use model::desired::{HardwareKind, PortName, RESERVED_LABELS, Usage, WifiScheme};
 
 use super::{Found, is_interface, is_label, is_variable};
 use crate::objects::compile::lower_labels;
@@ -72,6 +72,7 @@ impl Found<'_> {
                 self.below(key, at, port, spec, hardware);
             }
         }
+        self.interfaces(key, spec, hardware);
         for (name, value) in &spec.settings {
             if let Err(text) = check_item(name, value) {
                 self.say(key, format!("spec.settings.{name}"), text);
@@ -141,10 +142,25 @@ impl Found<'_> {
         self.mtu(key, field("mtu"), port.mtu);
         match &port.address {
             AddressSpec::Static { fixed } => {
-                let outside = |g: &std::net::Ipv4Addr| !fixed.address.contains(g);
-                if fixed.gateway.as_ref().is_some_and(outside) {
-                    let text = format!("lies outside {}", fixed.address.trunc());
-                    self.say(key, field("address.static.gateway"), text);
+                let subnet = fixed.address.trunc();
+                let own = fixed.address.addr();
+                // Subnets of two addresses have no others (RFC 3021).
+                let all = subnet.prefix_len() < 31;
+                let host = |a| !all || (a != subnet.network() && a != subnet.broadcast());
+                if !host(own) || own.is_multicast() || own.is_loopback() || own.is_unspecified() {
+                    let text = format!("{own} is no host of {subnet}");
+                    self.say(key, field("address.static.address"), text);
+                }
+                match fixed.gateway {
+                    Some(gateway) if !subnet.contains(&gateway) => {
+                        let text = format!("lies outside {subnet}");
+                        self.say(key, field("address.static.gateway"), text);
+                    }
+                    Some(gateway) if gateway == own || !host(gateway) => {
+                        let text = format!("{gateway} is the port's own, or no host of {subnet}");
+                        self.say(key, field("address.static.gateway"), text);
+                    }
+                    _ => {}
                 }
             }
             AddressSpec::None if port.management => {
@@ -166,6 +182,13 @@ impl Found<'_> {
             }
             self.text(key, field(&format!("wifi[{i}].identity")), wifi.identity.as_ref());
             self.secret(key, field(&format!("wifi[{i}].password")), wifi.password.as_ref());
+            if wifi.scheme != WifiScheme::Open && wifi.password.is_none() {
+                let text = "a protected network needs a password; scheme: open has none";
+                self.say(key, field(&format!("wifi[{i}].password")), text);
+            }
+            if wifi.scheme == WifiScheme::WpaEap && wifi.identity.is_none() {
+                self.say(key, field(&format!("wifi[{i}].identity")), "wpa-eap needs a user");
+            }
         }
         if let Some(cellular) = &port.cellular {
             self.probe(key, field("cellular.probe"), cellular.probe.as_ref());
@@ -272,6 +295,49 @@ impl Found<'_> {
             }
             if !ids.insert((&vlan.below, vlan.id)) {
                 self.say(key, field("id"), format!("two of {} on {}", vlan.id, vlan.below));
+            }
+            if members.contains(&vlan.below) {
+                let text = format!("{} is in a bond; put the VLAN on that", vlan.below);
+                self.say(key, field("below"), text);
+            }
+        }
+    }
+
+    /// Each port has a card, VLAN or bond to itself, and each of these an interface: devices refuse
+    /// all ports if two collide.
+    fn interfaces(&mut self, key: &Key, spec: &DeviceSpec, hardware: Option<&HardwareSpec>) {
+        let cards = hardware.iter().flat_map(|h| &h.io);
+        let mut named: BTreeMap<&str, (&str, &str)> = cards
+            .filter_map(|io| Some((io.interface.as_deref()?, ("card", io.label.as_str()))))
+            .collect();
+        let bonds = spec.bonds.iter().map(|b| (&b.name, &b.interface)).enumerate();
+        let vlans = spec.vlans.iter().map(|v| (&v.name, &v.interface)).enumerate();
+        let bonds = bonds.map(|(at, layer)| ("bond", at, layer));
+        for (kind, at, (name, interface)) in bonds.chain(vlans.map(|(at, l)| ("vlan", at, l))) {
+            let called = interface.as_deref().unwrap_or(name);
+            // Of the same label is said already that it has it twice.
+            let other = named.insert(called, (kind, name)).filter(|(_, label)| label != name);
+            if let Some((other, label)) = other {
+                let text = format!("{called} is the interface of the {other} {label}");
+                self.say(key, format!("spec.{kind}s[{at}].interface"), text);
+            }
+        }
+        let mut used: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut called: BTreeMap<&str, &str> = BTreeMap::new();
+        for (at, port) in spec.ports.iter().enumerate() {
+            let below = port.below.as_deref().unwrap_or(&port.name);
+            // Of the same name are the same port, of which is said enough.
+            if let Some(other) = used.insert(below, &port.name).filter(|o| *o != port.name) {
+                let text = format!("port {other} has {below} already");
+                self.say(key, format!("spec.ports[{at}].below"), text);
+            }
+            let Some(interface) = port.interface.as_deref().filter(|_| hardware.is_none()) else {
+                continue;
+            };
+            let other = called.insert(interface, &port.name).filter(|o| *o != port.name);
+            if let Some(other) = other {
+                let text = format!("port {other} has {interface} already");
+                self.say(key, format!("spec.ports[{at}].interface"), text);
             }
         }
     }

@@ -172,6 +172,12 @@ impl Found<'_> {
                 }
                 _ => {}
             }
+            if io.pci.as_ref().is_some_and(|p| !is_pci(p)) {
+                self.say(key, field("pci"), "is no place on a PCI bus, as 0000:00:1f.6");
+            }
+            if io.usb.as_ref().is_some_and(|u| !is_usb(u)) {
+                self.say(key, field("usb"), "is no place on a USB bus, as 1:2 or 1:2.3");
+            }
             if io.functions.is_some() && io.kind != model::desired::HardwareKind::EthernetPf {
                 self.say(key, field("functions"), "only a card of type ethernet-pf is divided");
             }
@@ -425,6 +431,29 @@ impl Found<'_> {
 /// Whether a host holds anything that no host and port has.
 fn odd_host(host: &str) -> bool {
     !host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c)) || host.len() > 255
+}
+
+/// Whether a text is a PCI address: domain, bus, device, function in hexadecimal. Domains of VMD
+/// controllers have more than four digits.
+fn is_pci(text: &str) -> bool {
+    let hex = |t: &str, digits: std::ops::RangeInclusive<usize>| {
+        digits.contains(&t.len()) && t.chars().all(|c| c.is_ascii_hexdigit())
+    };
+    let parts = text.split_once(':').and_then(|(domain, rest)| {
+        let (bus, rest) = rest.split_once(':')?;
+        let (device, function) = rest.split_once('.')?;
+        Some((domain, bus, device, function))
+    });
+    parts.is_some_and(|(domain, bus, device, function)| {
+        hex(domain, 4..=8) && hex(bus, 2..=2) && hex(device, 2..=2) && hex(function, 1..=1)
+    })
+}
+
+/// Whether a text is a USB bus and the ports that lead to a device.
+fn is_usb(text: &str) -> bool {
+    let number = |t: &str| t.len() <= 3 && t.parse::<u8>().is_ok();
+    let parts = text.split_once(':');
+    parts.is_some_and(|(bus, ports)| number(bus) && ports.split('.').all(number))
 }
 
 /// Whether a text can name an interface: IFNAMSIZ is 16, the final zero included.
