@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use api::convert::attest::{
-    Admission, Answer as AttestAnswer, Refusal as AttestRefusal, Request as AttestRequest,
+    Admission, Answer as AttestAnswer, Purpose, Refusal as AttestRefusal, Request as AttestRequest,
 };
 use api::convert::config::Request as ConfigRequest;
 use api::convert::view::Report;
@@ -285,9 +285,12 @@ async fn attest(
         AttestRequest::Certificates(certificates) => {
             let mut news = false;
             for c in certificates {
-                // Keys of a TPM do not change; those in a file may.
-                let kind = c.purpose.number();
-                match fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, c.mutable).await? {
+                // Keys of a TPM do not change, and what vouches for one never does: a node that
+                // was taken over would say otherwise.
+                let vouches =
+                    matches!(c.purpose, Purpose::RestrictedSigning | Purpose::EndorsementRsa);
+                let (kind, mutable) = (c.purpose.number(), c.mutable && !vouches);
+                match fleet.db.keep_device_cert(id, kind, &c.hash, &c.pem, mutable).await? {
                     Shown::Before => {}
                     Shown::New => news = true,
                     Shown::Foreign => tracing::warn!(

@@ -250,6 +250,7 @@ impl Request {
         Ok(match message.req_type() {
             ZAttestReqType::AttestReqCert => {
                 let read = message.certs.into_iter().map(NodeCertificate::from_wire);
+                let read = read.filter_map(Result::transpose);
                 Request::Certificates(read.collect::<Result<_, _>>()?)
             }
             ZAttestReqType::AttestReqNonce => Request::Nonce,
@@ -307,16 +308,25 @@ impl NodeCertificate {
         }
     }
 
-    fn from_wire(cert: ZCert) -> Result<NodeCertificate, AttestError> {
-        let purpose = match cert.r#type() {
+    /// `None`: of a kind that came after us. A node would get none of its secrets if that made its
+    /// other certificates unusable.
+    fn from_wire(cert: ZCert) -> Result<Option<NodeCertificate>, AttestError> {
+        let Ok(kind) = ZCertType::try_from(cert.r#type) else { return Ok(None) };
+        let purpose = match kind {
             ZCertType::CertTypeDeviceOnboarding => Purpose::Onboarding,
             ZCertType::CertTypeDeviceRestrictedSigning => Purpose::RestrictedSigning,
             ZCertType::CertTypeDeviceEndorsementRsa => Purpose::EndorsementRsa,
             ZCertType::CertTypeDeviceEcdhExchange => Purpose::KeyExchange,
-            _ => return Err(AttestError::Kind { field: "ZCert.type", value: cert.r#type }),
+            ZCertType::CertTypeControllerNone
+            | ZCertType::CertTypeControllerSigning
+            | ZCertType::CertTypeControllerIntermediate
+            | ZCertType::CertTypeControllerEcdhExchange => {
+                return Err(AttestError::Kind { field: "ZCert.type", value: cert.r#type });
+            }
         };
-        let mutable = cert.attributes.is_some_and(|a| a.is_mutable);
-        Ok(NodeCertificate { purpose, hash: cert.cert_hash, pem: cert.cert, mutable })
+        // EVE says `is_tpm`, and leaves `is_mutable` out also for a key in a file.
+        let mutable = cert.attributes.is_none_or(|a| a.is_mutable || !a.is_tpm);
+        Ok(Some(NodeCertificate { purpose, hash: cert.cert_hash, pem: cert.cert, mutable }))
     }
 }
 
@@ -533,6 +543,15 @@ mod tests {
         let signing = ZCertType::CertTypeControllerSigning.into();
         message.certs = vec![ZCert { r#type: signing, ..ZCert::default() }];
         assert_eq!(said(&wire::encode(&message)), "ZCert.type is missing or unknown: 1");
+        // One of a kind that came later is left out, and the others count.
+        let pem = b"pem".to_vec();
+        let exchange = ZCertType::CertTypeDeviceEcdhExchange.into();
+        let known = ZCert { r#type: exchange, cert: pem.clone(), ..ZCert::default() };
+        message.certs = vec![ZCert { r#type: 99, ..ZCert::default() }, known];
+        let read = Request::from_payload(&wire::encode(&message)).unwrap();
+        let (purpose, hash) = (Purpose::KeyExchange, Vec::new());
+        let kept = NodeCertificate { purpose, hash, pem, mutable: true };
+        assert_eq!(read, Request::Certificates(vec![kept]));
         assert!(Answer::from_payload(&[]).is_err());
     }
 

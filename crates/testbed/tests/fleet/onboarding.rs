@@ -1,10 +1,13 @@
 //! Who gets in, as whom, and when it gets its config.
 
+use api::cipher::CertHash;
+use api::pb::certs::{ZCert, ZCertAttr, ZCertType};
+use api::pb::common::HashAlgorithm;
 use controller::view::NewDevice;
 use model::UnixMillis;
 use testbed::sim::quote::Tpm;
 use testbed::sim::{
-    Attested, Conf, Device, Home, Line, Mode, Onboarded, Polled, Way, http::Session,
+    Attested, Conf, Device, Home, Line, Mode, Onboarded, Polled, Way, http::Session, keys,
 };
 
 fn now() -> UnixMillis {
@@ -219,6 +222,41 @@ async fn template_check() {
     device.tpm = Some(Box::new(Tpm::booted("another version, measured")));
     assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Refused(4));
     assert_eq!(device.poll(&mut line, now()).await.unwrap(), Polled::Refused(403));
+}
+
+#[tokio::test]
+async fn who_took_a_node_over_cannot_bring_a_tpm_of_its_own() {
+    let objects = "{kind: Device, name: edge-1, spec: {soft_serial: soft-1, attestation: true}}";
+    let (home, mut line) = fleet(objects).await;
+    let mut device = edge(1).with_tpm();
+    device.onboard(&mut line, now()).await.unwrap();
+    device.show_certificates(&mut line, now()).await.unwrap();
+    assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Refused(4));
+    home.operator().unwrap().ask_device("edge-1", "accept").await.unwrap();
+    assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Yes);
+    assert!(device.store_key(&mut line, b"sealed", now()).await.unwrap());
+
+    // The device key signs whatever runs asks it to: a certificate of a key that quotes at will.
+    let forged = keys::key(7, 7, keys::Use::Attest).unwrap();
+    let signer = device.key().unwrap();
+    let made = keys::certificate_by_device(signer, &forged, keys::Use::Attest, now()).unwrap();
+    let shown = ZCert {
+        hash_algo: HashAlgorithm::Sha25616bytes.into(),
+        cert_hash: CertHash::of(made.pem()).0.to_vec(),
+        r#type: ZCertType::CertTypeDeviceRestrictedSigning.into(),
+        cert: made.pem().to_vec(),
+        attributes: Some(ZCertAttr { is_mutable: true, is_tpm: false }),
+        ..ZCert::default()
+    };
+    device.reboot();
+    device.show_these(&mut line, vec![shown], now()).await.unwrap();
+    let nonce = device.nonce(&mut line, now()).await.unwrap().unwrap();
+    let tpm = device.tpm.clone().unwrap();
+    let quote = tpm.quote(&nonce, &forged).unwrap();
+    let went = device.send_quote(&mut line, quote, now()).await.unwrap();
+    assert_eq!(went, Attested::Refused(4));
+    assert!(device.returned_keys().is_empty());
+    assert_eq!(device.attest(&mut line, now()).await.unwrap(), Attested::Yes);
 }
 
 #[tokio::test]

@@ -61,7 +61,8 @@ impl Own {
             cert_hash: CertHash::of(&pem).0.to_vec(),
             r#type: ZCertType::CertTypeDeviceEcdhExchange.into(),
             cert: pem,
-            attributes: Some(ZCertAttr { is_mutable: true, is_tpm: false }),
+            // EVE says no more of a key in a file.
+            attributes: Some(ZCertAttr { is_mutable: false, is_tpm: false }),
             ..ZCert::default()
         };
         let status = device.show_these(line, vec![shown], now()).await.unwrap();
