@@ -143,6 +143,23 @@ impl Diagnose for ClientError {
     }
 }
 
+impl ClientError {
+    /// Whether the same call may do better a little later.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            ClientError::Connect { .. } | ClientError::Talk { .. } | ClientError::Slow { .. } => {
+                true
+            }
+            ClientError::Refused { status, .. } => *status == 429 || *status >= 500,
+            ClientError::File { .. }
+            | ClientError::Url(_)
+            | ClientError::Root(_)
+            | ClientError::Token { .. }
+            | ClientError::Answer { .. } => false,
+        }
+    }
+}
+
 /// How documents are to be applied.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Apply {
@@ -225,6 +242,16 @@ impl Client {
     /// All nodes.
     pub async fn devices(&self) -> Result<Vec<view::Device>, ClientError> {
         self.get("/devices").await
+    }
+
+    /// Nodes that match a query over labels.
+    pub async fn devices_matching(&self, query: &str) -> Result<Vec<view::Device>, ClientError> {
+        self.get(&format!("/devices?match={}", escaped(query))).await
+    }
+
+    /// The nodes of this name, else of this id, else of this serial number.
+    pub async fn devices_named(&self, text: &str) -> Result<Vec<view::Device>, ClientError> {
+        self.get(&format!("/devices?named={}", escaped(text))).await
     }
 
     /// A node, by name or id.

@@ -13,10 +13,10 @@ use model::desired::NetworkKind;
 use model::{Bytes, DeviceId, UnixMillis};
 use uuid::Uuid;
 
-use crate::db::{Blob, DbError, InfoRow, Message, NewLog, StoredObject, Subject};
+use crate::db::{Blob, DbError, InfoRow, Message, NewLog, Policy, StoredObject, Subject};
 use crate::drift::liveness::patience;
-use crate::fleet::{Fleet, Known};
-use crate::objects::{Kind, Spec};
+use crate::fleet::{Fleet, Known, policies};
+use crate::objects::{Key, Kind, Spec};
 use crate::view;
 
 /// An info message as it is to be kept, or that something is gone.
@@ -83,6 +83,17 @@ pub(crate) async fn devices(fleet: &Fleet) -> Result<Vec<view::Device>, DbError>
         all.push(of_device(fleet, &known, stored).await?);
     }
     Ok(all)
+}
+
+/// How many nodes are in each state, by its name.
+pub(crate) fn states(fleet: &Fleet) -> BTreeMap<String, usize> {
+    let known = fleet.known();
+    let mut all = BTreeMap::new();
+    for stored in known.of_kind(Kind::Device) {
+        let (state, _) = liveness(fleet, &known, stored);
+        *all.entry(state.name().to_owned()).or_default() += 1;
+    }
+    all
 }
 
 /// One node, by name or id.
@@ -167,7 +178,22 @@ pub(crate) fn objects(fleet: &Fleet) -> Vec<view::Object> {
     known.stored.values().map(|s| object(s)).collect()
 }
 
-async fn of_device(
+/// Groups, windows and alert rules as objects. Of those no generations are kept: 0.
+pub(crate) async fn policy_objects(fleet: &Fleet) -> Result<Vec<view::Object>, DbError> {
+    let all = fleet.db.policies().await?;
+    let flaws = policies::flaws(&all, &fleet.known().objects);
+    let object = |(key, policy): (&Key, &Policy)| view::Object {
+        key: key.clone(),
+        generation: 0,
+        changed: UnixMillis(0),
+        spec: policies::shown(policy),
+        flaws: flaws.iter().filter(|f| f.key == *key).cloned().collect(),
+    };
+    Ok(all.iter().map(object).collect())
+}
+
+/// What is known of a node.
+pub(crate) async fn of_device(
     fleet: &Fleet,
     known: &Known,
     stored: &StoredObject,

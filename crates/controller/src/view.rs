@@ -21,6 +21,8 @@ pub struct Controller {
     pub devices: usize,
     /// How many of them are online.
     pub online: usize,
+    /// How many are in each state ([`DeviceState::name`]) in which any is.
+    pub states: std::collections::BTreeMap<String, usize>,
     /// How many apps it knows.
     pub apps: usize,
     /// Serial numbers that may register without an object of theirs; `*` is any.

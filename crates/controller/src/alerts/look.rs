@@ -9,7 +9,7 @@ use rustls_pki_types::CertificateDer;
 use uuid::Uuid;
 
 use super::own::Own;
-use super::rule::{RuleSpec, When};
+use super::{RuleSpec, When};
 use crate::db::{DbError, DeviceRow};
 use crate::drift::said::{Said, words};
 use crate::fleet::Fleet;

@@ -24,8 +24,8 @@ use crate::rollout::calendar::queries;
 use crate::words::time;
 use look::{Found, Memory};
 
-pub(crate) use rule::{RuleError, checked, test};
-pub use rule::{RuleSpec, When};
+pub use crate::objects::{AlertRuleSpec as RuleSpec, When};
+pub(crate) use rule::{RuleError, check, checked, test, with_secrets};
 
 const LEASE: &str = "alerts";
 const LEASE_TERM: Duration = Duration::from_secs(60);
@@ -85,7 +85,7 @@ async fn tick(
     memory: &mut Memory,
     last: &mut LastRules,
 ) -> Result<(), DbError> {
-    let rules = fleet.db.alert_rules().await?;
+    let rules = with_secrets(fleet, fleet.db.alert_rules().await?);
     last.rules.clone_from(&rules);
     // Who has nothing to do writes nothing.
     if rules.is_empty() || !fleet.db.lease(LEASE, holder, fleet.now(), LEASE_TERM).await? {
@@ -186,6 +186,7 @@ impl LastRules {
 
 async fn post(row: &RuleRow, spec: &RuleSpec, body: &str) -> Result<(), webhook::WebhookError> {
     let url = spec.url.as_deref().unwrap_or_default();
+    rule::signed(row, spec)?;
     webhook::post(url, spec.trust.as_deref(), row.secret.as_deref(), body).await
 }
 

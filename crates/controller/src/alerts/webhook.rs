@@ -22,6 +22,8 @@ pub(crate) enum WebhookError {
     Url(String),
     #[error("{}", model::chain(.0))]
     Outbound(OutboundError),
+    #[error("the secret {0} that signs it is not there")]
+    Secret(String),
     #[error("it answers {0}")]
     Status(u16),
 }

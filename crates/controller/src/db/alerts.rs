@@ -97,20 +97,9 @@ impl Db {
         name: &str,
         now: UnixMillis,
     ) -> Result<(), DbError> {
-        let doing = "remove a rule of alerts";
         let mut tx = self.begin().await?;
-        sqlx::query("UPDATE alerts SET ended_ms = $2 WHERE rule = $1 AND ended_ms IS NULL")
-            .bind(name)
-            .bind(signed(now.0))
-            .execute(&mut *tx)
-            .await
-            .doing(doing)?;
-        for sql in
-            ["DELETE FROM alert_queue WHERE rule = $1", "DELETE FROM alert_rules WHERE name = $1"]
-        {
-            sqlx::query(sql).bind(name).execute(&mut *tx).await.doing(doing)?;
-        }
-        tx.commit().await.doing(doing)
+        remove_rule(&mut tx, name, now).await?;
+        tx.commit().await.doing("remove a rule of alerts")
     }
 
     /// The newest alerts, newest first; or only those that are not over.
@@ -262,6 +251,42 @@ impl Db {
         .doing("note that a webhook was not told")
         .map(drop)
     }
+}
+
+/// Makes or changes a rule; its secret is this one, or none.
+pub(super) async fn put_rule(tx: &mut super::Tx, rule: &RuleRow) -> Result<(), DbError> {
+    sqlx::query(
+        "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
+         SET spec = $2, secret = $3",
+    )
+    .bind(&rule.name)
+    .bind(text(&rule.spec))
+    .bind(rule.secret.as_deref())
+    .execute(&mut **tx)
+    .await
+    .doing("store a rule of alerts")
+    .map(drop)
+}
+
+/// Removes a rule, what its webhook was still to be told, and ends its alerts.
+pub(super) async fn remove_rule(
+    tx: &mut super::Tx,
+    name: &str,
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    let doing = "remove a rule of alerts";
+    sqlx::query("UPDATE alerts SET ended_ms = $2 WHERE rule = $1 AND ended_ms IS NULL")
+        .bind(name)
+        .bind(signed(now.0))
+        .execute(&mut **tx)
+        .await
+        .doing(doing)?;
+    for sql in
+        ["DELETE FROM alert_queue WHERE rule = $1", "DELETE FROM alert_rules WHERE name = $1"]
+    {
+        sqlx::query(sql).bind(name).execute(&mut **tx).await.doing(doing)?;
+    }
+    Ok(())
 }
 
 async fn queue(tx: &mut super::Tx, rule: &str, body: &str, now: UnixMillis) -> Result<(), DbError> {

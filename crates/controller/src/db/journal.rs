@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use super::fleet::{put_device, put_object, remove_object};
 use super::overlay::{Overlaid, put_overlaid};
+use super::policies::put_policy;
 use super::rollout::{Also, put_also};
-use super::{Db, DbError, DeviceRow, Doing, StoredObject, Tx, signed, text, unsigned};
+use super::{Db, DbError, DeviceRow, Doing, Policy, StoredObject, Tx, signed, text, unsigned};
 use crate::objects::Key;
 
 /// Older entries are forgotten; who is further behind reads everything.
@@ -33,6 +34,8 @@ pub(crate) struct Change {
     pub(crate) onboard_certs: Vec<(Vec<u8>, Vec<u8>)>,
     /// What single nodes are told otherwise from now on.
     pub(crate) overlays: Vec<Overlaid>,
+    /// Groups, windows and alert rules that are made, changed or removed (`None`).
+    pub(crate) policies: Vec<(Key, Option<Policy>)>,
     /// What must be written with it, or the whole change is not; alone it makes no change.
     pub(crate) also: Vec<Also>,
     /// What people will read of it.
@@ -45,13 +48,14 @@ impl Change {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        let Change { put, removed, devices, serials, onboard_certs, overlays, .. } = self;
+        let Change { put, removed, devices, serials, onboard_certs, overlays, policies, .. } = self;
         put.is_empty()
             && removed.is_empty()
             && devices.is_empty()
             && serials.is_empty()
             && onboard_certs.is_empty()
             && overlays.is_empty()
+            && policies.is_empty()
     }
 
     /// Says what was done to an object; `device` if it happened on a node.
@@ -190,6 +194,10 @@ impl Db {
         }
         if !change.overlays.is_empty() {
             note(&mut tx, now, &Entry::Overlays).await?;
+        }
+        for policy in &change.policies {
+            put_policy(&mut tx, policy, change.at).await?;
+            note(&mut tx, now, &Entry::Object(policy.0.clone())).await?;
         }
         for logged in &change.logged {
             log(&mut tx, change, logged).await?;

@@ -156,13 +156,7 @@ impl Db {
         group: Option<(&str, &str)>,
         said: &Change,
     ) -> Result<(), DbError> {
-        let set = "INSERT INTO fleet_groups VALUES ($1, $2, $3)
-                   ON CONFLICT (name) DO UPDATE SET query = $2, note = $3";
-        let query = match group {
-            Some((query, note)) => sqlx::query(set).bind(name).bind(text(query)).bind(text(note)),
-            None => sqlx::query("DELETE FROM fleet_groups WHERE name = $1").bind(name),
-        };
-        self.write_logged(query, said).await.map(drop)
+        self.write_logged(group_query(name, group), said).await.map(drop)
     }
 
     /// Maintenance windows: JSON by name.
@@ -183,12 +177,7 @@ impl Db {
         spec: Option<&str>,
         said: &Change,
     ) -> Result<(), DbError> {
-        let set = "INSERT INTO windows VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET spec = $2";
-        let query = match spec {
-            Some(spec) => sqlx::query(set).bind(name).bind(text(spec)),
-            None => sqlx::query("DELETE FROM windows WHERE name = $1").bind(name),
-        };
-        self.write_logged(query, said).await.map(drop)
+        self.write_logged(window_query(name, spec), said).await.map(drop)
     }
 
     /// Scheduled changes, the latest first; `due`: only those that wait and whose time has come,
@@ -286,6 +275,27 @@ impl Db {
             log(&mut tx, said, logged).await?;
         }
         tx.commit().await.doing("store an event")
+    }
+}
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+
+/// Makes or changes a group: its query and its note; or removes it.
+pub(super) fn group_query<'q>(name: &'q str, group: Option<(&'q str, &'q str)>) -> Statement<'q> {
+    let set = "INSERT INTO fleet_groups VALUES ($1, $2, $3)
+               ON CONFLICT (name) DO UPDATE SET query = $2, note = $3";
+    match group {
+        Some((query, note)) => sqlx::query(set).bind(name).bind(text(query)).bind(text(note)),
+        None => sqlx::query("DELETE FROM fleet_groups WHERE name = $1").bind(name),
+    }
+}
+
+/// Makes or changes a window, or removes it.
+pub(super) fn window_query<'q>(name: &'q str, spec: Option<&'q str>) -> Statement<'q> {
+    let set = "INSERT INTO windows VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET spec = $2";
+    match spec {
+        Some(spec) => sqlx::query(set).bind(name).bind(text(spec)),
+        None => sqlx::query("DELETE FROM windows WHERE name = $1").bind(name),
     }
 }
 

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::known::serial_prefix;
-use super::{Fleet, FleetError, Known, given};
+use super::{Fleet, FleetError, Known, given, policies};
 use crate::access::{Projects, kept_in};
-use crate::db::{Change, DeviceRow, StoredObject, Version, Written};
+use crate::db::{Change, DeviceRow, Policies, StoredObject, Version, Written};
 use crate::history;
 use crate::objects::{
     self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
@@ -69,10 +69,13 @@ impl Fleet {
         author: &str,
     ) -> Result<view::Applied, FleetError> {
         let documents = objects::read(text)?;
-        let calendar = Calendar::read(&self.db).await?;
+        let policies = self.db.policies().await?;
         let now = self.now();
         self.change(|known| {
-            let (mut change, mut applied) = self.applied(known, &documents, how, (author, now))?;
+            let by = (author, now);
+            let (mut change, mut applied) = self.applied(known, &policies, &documents, how, by)?;
+            // A window of these documents holds already what they change.
+            let calendar = Calendar::of(&policies::after(&policies, &change));
             calendar.hold_back(self, known, &mut change);
             for done in &mut applied.changes {
                 if done.action != view::Action::Unchanged {
@@ -85,14 +88,18 @@ impl Fleet {
         .await
     }
 
+    /// What documents change: objects and policies.
     pub(crate) fn applied(
         &self,
         known: &Known,
+        policies: &Policies,
         documents: &[Document],
         how: &How,
         (author, now): (&str, UnixMillis),
     ) -> Result<(Change, view::Applied), FleetError> {
-        for (key, generation) in &how.expected {
+        let (for_fleet, documents): (Vec<&Document>, Vec<&Document>) =
+            documents.iter().partition(|d| d.key.kind.is_policy());
+        for (key, generation) in how.expected.iter().filter(|(key, _)| !key.kind.is_policy()) {
             let found = known.stored.get(key).map_or(0, |s| s.object.generation);
             if found != *generation {
                 return Err(FleetError::Overtaken { key: key.clone(), found, had: *generation });
@@ -101,8 +108,9 @@ impl Fleet {
         let mut next = known.objects.clone();
         let mut put = Vec::new();
         let mut changes = Vec::new();
-        for document in documents {
+        for document in &documents {
             let old = known.stored.get(&document.key);
+            let document = with_value(document, old.map(|s| &**s))?;
             let action = match old {
                 None => view::Action::Created,
                 Some(old) if old.object.spec == document.spec => view::Action::Unchanged,
@@ -134,7 +142,7 @@ impl Fleet {
         }
         let flaws = check(&next);
         let new = new_flaws(&known.flaws, &flaws, &put);
-        let (missing, wrong): (Vec<Flaw>, Vec<Flaw>) = new.into_iter().partition(|f| f.missing);
+        let (mut missing, wrong): (Vec<Flaw>, Vec<Flaw>) = new.into_iter().partition(|f| f.missing);
         if !wrong.is_empty() {
             return Err(FleetError::Flawed(wrong));
         }
@@ -157,6 +165,10 @@ impl Fleet {
         }
         change.put = put;
         change.removed = removed;
+        let decided = policies::decide(known, policies, &for_fleet, how, &next)?;
+        change.policies = decided.writes;
+        changes.extend(decided.changes);
+        missing.extend(decided.missing);
         for done in changes.iter().filter(|c| c.action != view::Action::Unchanged) {
             change.log(None, &done.key, done.action.name());
         }
@@ -243,13 +255,17 @@ impl Fleet {
         force: bool,
         author: &str,
     ) -> Result<(), FleetError> {
+        let policies = self.db.policies().await?;
         let now = self.now();
         self.change(|known| {
-            let mut next = known.objects.clone();
-            if next.remove(key).is_none() {
+            let (mut next, mut after) = (known.objects.clone(), policies.clone());
+            let found = next.remove(key).is_some() || after.remove(key).is_some();
+            if !found {
                 return Err(FleetError::NoObject(key.clone()));
             }
-            let by = new_flaws(&known.flaws, &check(&next), &[]);
+            let mut by = new_flaws(&known.flaws, &check(&next), &[]);
+            let none = BTreeSet::new();
+            by.extend(policies::new_flaws((&policies, &known.objects), (&after, &next), &none));
             if !by.is_empty() && !force {
                 return Err(FleetError::Used { key: key.clone(), by });
             }
@@ -257,7 +273,11 @@ impl Fleet {
                 self.reaches_all(known, &[], std::slice::from_ref(key))?;
             }
             let mut change = Change::by(author, now);
-            change.removed.push(key.clone());
+            if key.kind.is_policy() {
+                change.policies.push((key.clone(), None));
+            } else {
+                change.removed.push(key.clone());
+            }
             change.log(None, key, "deleted");
             Ok((change, ()))
         })
@@ -611,6 +631,22 @@ pub(super) fn first(
         objects::Object { key, uid, generation: 1, restart: 0, purge: 0, pinned: None, spec };
     let written = WrittenSpec::from(written);
     StoredObject { object: Arc::new(object), written, changed: now }
+}
+
+/// A document that keeps the value of a secret gets it.
+fn with_value(document: &Document, old: Option<&StoredObject>) -> Result<Document, FleetError> {
+    let mut document = document.clone();
+    let Spec::Secret(secret) = &document.spec else { return Ok(document) };
+    if secret.value.reveal() == objects::NOT_SHOWN {
+        let Some(old) = old else {
+            let text = "no value is kept for it; write the value".to_owned();
+            let (key, field) = (document.key, "spec.value".to_owned());
+            return Err(FleetError::Flawed(vec![Flaw { key, field, text, missing: false }]));
+        };
+        document.spec = old.object.spec.clone();
+        document.written = old.written.value();
+    }
+    Ok(document)
 }
 
 /// The object as it is to be stored: its counters grow with what changes.

@@ -74,6 +74,24 @@ impl Known {
         named.map(|s| &**s).or_else(|| self.object_of(Uuid::parse_str(name_or_id).ok()?))
     }
 
+    /// The nodes of this name, else of this id, else of this serial number, said or expected.
+    pub(crate) fn devices_named(&self, text: &str) -> Vec<&StoredObject> {
+        if let Some(stored) = self.device_object(text) {
+            return vec![stored];
+        }
+        let serial = text.trim();
+        let says = |stored: &&StoredObject| match &stored.object.spec {
+            Spec::Device(device) => {
+                let row = self.device(stored.object.uid);
+                let row = row.map(|row| [row.serial.as_str(), &row.soft_serial]);
+                let said = [device.serial.as_str(), &device.soft_serial];
+                said.into_iter().chain(row.into_iter().flatten()).any(|s| s == serial)
+            }
+            _ => false,
+        };
+        self.of_kind(Kind::Device).filter(|_| !serial.is_empty()).filter(says).collect()
+    }
+
     /// The object of a node.
     pub(crate) fn object_of(&self, id: Uuid) -> Option<&StoredObject> {
         self.stored.get(self.by_uid.get(&id)?).map(|s| &**s)
@@ -121,6 +139,8 @@ impl Known {
                 continue;
             }
             let what = match entry {
+                // No config is made of them; who needs them reads them.
+                Entry::Object(key) if key.kind.is_policy() => continue,
                 Entry::Object(key) => {
                     NewsOf::Object(key.clone(), db.object(key).await?.map(Box::new))
                 }

@@ -8,6 +8,7 @@ mod change;
 mod given;
 mod known;
 mod overlay;
+pub(crate) mod policies;
 mod register;
 mod seal;
 mod told;

@@ -37,16 +37,17 @@ pub use diff::{Consequence, Difference, diff};
 pub use places::{Place, Places};
 pub(crate) use query::{LOCATION, Labels, NAME, coordinates};
 pub use query::{Query, QueryError};
-pub(crate) use read::is_name;
 pub use read::{Document, ReadError, WrittenSpec, read, read_spec, shown};
+pub(crate) use read::{NOT_SHOWN, is_name};
 pub use spec::{
-    AccessPointSpec, AccessSpec, AddressSpec, AppSpec, ArpSpec, AssignedSpec, BaseOsSpec,
-    BearerSpec, BondSpec, CellularSpec, DatastoreSpec, DeviceSpec, Devices, Dhcp, EdgeViewSpec,
-    EnrolmentSpec, FileSpec, HardwareSpec, ImageSpec, IoSpec, LimitSpec, LocalConsoleSpec,
-    LocalServerSpec, Mac, MachineSpec, Many, MiiSpec, NetworkSpec, NetworkType, NetworkUse,
-    Outbound, PatchSpec, Per, PlacementSpec, PortMap, PortSpec, ProjectSpec, RouteSpec, RuleSpec,
-    SecretRef, SecretSpec, Size, SnapshotSpec, SnapshotsSpec, Spec, StaticSpec, TemplateSpec,
-    TextOrSecret, VlanSpec, VncSpec, VolumeSpec, VolumeUse, WifiSpec,
+    AccessPointSpec, AccessSpec, AddressSpec, AlertRuleSpec, AppSpec, ArpSpec, AssignedSpec,
+    BaseOsSpec, BearerSpec, BondSpec, CellularSpec, DatastoreSpec, Day, DeviceSpec, Devices, Dhcp,
+    EdgeViewSpec, EnrolmentSpec, FileSpec, GroupSpec, HardwareSpec, ImageSpec, IoSpec, LimitSpec,
+    LocalConsoleSpec, LocalServerSpec, Mac, MachineSpec, Many, MiiSpec, NetworkSpec, NetworkType,
+    NetworkUse, Outbound, PatchSpec, Per, PlacementSpec, PortMap, PortSpec, ProjectSpec, RouteSpec,
+    RuleSpec, SecretRef, SecretSpec, Size, SnapshotSpec, SnapshotsSpec, Spec, StaticSpec,
+    TemplateSpec, TextOrSecret, VlanSpec, VncSpec, VolumeSpec, VolumeUse, When, WifiSpec,
+    WindowSpec,
 };
 pub use template::{Node, node};
 
@@ -84,11 +85,17 @@ pub enum Kind {
     Project,
     /// What devices have in common.
     Template,
+    /// Devices that are named together.
+    Group,
+    /// When devices may be disturbed.
+    Window,
+    /// What is looked at, and who is told.
+    AlertRule,
 }
 
 impl Kind {
     /// Every kind; its order is that of keys.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Device,
         Kind::Datastore,
         Kind::Image,
@@ -102,6 +109,9 @@ impl Kind {
         Kind::Patch,
         Kind::Project,
         Kind::Template,
+        Kind::Group,
+        Kind::Window,
+        Kind::AlertRule,
     ];
 
     /// As it is written in a document.
@@ -120,7 +130,16 @@ impl Kind {
             Kind::Patch => "Patch",
             Kind::Project => "Project",
             Kind::Template => "Template",
+            Kind::Group => "Group",
+            Kind::Window => "Window",
+            Kind::AlertRule => "AlertRule",
         }
+    }
+
+    /// Whether it says how the fleet is run: no node is told of it, and no generations, versions or
+    /// history are kept.
+    pub fn is_policy(self) -> bool {
+        matches!(self, Kind::Group | Kind::Window | Kind::AlertRule)
     }
 }
 
@@ -144,6 +163,7 @@ impl FromStr for Kind {
                 "devicemodel" | "model" => Some(Kind::Hardware),
                 "patchenvelope" => Some(Kind::Patch),
                 "scepprofile" => Some(Kind::Enrolment),
+                "alert-rule" => Some(Kind::AlertRule),
                 _ => None,
             })
             .ok_or_else(|| {

@@ -126,11 +126,14 @@ pub fn read_spec(key: &Key, written: &Value) -> Result<Spec, ReadError> {
         Kind::Patch => Spec::Patch(typed(key, written)?),
         Kind::Project => Spec::Project(typed(key, written)?),
         Kind::Template => Spec::Template(typed(key, written)?),
+        Kind::Group => Spec::Group(typed(key, written)?),
+        Kind::Window => Spec::Window(typed(key, written)?),
+        Kind::AlertRule => Spec::AlertRule(typed(key, written)?),
     })
 }
 
 /// What is shown in place of a secret's value.
-pub(super) const NOT_SHOWN: &str = "(not shown)";
+pub(crate) const NOT_SHOWN: &str = "(not shown)";
 
 /// What an object says, as it was written: its fields as compact JSON, because a fleet keeps a
 /// hundred thousand of these in memory.
@@ -158,11 +161,21 @@ impl std::fmt::Debug for WrittenSpec {
     }
 }
 
-/// What may be shown of a spec as it was written: everything but the value of a secret.
+/// What may be shown of a spec as it was written: everything but the value of a secret. A document
+/// that says so keeps the value that is there.
 pub fn shown(kind: Kind, written: &Value) -> Value {
     let mut written = written.clone();
-    if let (Kind::Secret, Value::Object(fields)) = (kind, &mut written) {
-        fields.insert("value".to_owned(), Value::String(NOT_SHOWN.to_owned()));
+    let hidden = Value::String(NOT_SHOWN.to_owned());
+    match (kind, &mut written) {
+        (Kind::Secret, Value::Object(fields)) => {
+            fields.insert("value".to_owned(), hidden);
+        }
+        (Kind::AlertRule, Value::Object(fields)) => {
+            if let Some(secret) = fields.get_mut("secret").filter(|s| s.is_string()) {
+                *secret = hidden;
+            }
+        }
+        _ => {}
     }
     written
 }

@@ -67,8 +67,9 @@ pub struct NamedRule {
 async fn rules(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<NamedRule>>, Failed> {
     let rows = fleet.db.alert_rules().await?;
     let rule = |r: RuleRow| {
-        let rule = serde_json::from_str(&r.spec).ok()?;
-        Some(NamedRule { name: r.name, rule, has_secret: r.secret.is_some() })
+        let rule: RuleSpec = serde_json::from_str(&r.spec).ok()?;
+        let has_secret = r.secret.is_some() || rule.secret.is_some();
+        Some(NamedRule { name: r.name, rule, has_secret })
     };
     Ok(Json(rows.into_iter().filter_map(rule).collect()))
 }
@@ -142,7 +143,7 @@ async fn test_rule(
 
 /// Tells a rule's webhook that this is a test; in words, what became of it.
 pub(crate) async fn tested(fleet: &Fleet, name: &str) -> Result<String, Failed> {
-    let rules = fleet.db.alert_rules().await?;
+    let rules = alerts::with_secrets(fleet, fleet.db.alert_rules().await?);
     let row = rules.iter().find(|r| r.name == name);
     let told = alerts::test(row.ok_or_else(|| absent("alert rule", name))?).await;
     told.map_err(|why| failed(StatusCode::UNPROCESSABLE_ENTITY, why))

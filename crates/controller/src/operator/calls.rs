@@ -8,7 +8,7 @@ use super::openapi::Call;
 pub(super) const CALLS: &[Call] = &[
     Call { method: "GET", path: "/", does: "The controller itself", query: "", body: "", answer: "200 Controller" },
     Call { method: "GET", path: "/openapi.json", does: "This document", query: "", body: "", answer: "200 any" },
-    Call { method: "GET", path: "/devices", does: "All nodes", query: "", body: "", answer: "200 [Device]" },
+    Call { method: "GET", path: "/devices", does: "All nodes; those that match a query over labels, or are of this name, id or serial number", query: "match text, named text", body: "", answer: "200 [Device]" },
     Call { method: "POST", path: "/devices", does: "Makes a node known before it comes", query: "", body: "NewDevice", answer: "201 Added" },
     Call { method: "GET", path: "/devices/{name}", does: "A node, by name or id", query: "", body: "", answer: "200 Device" },
     Call { method: "POST", path: "/devices/{name}/restart", does: "Reboots a node", query: "", body: "", answer: "204" },
@@ -94,7 +94,7 @@ pub(super) const CALLS: &[Call] = &[
 /// Every shape by name, with its fields.
 #[rustfmt::skip]
 pub(super) const SHAPES: &[(&str, &str)] = &[
-    ("Controller", "version text, devices number, online number, apps number, serials [text], images [text]"),
+    ("Controller", "version text, devices number, online number, states {number}, apps number, serials [text], images [text]"),
     ("NewDevice", "name? text, serial? text, soft_serial? text, onboard_cert? text?, certificate? text?"),
     ("Added", "name text, id id"),
     ("Verdict", "at time?, good bool, details any"),
@@ -127,7 +127,7 @@ pub(super) const SHAPES: &[(&str, &str)] = &[
     ("Event", "id number, at time, device id?, object text, text text"),
     ("ImageFile", "name text, size number, have number, sha256 text, author text, at time?"),
     ("Alert", "id number, rule text, subject text, text text, since time, ended time?, acked_by text?, acked time?"),
-    ("RuleSpec", "when silent|trouble|disk_full|update_failed|rollout_stopped|attestation_failed|certificate_ends|controller_trouble, match? text, minutes? number, percent? number, days? number, url? text?, trust? text?"),
+    ("RuleSpec", "when silent|trouble|disk_full|update_failed|rollout_stopped|attestation_failed|certificate_ends|controller_trouble, match? text, minutes? number, percent? number, days? number, url? text?, trust? text?, secret? any"),
     ("Tested", "told text"),
     ("NamedRule", "name text, rule RuleSpec, has_secret bool"),
     ("RuleToSet", "rule RuleSpec, secret? text?"),

@@ -25,7 +25,7 @@ use crate::db::{StoredObject, Version};
 use crate::drift::consequence::consequences;
 use crate::drift::said::Said;
 use crate::drift::{Consequence, Drift, Facts, HeldBack, drift};
-use crate::fleet::{Fleet, How, Known};
+use crate::fleet::{Fleet, How, Known, policies};
 use crate::history;
 use crate::objects::{self, Key, Kind, Objects};
 use crate::rollout::calendar::{Calendar, labels};
@@ -58,6 +58,10 @@ async fn versions(
     Query(which): Query<WhichVersions>,
 ) -> Result<Json<Vec<Version>>, Failed> {
     let key = key(&kind, name)?;
+    if key.kind.is_policy() {
+        let text = format!("{key}: no versions are kept of it; `eve audit` tells who changed it");
+        return Err(failed(StatusCode::NOT_FOUND, text));
+    }
     let upto = which.before.map_or(u64::MAX, |b| b.saturating_sub(1));
     let limit = which.limit.unwrap_or(VERSIONS_DEFAULT).min(VERSIONS_MAX);
     let mut all = fleet.db.versions(&key, upto, limit).await?;
@@ -239,10 +243,11 @@ async fn diff(
     by: &str,
 ) -> Result<Vec<DeviceDiff>, Failed> {
     let documents = objects::read(documents).map_err(crate::fleet::FleetError::from)?;
-    let calendar = Calendar::read(&fleet.db).await?;
+    let policies = fleet.db.policies().await?;
     let known = fleet.known();
     let now = fleet.now();
-    let (change, _) = fleet.applied(&known, &documents, how, (by, now))?;
+    let (change, _) = fleet.applied(&known, &policies, &documents, how, (by, now))?;
+    let calendar = Calendar::of(&policies::after(&policies, &change));
     let mut next: Objects = known.objects.clone();
     for stored in &change.put {
         next.insert(stored.object.key.clone(), stored.object.clone());

@@ -5,7 +5,7 @@
 //! | Call | Does |
 //! |---|---|
 //! | GET `/` | the controller itself |
-//! | GET `/devices`, `/devices/{name or id}` | nodes |
+//! | GET `/devices?match=…&named=…`, `/devices/{name or id}` | nodes: all, those with these labels, those of this name, id or serial number |
 //! | GET `/apps`, `/apps/{name}` | apps |
 //! | POST `/apps/{name}/restart`, `/apps/{name}/purge` | restarts one; with fresh volumes |
 //! | GET `/networks`, `/networks/{name}` | networks |
@@ -45,6 +45,7 @@ use crate::access::{Caller, Projects, project_of};
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
 use crate::objects::{Key, Kind};
+use crate::rollout::calendar;
 use crate::{body, logs, reports, view};
 
 /// Documents of at most this size; the reader has a bound of its own.
@@ -53,6 +54,7 @@ const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
 const ROWS_MAX: u32 = 10_000;
 const ROWS_DEFAULT: u32 = 200;
 
+pub(crate) use crate::objects::GroupSpec;
 pub(crate) use access::put_user as put_user_as;
 pub use alerts::NamedRule;
 pub(crate) use alerts::{delete_rule, put_rule, seen as seen_alert, tested};
@@ -60,8 +62,8 @@ pub use history::{Compared, DeviceDiff, DeviceDrift};
 pub(crate) use history::{DriftPage, drift_after};
 pub use rollouts::{Group, NamedWindow};
 pub(crate) use rollouts::{
-    GroupSpec, all_groups, all_scheduled, all_windows, cancel_scheduled, delete_group,
-    delete_window, put_group, put_scheduled, put_window,
+    all_groups, all_scheduled, all_windows, cancel_scheduled, delete_group, delete_window,
+    put_group, put_scheduled, put_window,
 };
 
 pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
@@ -153,25 +155,52 @@ fn unknown(key: Key) -> Failed {
 
 async fn controller(State(fleet): State<Arc<Fleet>>) -> Result<Json<view::Controller>, Failed> {
     let known = fleet.known();
-    let devices = reports::devices(&fleet).await?;
-    let online = devices.iter().filter(|d| d.state == view::DeviceState::Online).count();
+    let states = reports::states(&fleet);
     Ok(Json(view::Controller {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        devices: devices.len(),
-        online,
+        devices: states.values().sum(),
+        online: states.get(view::DeviceState::Online.name()).copied().unwrap_or_default(),
+        states,
         apps: known.of_kind(Kind::App).count(),
         serials: known.serials.clone(),
         images: fleet.registry().names()?,
     }))
 }
 
+#[derive(Debug, Deserialize)]
+struct WhichDevices {
+    /// A query over labels.
+    #[serde(rename = "match")]
+    matching: Option<String>,
+    /// A name, an id or a serial number.
+    named: Option<String>,
+}
+
 async fn all_devices(
     State(fleet): State<Arc<Fleet>>,
+    Query(which): Query<WhichDevices>,
     caller: Caller,
 ) -> Result<Json<Vec<view::Device>>, Failed> {
-    let mut devices = reports::devices(&fleet).await?;
+    let query = match &which.matching {
+        Some(text) => Some(
+            calendar::query(&fleet.db, text)
+                .await?
+                .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("match: {e}")))?,
+        ),
+        None => None,
+    };
     let known = fleet.known();
-    devices.retain(|x| caller.covers_named(&known, Kind::Device, &x.name));
+    let found = match &which.named {
+        Some(named) => known.devices_named(named),
+        None => known.of_kind(Kind::Device).collect(),
+    };
+    let mut devices = Vec::new();
+    for stored in found {
+        let meant = query.as_ref().is_none_or(|q| q.fits(&calendar::labels(stored)));
+        if meant && caller.covers(stored) {
+            devices.push(reports::of_device(&fleet, &known, stored).await?);
+        }
+    }
     Ok(Json(devices))
 }
 
@@ -237,10 +266,14 @@ async fn network(
     network.map(Json).ok_or_else(|| unknown(Key::new(Kind::Network, name)))
 }
 
-async fn objects(State(fleet): State<Arc<Fleet>>, caller: Caller) -> Json<Vec<view::Object>> {
+async fn objects(
+    State(fleet): State<Arc<Fleet>>,
+    caller: Caller,
+) -> Result<Json<Vec<view::Object>>, Failed> {
     let mut objects = reports::objects(&fleet);
+    objects.extend(reports::policy_objects(&fleet).await?);
     objects.retain(|o| caller.projects.contain(project_of(&o.key, &o.spec)));
-    Json(objects)
+    Ok(Json(objects))
 }
 
 async fn object(
@@ -249,7 +282,11 @@ async fn object(
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<Json<view::Object>, Failed> {
     let key = key(&kind, name)?;
-    let object = reports::objects(&fleet)
+    let all = match key.kind.is_policy() {
+        true => reports::policy_objects(&fleet).await?,
+        false => reports::objects(&fleet),
+    };
+    let object = all
         .into_iter()
         .find(|o| o.key == key && caller.projects.contain(project_of(&o.key, &o.spec)));
     object.map(Json).ok_or_else(|| unknown(key))
@@ -327,7 +364,8 @@ async fn delete(
     Query(how): Query<HowToDelete>,
 ) -> Result<StatusCode, Failed> {
     let key = key(&kind, name)?;
-    if !caller.covers_named(&fleet.known(), key.kind, &key.name) {
+    let for_all = key.kind.is_policy() && !caller.projects.all();
+    if for_all || !caller.covers_named(&fleet.known(), key.kind, &key.name) {
         return Err(unknown(key));
     }
     fleet.delete(&key, how.force, &caller.name).await?;

@@ -29,7 +29,7 @@ use crate::alerts::RuleSpec;
 use crate::body;
 use crate::db::{Change, ScheduledRow};
 use crate::fleet::Fleet;
-use crate::objects::{self, Kind};
+use crate::objects::{self, GroupSpec, Kind};
 use crate::rollout::calendar::{self, labels};
 use crate::rollout::drive::{self, RolloutError};
 use crate::rollout::{Event, Plan, Rollout, Scheduled, WindowSpec};
@@ -91,6 +91,7 @@ impl From<RolloutError> for Failed {
             RolloutError::Query { .. }
             | RolloutError::Name(_)
             | RolloutError::Nothing
+            | RolloutError::Policy(_)
             | RolloutError::Outside(_)
             | RolloutError::Unmatched(_)
             | RolloutError::Empty(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -205,14 +206,6 @@ async fn group(
     let found = all_groups(&fleet).await?.into_iter().find(|g| g.name == name);
     let none = || failed(StatusCode::NOT_FOUND, format!("there is no group {name}"));
     found.map(Json).ok_or_else(none)
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct GroupSpec {
-    pub(crate) query: String,
-    #[serde(default)]
-    pub(crate) note: String,
 }
 
 pub(super) fn named(name: &str) -> Result<(), Failed> {

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use model::UnixMillis;
 
-use super::window::{Window, WindowError, WindowSpec};
-use crate::db::{Change, Db, DbError, Overlaid, StoredObject};
+use super::WindowSpec;
+use super::window::{Window, WindowError};
+use crate::db::{Change, Db, DbError, Overlaid, Policies, StoredObject};
 use crate::drift::consequence::consequences;
-use crate::fleet::{Fleet, Known};
+use crate::fleet::{Fleet, Known, policies};
 use crate::objects::{Kind, Labels, NAME, Objects, Query, QueryError, Spec};
 use crate::words::time;
 
@@ -57,13 +58,35 @@ impl Calendar {
         let groups = queries(db).await?;
         let mut all = Vec::new();
         for (name, spec) in windows {
-            let spec = serde_json::from_str::<WindowSpec>(&spec).map_err(|e| e.to_string());
-            match spec.and_then(|s| understood(&s, &groups).map_err(|e| e.to_string())) {
-                Ok((query, window)) => all.push((name, query, window)),
+            match serde_json::from_str::<WindowSpec>(&spec) {
+                Ok(spec) => all.push((name, spec)),
                 Err(e) => tracing::warn!("the window {name} is left out: {e}"),
             }
         }
-        Ok(Calendar(all))
+        Ok(Calendar::with(all.iter().map(|(name, spec)| (name.as_str(), spec)), &groups))
+    }
+
+    /// The windows of a set of policies.
+    pub(crate) fn of(policies: &Policies) -> Calendar {
+        let windows = policies.iter().filter_map(|(key, policy)| match &policy.spec {
+            Spec::Window(spec) => Some((key.name.as_str(), spec)),
+            _ => None,
+        });
+        Calendar::with(windows, &policies::groups(policies))
+    }
+
+    fn with<'a>(
+        windows: impl Iterator<Item = (&'a str, &'a WindowSpec)>,
+        groups: &BTreeMap<String, String>,
+    ) -> Calendar {
+        let mut all = Vec::new();
+        for (name, spec) in windows {
+            match understood(spec, groups) {
+                Ok((query, window)) => all.push((name.to_owned(), query, window)),
+                Err(e) => tracing::warn!("the window {name} is left out: {e}"),
+            }
+        }
+        Calendar(all)
     }
 
     /// Whether there is no window at all.

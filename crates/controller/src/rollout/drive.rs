@@ -14,7 +14,7 @@ use super::judge::{self, health};
 use super::machine::{Effect, Event, Health, Member, Members, Phase, Refused, State, Step, step};
 use super::plan::{Plan, Share, Wanted, Wave, divide};
 use super::record::{About, Record, Rollout, Taken};
-use crate::db::{Also, Change, DbError, Overlaid, RolloutRow, StoredObject};
+use crate::db::{Also, Change, DbError, Overlaid, Policies, RolloutRow, StoredObject};
 use crate::drift::said::Said;
 use crate::drift::{Facts, liveness};
 use crate::fleet::{Fleet, FleetError, How, Known};
@@ -47,6 +47,8 @@ pub(crate) enum RolloutError {
     Unknown(String),
     #[error("there is a rollout {0} already")]
     Exists(String),
+    #[error("no device is told of {0}: apply it, and leave it out of the rollout")]
+    Policy(Key),
     #[error("the documents change nothing that any device is told")]
     Nothing,
     #[error("the change touches devices outside of `match`: {0}")]
@@ -461,11 +463,15 @@ pub(crate) async fn begin(
     });
     let waves = waves.collect::<Result<Vec<_>, RolloutError>>()?;
     let documents = objects::read(&plan.documents).map_err(FleetError::from)?;
+    if let Some(document) = documents.iter().find(|d| d.key.kind.is_policy()) {
+        return Err(RolloutError::Policy(document.key.clone()));
+    }
     let now = fleet.now();
+    let none = Policies::default();
     let decided = fleet
         .change(|known| {
-            let (mut change, _) =
-                fleet.applied(known, &documents, &How::default(), (author, now))?;
+            let by = (author, now);
+            let (mut change, _) = fleet.applied(known, &none, &documents, &How::default(), by)?;
             let outcome = begun(fleet, known, (name, plan), (&within, &waves), &mut change);
             let dry = dry_run || outcome.is_err();
             Ok((if dry { Change::default() } else { change }, outcome))

@@ -17,9 +17,9 @@ mod record;
 pub(crate) mod schedule;
 mod window;
 
+pub use crate::objects::{Day, WindowSpec};
 pub(crate) use machine::Event;
 pub use machine::{Limits, Member, Phase, Refused, State, Step};
 pub use plan::{Gate, Plan, Share, Wave};
 pub use record::{Rollout, RolloutDevice, WaveCount};
 pub use schedule::Scheduled;
-pub use window::{Day, WindowSpec};

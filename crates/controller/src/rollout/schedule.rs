@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::calendar::Calendar;
 use crate::db::{Also, Change, DbError, ScheduledRow};
-use crate::fleet::{Fleet, FleetError, How};
-use crate::objects::{self, Kind};
+use crate::fleet::{Fleet, FleetError, How, policies};
+use crate::objects;
 
 /// A change that waits for its time, or did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +41,7 @@ fn hidden(documents: String) -> String {
     let Ok(all) = objects::read(&documents) else {
         return "(not shown: no documents any more that this controller reads)".to_owned();
     };
-    if all.iter().all(|d| d.key.kind != Kind::Secret) {
+    if all.iter().all(|d| objects::shown(d.key.kind, &d.written) == d.written) {
         return documents;
     }
     let one = |d: &objects::Document| {
@@ -80,11 +80,13 @@ pub(crate) async fn run_due(fleet: &Fleet) -> Result<(), DbError> {
 /// False if there was nothing to change.
 async fn make(fleet: &Fleet, row: &ScheduledRow) -> Result<bool, FleetError> {
     let documents = objects::read(&row.documents)?;
-    let calendar = Calendar::read(&fleet.db).await?;
+    let policies = fleet.db.policies().await?;
     let now = fleet.now();
     let done = fleet.change(|known| {
         let by = (row.author.as_str(), now);
-        let (mut change, applied) = fleet.applied(known, &documents, &How::default(), by)?;
+        let (mut change, applied) =
+            fleet.applied(known, &policies, &documents, &How::default(), by)?;
+        let calendar = Calendar::of(&policies::after(&policies, &change));
         calendar.hold_back(fleet, known, &mut change);
         let made: Vec<String> =
             applied.changes.iter().map(|c| format!("{} {}", c.key, c.action.name())).collect();

@@ -10,54 +10,11 @@ use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan as _};
 use model::UnixMillis;
-use serde::{Deserialize, Serialize};
+
+use crate::objects::{Day, WindowSpec};
 
 /// A week is as long as a window can be.
 const LENGTH_MAX_MINUTES: u32 = 7 * 24 * 60;
-
-/// When some devices may be disturbed. Several windows of one device add up; a device that none
-/// names may be disturbed at any time.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WindowSpec {
-    /// Which devices: a query over labels, as `group=NAME`.
-    #[serde(rename = "match")]
-    pub devices: String,
-    /// The days on which it opens: `mon` … `sun`. Empty: every day.
-    #[serde(default)]
-    pub days: Vec<Day>,
-    /// When it opens: `02:00`.
-    pub from: String,
-    /// How long it stays open, in minutes.
-    pub minutes: u32,
-    /// The time zone: `Europe/Berlin`. Not said: UTC.
-    #[serde(default = "utc")]
-    pub zone: String,
-}
-
-fn utc() -> String {
-    "UTC".to_owned()
-}
-
-/// A day of the week.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Day {
-    /// Monday.
-    Mon,
-    /// Tuesday.
-    Tue,
-    /// Wednesday.
-    Wed,
-    /// Thursday.
-    Thu,
-    /// Friday.
-    Fri,
-    /// Saturday.
-    Sat,
-    /// Sunday.
-    Sun,
-}
 
 impl Day {
     const ALL: [(Day, Weekday); 7] = [

@@ -383,6 +383,9 @@ pub(super) fn summary(spec: &Spec) -> String {
         Spec::Patch(p) => format!("version {} for {}", p.version, p.apps.join(", ")),
         Spec::Project(p) => p.description.clone(),
         Spec::Template(t) => format!("{} variables", t.variables.len()),
+        Spec::Group(g) => g.query.clone(),
+        Spec::Window(w) => w.devices.clone(),
+        Spec::AlertRule(r) => r.devices.clone(),
     }
 }
 

@@ -45,7 +45,9 @@ pub(super) async fn list(
         .filter(|s| words.is_empty() || s.object.key.name.contains(&words))
         .collect();
     let mut kinds = vec![(String::new(), "all kinds".to_owned())];
-    kinds.extend(Kind::ALL.map(|k| (k.name().to_owned(), k.name().to_owned())));
+    // Groups, windows and rules have pages of their own.
+    let listed = Kind::ALL.into_iter().filter(|k| !k.is_policy());
+    kinds.extend(listed.map(|k| (k.name().to_owned(), k.name().to_owned())));
     let text =
         "What nodes are told is made of these. They are written as YAML, here or with eve apply.";
     let head = html! {
@@ -129,7 +131,7 @@ pub(super) async fn new(Query(of): Query<NewOf>, caller: Caller) -> Result<Respo
     let ways = html! {
         p.soft {
             "Begin with: "
-            @for kind in Kind::ALL { a href={ "/objects/new?kind=" (kind) } { (kind) } " " }
+            @for kind in Kind::ALL.into_iter().filter(|k| !k.is_policy()) { a href={ "/objects/new?kind=" (kind) } { (kind) } " " }
         }
     };
     let title = format!("New {kind}");

@@ -160,6 +160,7 @@ pub(super) async fn set(
         days: new.days,
         url: Some(new.url.trim().to_owned()).filter(|u| !u.is_empty()),
         trust: None,
+        secret: None,
     };
     let secret = Some(new.secret).filter(|s| !s.is_empty());
     put_rule(&fleet, new.name.trim(), &rule, secret, &caller.name).await?;

@@ -22,6 +22,7 @@ mod oidc;
 mod openapi;
 mod operator_api;
 mod pages;
+mod policies;
 mod postgres;
 mod reports;
 mod rollouts;

@@ -67,7 +67,8 @@ pub fn check(objects: &Objects) -> Vec<Flaw> {
             Spec::Secret(spec) => found.secret_value(key, spec.value.reveal()),
             Spec::Enrolment(spec) => found.enrolment(key, spec),
             Spec::Patch(spec) => found.patch(key, spec),
-            Spec::Project(_) => {}
+            // Policies are no objects of this set.
+            Spec::Project(_) | Spec::Group(_) | Spec::Window(_) | Spec::AlertRule(_) => {}
             Spec::Template(spec) => found.template(key, spec),
         }
     }

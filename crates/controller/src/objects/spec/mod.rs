@@ -5,6 +5,7 @@ mod app;
 mod fleet;
 mod hardware;
 mod machine;
+mod policy;
 mod port;
 mod secret;
 mod value;
@@ -24,6 +25,7 @@ pub use machine::{
     AssignedSpec, LimitSpec, MachineSpec, Per, PlacementSpec, RuleSpec, SnapshotSpec,
     SnapshotsSpec, VncSpec,
 };
+pub use policy::{AlertRuleSpec, Day, GroupSpec, When, WindowSpec};
 pub use port::{
     AccessPointSpec, AccessSpec, AddressSpec, BearerSpec, CellularSpec, PortSpec, StaticSpec,
     WifiSpec,
@@ -61,6 +63,12 @@ pub enum Spec {
     Project(ProjectSpec),
     /// What devices have in common.
     Template(TemplateSpec),
+    /// Devices that are named together.
+    Group(GroupSpec),
+    /// When devices may be disturbed.
+    Window(WindowSpec),
+    /// What is looked at, and who is told.
+    AlertRule(AlertRuleSpec),
 }
 
 impl Spec {
@@ -80,6 +88,9 @@ impl Spec {
             Spec::Patch(_) => Kind::Patch,
             Spec::Project(_) => Kind::Project,
             Spec::Template(_) => Kind::Template,
+            Spec::Group(_) => Kind::Group,
+            Spec::Window(_) => Kind::Window,
+            Spec::AlertRule(_) => Kind::AlertRule,
         }
     }
 }

@@ -1,0 +1,101 @@
+//! Groups, windows and alert rules as objects: read together, and written with a change.
+
+use std::collections::BTreeMap;
+
+use model::UnixMillis;
+
+use super::alerts::{put_rule, remove_rule};
+use super::rollout::{group_query, window_query};
+use super::{Db, DbError, Doing, RuleRow, Tx};
+use crate::objects::{GroupSpec, Key, Kind, Spec};
+
+/// All of them.
+pub(crate) type Policies = BTreeMap<Key, Policy>;
+
+/// One as it is kept.
+#[derive(Clone, PartialEq)]
+pub(crate) struct Policy {
+    /// A group, a window or an alert rule.
+    pub(crate) spec: Spec,
+    /// What the webhook of a rule is signed with, if the rule names no secret.
+    pub(crate) secret: Option<Vec<u8>>,
+}
+
+/// Without the secret.
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+impl Db {
+    /// All groups, windows and alert rules; those that cannot be read are left out.
+    pub(crate) async fn policies(&self) -> Result<Policies, DbError> {
+        let mut all = Policies::new();
+        for (name, (query, note)) in self.groups().await? {
+            let spec = Spec::Group(GroupSpec { query, note });
+            all.insert(Key::new(Kind::Group, name), Policy { spec, secret: None });
+        }
+        for (name, text) in self.windows().await? {
+            let key = Key::new(Kind::Window, name);
+            take(&mut all, key, serde_json::from_str(&text).map(Spec::Window), None);
+        }
+        for RuleRow { name, spec, secret } in self.alert_rules().await? {
+            let key = Key::new(Kind::AlertRule, name);
+            take(&mut all, key, serde_json::from_str(&spec).map(Spec::AlertRule), secret);
+        }
+        Ok(all)
+    }
+}
+
+fn take(
+    all: &mut Policies,
+    key: Key,
+    spec: Result<Spec, serde_json::Error>,
+    secret: Option<Vec<u8>>,
+) {
+    match spec {
+        Ok(spec) => {
+            all.insert(key, Policy { spec, secret });
+        }
+        Err(e) => tracing::warn!("{key} is left out: {e}"),
+    }
+}
+
+/// Writes one (`Some`), or removes it.
+pub(super) async fn put_policy(
+    tx: &mut Tx,
+    (key, policy): &(Key, Option<Policy>),
+    now: UnixMillis,
+) -> Result<(), DbError> {
+    let doing = "store how the fleet is run";
+    let name = key.name.as_str();
+    match (key.kind, policy.as_ref().map(|p| (&p.spec, &p.secret))) {
+        (Kind::Group, None) => group_query(name, None).execute(&mut **tx).await.doing(doing)?,
+        (Kind::Window, None) => window_query(name, None).execute(&mut **tx).await.doing(doing)?,
+        (_, None) => return remove_rule(tx, name, now).await,
+        (_, Some((Spec::Group(group), _))) => {
+            let query = group_query(name, Some((&group.query, &group.note)));
+            query.execute(&mut **tx).await.doing(doing)?
+        }
+        (_, Some((Spec::Window(window), _))) => {
+            let text = json(key, window)?;
+            window_query(name, Some(&text)).execute(&mut **tx).await.doing(doing)?
+        }
+        (_, Some((Spec::AlertRule(rule), secret))) => {
+            let (spec, secret) = (json(key, rule)?, secret.clone());
+            return put_rule(tx, &RuleRow { name: name.to_owned(), spec, secret }).await;
+        }
+        // Objects of other kinds are written elsewhere.
+        (_, Some(_)) => return Ok(()),
+    };
+    Ok(())
+}
+
+fn json(key: &Key, spec: &impl serde::Serialize) -> Result<String, DbError> {
+    let damaged = |e: serde_json::Error| DbError::Damaged {
+        what: format!("object {key}"),
+        why: e.to_string(),
+    };
+    serde_json::to_string(spec).map_err(damaged)
+}
