@@ -91,6 +91,23 @@ impl Db {
         .map(drop)
     }
 
+    /// Makes or changes a rule; its secret is this one, or none.
+    pub(super) async fn put_rule(&self, tx: &mut super::Tx, rule: &RuleRow) -> Result<(), DbError> {
+        let secret = rule.secret.as_deref();
+        let secret = secret.map(|secret| self.sealed_bytes(&At::Webhook(&rule.name), secret));
+        sqlx::query(
+            "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
+             SET spec = $2, secret = $3",
+        )
+        .bind(&rule.name)
+        .bind(text(&rule.spec))
+        .bind(secret.transpose()?)
+        .execute(&mut **tx)
+        .await
+        .doing("store a rule of alerts")
+        .map(drop)
+    }
+
     /// Removes a rule, what its webhook was still to be told, and ends its alerts.
     pub(crate) async fn remove_alert_rule(
         &self,
@@ -251,21 +268,6 @@ impl Db {
         .doing("note that a webhook was not told")
         .map(drop)
     }
-}
-
-/// Makes or changes a rule; its secret is this one, or none.
-pub(super) async fn put_rule(tx: &mut super::Tx, rule: &RuleRow) -> Result<(), DbError> {
-    sqlx::query(
-        "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
-         SET spec = $2, secret = $3",
-    )
-    .bind(&rule.name)
-    .bind(text(&rule.spec))
-    .bind(rule.secret.as_deref())
-    .execute(&mut **tx)
-    .await
-    .doing("store a rule of alerts")
-    .map(drop)
 }
 
 /// Removes a rule, what its webhook was still to be told, and ends its alerts.

@@ -9,7 +9,6 @@ use uuid::Uuid;
 
 use super::fleet::{put_device, put_object, remove_object};
 use super::overlay::{Overlaid, put_overlaid};
-use super::policies::put_policy;
 use super::rollout::{Also, put_also};
 use super::{Db, DbError, DeviceRow, Doing, Policy, StoredObject, Tx, signed, text, unsigned};
 use crate::objects::Key;
@@ -196,7 +195,7 @@ impl Db {
             note(&mut tx, now, &Entry::Overlays).await?;
         }
         for policy in &change.policies {
-            put_policy(&mut tx, policy, change.at).await?;
+            self.put_policy(&mut tx, policy, change.at).await?;
             note(&mut tx, now, &Entry::Object(policy.0.clone())).await?;
         }
         for logged in &change.logged {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use model::UnixMillis;
 
-use super::alerts::{put_rule, remove_rule};
+use super::alerts::remove_rule;
 use super::rollout::{group_query, window_query};
 use super::{Db, DbError, Doing, RuleRow, Tx};
 use crate::objects::{GroupSpec, Key, Kind, Spec};
@@ -46,6 +46,39 @@ impl Db {
         }
         Ok(all)
     }
+
+    /// Writes one (`Some`), or removes it.
+    pub(super) async fn put_policy(
+        &self,
+        tx: &mut Tx,
+        (key, policy): &(Key, Option<Policy>),
+        now: UnixMillis,
+    ) -> Result<(), DbError> {
+        let doing = "store how the fleet is run";
+        let name = key.name.as_str();
+        match (key.kind, policy.as_ref().map(|p| (&p.spec, &p.secret))) {
+            (Kind::Group, None) => group_query(name, None).execute(&mut **tx).await.doing(doing)?,
+            (Kind::Window, None) => {
+                window_query(name, None).execute(&mut **tx).await.doing(doing)?
+            }
+            (_, None) => return remove_rule(tx, name, now).await,
+            (_, Some((Spec::Group(group), _))) => {
+                let query = group_query(name, Some((&group.query, &group.note)));
+                query.execute(&mut **tx).await.doing(doing)?
+            }
+            (_, Some((Spec::Window(window), _))) => {
+                let text = json(key, window)?;
+                window_query(name, Some(&text)).execute(&mut **tx).await.doing(doing)?
+            }
+            (_, Some((Spec::AlertRule(rule), secret))) => {
+                let (spec, secret) = (json(key, rule)?, secret.clone());
+                return self.put_rule(tx, &RuleRow { name: name.to_owned(), spec, secret }).await;
+            }
+            // Objects of other kinds are written elsewhere.
+            (_, Some(_)) => return Ok(()),
+        };
+        Ok(())
+    }
 }
 
 fn take(
@@ -60,36 +93,6 @@ fn take(
         }
         Err(e) => tracing::warn!("{key} is left out: {e}"),
     }
-}
-
-/// Writes one (`Some`), or removes it.
-pub(super) async fn put_policy(
-    tx: &mut Tx,
-    (key, policy): &(Key, Option<Policy>),
-    now: UnixMillis,
-) -> Result<(), DbError> {
-    let doing = "store how the fleet is run";
-    let name = key.name.as_str();
-    match (key.kind, policy.as_ref().map(|p| (&p.spec, &p.secret))) {
-        (Kind::Group, None) => group_query(name, None).execute(&mut **tx).await.doing(doing)?,
-        (Kind::Window, None) => window_query(name, None).execute(&mut **tx).await.doing(doing)?,
-        (_, None) => return remove_rule(tx, name, now).await,
-        (_, Some((Spec::Group(group), _))) => {
-            let query = group_query(name, Some((&group.query, &group.note)));
-            query.execute(&mut **tx).await.doing(doing)?
-        }
-        (_, Some((Spec::Window(window), _))) => {
-            let text = json(key, window)?;
-            window_query(name, Some(&text)).execute(&mut **tx).await.doing(doing)?
-        }
-        (_, Some((Spec::AlertRule(rule), secret))) => {
-            let (spec, secret) = (json(key, rule)?, secret.clone());
-            return put_rule(tx, &RuleRow { name: name.to_owned(), spec, secret }).await;
-        }
-        // Objects of other kinds are written elsewhere.
-        (_, Some(_)) => return Ok(()),
-    };
-    Ok(())
 }
 
 fn json(key: &Key, spec: &impl serde::Serialize) -> Result<String, DbError> {

@@ -201,10 +201,12 @@ impl Fleet {
             let differ = if differ.is_empty() { "a value that is not shown" } else { &differ };
             Some(format!("version {} by {by} of {}: {differ}", last.revision, time(last.at)))
         });
-        let calendar = Calendar::read(&self.db).await?;
+        let policies = self.db.policies().await?;
+        let calendar = Calendar::of(&policies);
         let now = self.now();
         self.change(|known| {
-            let (mut change, mut applied) = self.applied(known, &documents, &how, (author, now))?;
+            let by = (author, now);
+            let (mut change, mut applied) = self.applied(known, &policies, &documents, &how, by)?;
             calendar.hold_back(self, known, &mut change);
             for done in applied.changes.iter_mut().filter(|c| c.action == view::Action::Changed) {
                 done.waits = waits(known, &change, &done.key);
@@ -502,7 +504,7 @@ fn set_serial(known: &Known, change: &mut Change, of: (&[u8], &str), allowed: bo
     }
 }
 
-fn done(key: Key, action: view::Action) -> view::Change {
+pub(super) fn done(key: Key, action: view::Action) -> view::Change {
     view::Change { key, action, waits: Vec::new(), overwrites: None }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::change::done;
 use super::{FleetError, How, Known};
 use crate::alerts;
 use crate::db::{Change, Policies, Policy};
@@ -46,7 +47,7 @@ pub(super) fn decide(
             Some(old) if *old == policy => view::Action::Unchanged,
             Some(_) => view::Action::Changed,
         };
-        decided.changes.push(view::Change { key: key.clone(), action, waits: Vec::new() });
+        decided.changes.push(done(key.clone(), action));
         if action != view::Action::Unchanged {
             decided.writes.push((key.clone(), Some(policy)));
         }
@@ -55,7 +56,7 @@ pub(super) fn decide(
     let pruned = policies.keys().filter(|k| how.within.all() && how.prune.contains(&k.kind));
     for key in pruned.filter(|k| !named.contains(k)) {
         let action = view::Action::Removed;
-        decided.changes.push(view::Change { key: key.clone(), action, waits: Vec::new() });
+        decided.changes.push(done(key.clone(), action));
         decided.writes.push((key.clone(), None));
     }
     let after = with(policies, &decided.writes);
