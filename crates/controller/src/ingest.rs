@@ -57,6 +57,9 @@ async fn write(db: Db, receiver: Arc<Mutex<mpsc::Receiver<Waiting>>>) {
         if receiver.lock().await.recv_many(&mut batch, BATCH_MAX).await == 0 {
             return;
         }
+        // Writers that lock rows of the same nodes in different orders wait for each other; what one
+        // node says stays in its order.
+        batch.sort_by_key(|waiting| waiting.message.device);
         let (messages, kept): (Vec<Incoming>, Vec<_>) =
             batch.drain(..).map(|w| (w.message, w.kept)).unzip();
         let outcomes = match db.keep(&messages).await {

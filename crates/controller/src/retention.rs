@@ -15,6 +15,8 @@ const BLOCKS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Nodes whose points are looked at in one block.
 const NODES: u32 = 200;
+/// Alerts that go in one block.
+const ALERTS: u32 = 1000;
 /// Uploads that one step gives up, contents it looks at at once, objects it looks at.
 const UPLOADS: u32 = 200;
 const CONTENTS: u32 = 1000;
@@ -43,7 +45,7 @@ pub struct Retention {
     pub logs: Limit,
     /// Flows, hardware health.
     pub messages: Limit,
-    /// What happened.
+    /// What happened; its days are those of alerts that ended, too.
     pub events: Limit,
     /// Days of points of charts. 0: for ever.
     pub points_days: u32,
@@ -111,6 +113,17 @@ pub(crate) async fn step(
             gone += block.rows;
             // Objects of rows that are gone already: what stops us here leaves them to the sweep.
             images.delete(block.places).await;
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    if retention.events.days > 0 {
+        let until = before(now, DAY.saturating_mul(retention.events.days));
+        for _ in 0..BLOCKS {
+            let block = db.drop_old_alerts(until, ALERTS).await?;
+            gone += block;
+            if block < u64::from(ALERTS) {
+                break;
+            }
             tokio::time::sleep(PAUSE).await;
         }
     }

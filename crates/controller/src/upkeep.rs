@@ -14,6 +14,8 @@ use crate::retention::{self, Retention, Round};
 
 /// Tags that others pushed are looked for so often.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// Whom other processes have heard since a restore is looked up so often: it may be a whole fleet.
+const HEARD_EVERY: Duration = Duration::from_secs(10);
 const AGE_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(600);
 /// Who keeps house has the turn for so long.
@@ -29,10 +31,13 @@ pub(crate) async fn keep(fleet: &Arc<Fleet>, retention: &Retention) {
 
 async fn follow(fleet: &Fleet) {
     let mut follow = tokio::time::interval(FOLLOW_EVERY);
+    let mut heard = tokio::time::interval(HEARD_EVERY);
     loop {
-        follow.tick().await;
-        let tags = fleet.registry().images().follow().await;
-        if let Err(e) = tags.and(fleet.restored.follow(&fleet.db).await) {
+        let done = tokio::select! {
+            _ = follow.tick() => fleet.registry().images().follow().await,
+            _ = heard.tick() => fleet.restored.follow(&fleet.db).await,
+        };
+        if let Err(e) = done {
             tracing::error!("{}", model::chain(&e));
         }
     }

@@ -1,6 +1,7 @@
 //! Objects, and who the nodes are.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::{Secret, UnixMillis};
 use sqlx::any::AnyRow;
@@ -61,6 +62,9 @@ pub(crate) struct DeviceRow {
     /// The revision that last changed this row.
     pub(crate) changed: u64,
 }
+
+/// Clocks of processes differ by less.
+pub(crate) const CLOCKS_DIFFER: Duration = Duration::from_secs(600);
 
 /// The config a node was last told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,22 +155,26 @@ impl Db {
         row.as_ref().map(|r| device(self, r)).transpose()
     }
 
-    /// Notes when nodes were last heard of, and under which name they reach us.
+    /// Notes when nodes were last heard of, and under which name they reach us. In the order of their
+    /// ids: processes that lock the same rows in different orders wait for each other.
     pub(crate) async fn set_seen(
         &self,
         seen: &[(Uuid, UnixMillis, Option<String>)],
+        now: UnixMillis,
     ) -> Result<(), DbError> {
         let doing = "note when devices were seen";
         let mut tx = self.begin().await?;
         for (id, at, host) in seen {
-            // Another process may have heard of it later.
+            // Another process may have heard of it later; but what comes from far in the future was
+            // noted by a clock that has been set back since.
             sqlx::query(
                 "INSERT INTO seen VALUES ($1, $2, $3) ON CONFLICT (device) DO UPDATE
-                 SET at_ms = $2, host = $3 WHERE seen.at_ms <= $2",
+                 SET at_ms = $2, host = $3 WHERE seen.at_ms <= $2 OR seen.at_ms > $4",
             )
             .bind(id.as_bytes().as_slice())
             .bind(signed(at.0))
             .bind(host.as_deref().map(text))
+            .bind(signed(now.after(CLOCKS_DIFFER).0))
             .execute(&mut *tx)
             .await
             .doing(doing)?;
@@ -238,7 +246,8 @@ impl Db {
         Ok(settled)
     }
 
-    /// Notes that nodes have the config of this digest.
+    /// Notes that nodes have the config of this digest; in the order of their ids, see
+    /// [`Db::set_seen`].
     pub(crate) async fn set_taken(
         &self,
         taken: &[(Uuid, [u8; 32])],
@@ -522,4 +531,26 @@ pub(super) fn uid(row: &AnyRow, column: usize, what: &str) -> Result<Uuid, DbErr
     let raw: Vec<u8> = row.try_get(column).doing("read an id")?;
     let damaged = |e: uuid::Error| DbError::Damaged { what: what.to_owned(), why: e.to_string() };
     Uuid::from_slice(&raw).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::Location;
+
+    #[tokio::test]
+    async fn a_clock_that_ran_ahead_does_not_hide_later_notes() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&Location::File(dir.path().join("db"))).await.unwrap();
+        let id = Uuid::from_u128(7);
+        let seen = async |at: u64, now: u64| {
+            db.set_seen(&[(id, UnixMillis(at), None)], UnixMillis(now)).await.unwrap();
+            db.seen_since(UnixMillis(0)).await.unwrap()[0].1.0
+        };
+        assert_eq!(seen(1_000, 1_000).await, 1_000);
+        assert_eq!(seen(900, 1_000).await, 1_000, "another process heard of it later");
+        assert_eq!(seen(9_000_000, 9_000_000).await, 9_000_000);
+        assert_eq!(seen(8_500_000, 8_500_000).await, 9_000_000, "clocks differ a little");
+        assert_eq!(seen(2_000, 2_000).await, 2_000);
+    }
 }

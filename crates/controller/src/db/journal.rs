@@ -76,7 +76,7 @@ pub(crate) struct Logged {
 }
 
 /// What a revision changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Entry {
     Object(Key),
     Device(Uuid),

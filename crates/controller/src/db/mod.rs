@@ -45,7 +45,7 @@ pub(crate) use audit::Audited;
 pub use audit::{AuditFilter, AuditRow};
 pub(crate) use backup::Table;
 pub(crate) use blobs::{Blob, ImageFile, Part, Tag, Upload};
-pub(crate) use fleet::{DeviceRow, Given, Standing, StoredObject};
+pub(crate) use fleet::{CLOCKS_DIFFER, DeviceRow, Given, Standing, StoredObject};
 pub use history::Version;
 pub(crate) use journal::{Change, Entry, Written};
 pub(crate) use overlay::Overlaid;
@@ -280,7 +280,11 @@ impl Db {
         match self.engine {
             // It would begin as a reader, and could not write after another process did.
             Engine::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await,
-            Engine::Postgres => self.writer.begin().await,
+            // Whatever the server's default is: a stricter one would refuse who comes second to the
+            // same row, where ours waits for the first and then looks again.
+            Engine::Postgres => {
+                self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await
+            }
         }
     }
 

@@ -182,6 +182,24 @@ impl Db {
         Ok(ids.last().filter(|_| full).and_then(|id| Uuid::from_slice(id).ok()))
     }
 
+    /// Deletes at most `limit` alerts that ended before `until`, the oldest first; how many there were.
+    pub(crate) async fn drop_old_alerts(
+        &self,
+        until: UnixMillis,
+        limit: u32,
+    ) -> Result<u64, DbError> {
+        let gone = sqlx::query(
+            "DELETE FROM alerts WHERE id IN
+             (SELECT id FROM alerts WHERE ended_ms < $1 ORDER BY id LIMIT $2)",
+        )
+        .bind(signed(until.0))
+        .bind(i64::from(limit))
+        .execute(self.write())
+        .await
+        .doing("delete old alerts")?;
+        Ok(gone.rows_affected())
+    }
+
     /// Says whether it can be written to.
     pub(crate) async fn check(&self) -> Result<(), DbError> {
         let sql =
@@ -246,6 +264,28 @@ mod tests {
             assert_eq!(db.drop_old(table, none).await.unwrap().rows, 0, "{table:?}");
         }
         assert_eq!(db.drop_old_points(Uuid::nil(), none, 10).await.unwrap(), None);
+    }
+
+    #[tokio::test]
+    async fn alerts_that_ended_long_ago_go_and_open_ones_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&Location::File(dir.path().join("db"))).await.unwrap();
+        for (n, ended) in [(1, Some(10)), (2, None), (3, Some(20)), (4, Some(30))] {
+            sqlx::query(
+                "INSERT INTO alerts (rule, subject, text, since_ms, ended_ms)
+                 VALUES ('silent', $1, '', 5, $2)",
+            )
+            .bind(n.to_string())
+            .bind(ended)
+            .execute(db.write())
+            .await
+            .unwrap();
+        }
+        assert_eq!(db.drop_old_alerts(UnixMillis(30), 1).await.unwrap(), 1);
+        assert_eq!(db.drop_old_alerts(UnixMillis(30), 10).await.unwrap(), 1);
+        assert_eq!(db.drop_old_alerts(UnixMillis(30), 10).await.unwrap(), 0);
+        let left = db.alerts(false, 10).await.unwrap();
+        assert_eq!(left.iter().map(|a| a.subject.as_str()).collect::<Vec<_>>(), ["4", "2"]);
     }
 
     /// Keeps a message of this many bytes in the object store, its first byte `n`.

@@ -19,6 +19,9 @@ use crate::db::{Change, DeviceRow, Given, StoredObject};
 use crate::objects::{Flaw, Key, Kind, Objects};
 use crate::words::time;
 
+/// So many nodes that cannot be reached are named.
+const NAMED_MAX: usize = 20;
+
 impl Known {
     /// What a node was given whole.
     pub(crate) fn given(&self, id: Uuid) -> Option<&Arc<Given>> {
@@ -113,15 +116,17 @@ impl Fleet {
         if given.is_empty() || (put.is_empty() && removed.is_empty()) {
             return Vec::new();
         }
-        let with = |put: &[StoredObject], removed: &[Key]| {
-            let mut next: Objects = known.objects.clone();
-            next.extend(put.iter().map(|s| (s.object.key.clone(), s.object.clone())));
-            removed.iter().for_each(|key| drop(next.remove(key)));
-            next
-        };
-        let all = with(put, removed);
+        let object = |s: &StoredObject| (s.object.key.clone(), s.object.clone());
+        let mut all: Objects = known.objects.clone();
+        all.extend(put.iter().map(object));
+        removed.iter().for_each(|key| drop(all.remove(key)));
+        // One change at a time, and back: a copy of everything for each would take minutes.
+        let mut alone: Objects = known.objects.clone();
         let mut flaws = Vec::new();
         for (id, given) in given {
+            if flaws.len() == NAMED_MAX {
+                break;
+            }
             let Some(own) = known.object_of(id).map(|s| s.object.key.clone()) else { continue };
             let told = |objects: &Objects| {
                 objects.get(&own).and_then(|d| self.compiler_tells(known, d, objects))
@@ -132,12 +137,22 @@ impl Fleet {
                 continue;
             }
             // The one that does it, if one alone does.
-            let alone = |s: &&StoredObject| told(&with(std::slice::from_ref(*s), &[])) != before;
-            let gone = |key: &&Key| told(&with(&[], std::slice::from_ref(*key))) != before;
-            let culprit = put.iter().find(alone).map(|s| &s.object.key);
-            let culprit = culprit.or_else(|| removed.iter().find(gone));
-            let any = || put.first().map(|s| &s.object.key).or(removed.first());
-            let Some(culprit) = culprit.or_else(any) else { continue };
+            let new = put.iter().map(|s| (&s.object.key, Some(&s.object)));
+            let mut changes = new.chain(removed.iter().map(|key| (key, None)));
+            let first = changes.clone().next();
+            let culprit = changes.find(|(key, object)| {
+                match object {
+                    Some(object) => alone.insert((*key).clone(), (*object).clone()),
+                    None => alone.remove(*key),
+                };
+                let shows = told(&alone) != before;
+                match known.objects.get(*key) {
+                    Some(was) => alone.insert((*key).clone(), was.clone()),
+                    None => alone.remove(*key),
+                };
+                shows
+            });
+            let Some((culprit, _)) = culprit.or(first) else { continue };
             flaws.push(unreached(culprit.clone(), "spec", &own.name, &given));
         }
         flaws

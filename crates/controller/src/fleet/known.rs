@@ -133,9 +133,11 @@ impl Known {
     /// Takes over what the journal names.
     pub(crate) async fn follow(db: &Db, entries: &[(u64, Entry)]) -> Result<Vec<News>, DbError> {
         let mut news: Vec<News> = Vec::new();
+        // What is named again later is read once, then.
+        let last: HashMap<&Entry, usize> =
+            entries.iter().enumerate().map(|(at, (_, entry))| (entry, at)).collect();
         for (at, (revision, entry)) in entries.iter().enumerate() {
-            let again = entries.get(at + 1..).unwrap_or_default();
-            if again.iter().any(|(_, later)| later == entry) {
+            if last.get(entry) != Some(&at) {
                 continue;
             }
             let what = match entry {

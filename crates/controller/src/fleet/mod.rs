@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use crate::Clock;
-use crate::db::{Db, DbError, DeviceRow};
+use crate::db::{CLOCKS_DIFFER, Db, DbError, DeviceRow, Entry};
 use crate::ingest::Ingest;
 use crate::objects::{Flaw, Key, ReadError};
 use crate::pki::Pki;
@@ -43,6 +43,8 @@ pub(crate) use told::ConfigAnswer;
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// When nodes were last seen is stored this often: it is worth no write for each poll.
 const SEEN_EVERY: Duration = Duration::from_secs(10);
+/// Nodes whose notes are stored at once.
+const PIECE: usize = 500;
 const TRIM_EVERY: Duration = Duration::from_secs(600);
 
 /// Everything that does not change while the controller runs, and what is known now.
@@ -215,11 +217,12 @@ impl Fleet {
         let exchange = seal::Exchange::new(&pki.ecdh.key_pem, &pki.ecdh.cert_pem, &hash_key)?;
         let known = Known::read(&db).await?;
         let restored = Restored::read(&db).await?;
-        let seen = db
-            .seen_since(UnixMillis(0))
-            .await?
-            .into_iter()
-            .map(|(id, at, host)| (id, Seen { at, host: host.map(Arc::from), stored: true }));
+        // What a clock noted that ran ahead must not let a node look alive until then.
+        let begun = clock();
+        let seen = db.seen_since(UnixMillis(0)).await?.into_iter().map(|(id, at, host)| {
+            let at = at.min(begun);
+            (id, Seen { at, host: host.map(Arc::from), stored: true })
+        });
         Ok(Fleet {
             seen: Mutex::new(seen.collect()),
             known: RwLock::new(Arc::new(known)),
@@ -363,7 +366,7 @@ impl Fleet {
     /// Stores what [`Fleet::seen`] noted since the last call.
     pub(crate) async fn store_seen(&self) -> Result<(), DbError> {
         self.store_taken().await?;
-        let news: Vec<_> = {
+        let mut news: Vec<_> = {
             let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let fresh = all.iter_mut().filter(|(_, s)| !s.stored);
             fresh
@@ -373,9 +376,18 @@ impl Fleet {
                 })
                 .collect()
         };
+        news.sort_unstable_by_key(|(id, ..)| *id);
         // In pieces: messages of nodes wait for the same connection.
-        for piece in news.chunks(500) {
-            self.db.set_seen(piece).await?;
+        for (n, piece) in news.chunks(PIECE).enumerate() {
+            if let Err(e) = self.db.set_seen(piece, self.now()).await {
+                let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+                for (id, ..) in news.iter().skip(n * PIECE) {
+                    if let Some(seen) = all.get_mut(id) {
+                        seen.stored = false;
+                    }
+                }
+                return Err(e);
+            }
         }
         Ok(())
     }
@@ -383,9 +395,10 @@ impl Fleet {
     /// Takes over when nodes were seen by other processes.
     async fn read_seen(&self) -> Result<(), DbError> {
         let since = UnixMillis(self.now().0.saturating_sub(60_000));
+        let upto = self.now().after(CLOCKS_DIFFER);
         let others = self.db.seen_since(since).await?;
         let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, at, host) in others {
+        for (id, at, host) in others.into_iter().filter(|(_, at, _)| *at <= upto) {
             let seen = all.entry(id).or_insert(Seen { at, host: None, stored: true });
             if at > seen.at {
                 *seen = Seen { at, host: host.map(Arc::from), stored: true };
@@ -418,6 +431,8 @@ impl Fleet {
                 let news = Known::follow(&self.db, &entries).await?;
                 let mut slot = self.known.write().unwrap_or_else(PoisonError::into_inner);
                 Arc::make_mut(&mut slot).take(news, upto);
+                drop(slot);
+                self.forget_gone(&entries);
             }
             None => {
                 let known = Known::read(&self.db).await?;
@@ -426,6 +441,17 @@ impl Fleet {
         }
         self.touch();
         Ok(())
+    }
+
+    /// Of nodes that are gone nothing stays in memory but who they were.
+    fn forget_gone(&self, entries: &[(u64, Entry)]) {
+        for (_, entry) in entries {
+            let Entry::Device(id) = entry else { continue };
+            if self.look(|known| known.device(*id).is_none_or(|row| row.gone.is_some())) {
+                self.forget_told(*id);
+                self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+            }
+        }
     }
 
     /// What has to be done from time to time; ends never.

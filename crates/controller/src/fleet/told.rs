@@ -196,10 +196,11 @@ impl Fleet {
 
     /// Stores what [`Fleet::config`] learned of who has which config.
     pub(crate) async fn store_taken(&self) -> Result<(), DbError> {
-        let taken: Vec<_> = {
+        let mut taken: Vec<_> = {
             let mut all = self.told.taken.lock().unwrap_or_else(PoisonError::into_inner);
             all.drain().collect()
         };
+        taken.sort_unstable_by_key(|(id, _)| *id);
         for piece in taken.chunks(500) {
             if let Err(e) = self.db.set_taken(piece, self.now()).await {
                 // What is stored twice is as good as once.

@@ -111,10 +111,10 @@ pub(crate) async fn tell(fleet: &Fleet, name: &str, event: Event) -> Result<Roll
     for _ in 0..TRIES {
         let record = record(fleet, name).await?;
         if go_on(fleet, &record, event.clone()).await? {
-            break;
+            return Ok(self::record(fleet, name).await?.shown(true));
         }
     }
-    Ok(self::record(fleet, name).await?.shown(true))
+    Err(FleetError::Faster.into())
 }
 
 async fn look(fleet: &Fleet, row: RolloutRow) -> Result<(), RolloutError> {

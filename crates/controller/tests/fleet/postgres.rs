@@ -256,3 +256,51 @@ async fn who_reads_on_misses_nothing_that_ends_late() {
     let news = operator.events(event, 100).await.unwrap();
     assert!(news.iter().all(|e| e.text == "deleted") && !news.is_empty(), "{news:?}");
 }
+
+/// Two processes that hear of the same nodes must lock their rows in the same order.
+#[tokio::test(flavor = "multi_thread")]
+async fn notes_of_who_was_seen_are_written_in_one_order() {
+    let server = Postgres::start();
+    let one = Home::on(Some(server.location())).await;
+    one.operator().allow_serial("*").await.unwrap();
+    let mut nodes = Vec::new();
+    for n in 0..16 {
+        let node = one.node(&format!("A{n}"));
+        let id = node.onboard().await;
+        nodes.push((node, id));
+    }
+    let poll = async || {
+        for (node, id) in &nodes {
+            node.config(*id, "", b"").await.unwrap();
+        }
+    };
+    let Location::Postgres(url) = server.location() else { panic!() };
+    let mut other = sqlx::AnyConnection::connect(&url).await.unwrap();
+    let mut count = 0;
+    for _ in 0..300 {
+        let row = sqlx::query("SELECT COUNT(*) FROM seen").fetch_one(&mut other).await.unwrap();
+        count = sqlx::Row::get::<i64, _>(&row, 0);
+        if count == 16 {
+            break;
+        }
+        poll().await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(count, 16);
+    // As another process that has written the first of them.
+    let first = "BEGIN; SELECT 1 FROM seen ORDER BY device LIMIT 1 FOR UPDATE";
+    sqlx::raw_sql(first).execute(&mut other).await.unwrap();
+    poll().await;
+    let waits = "SELECT COUNT(*) FROM pg_locks WHERE NOT granted";
+    for _ in 0..300 {
+        let row = sqlx::query(waits).fetch_one(&mut other).await.unwrap();
+        count = sqlx::Row::get::<i64, _>(&row, 0);
+        if count > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(count > 0, "nobody waits for the first");
+    let rest = "SET LOCAL lock_timeout = '500ms'; SELECT 1 FROM seen FOR UPDATE; COMMIT";
+    sqlx::raw_sql(rest).execute(&mut other).await.unwrap();
+}
