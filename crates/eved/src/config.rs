@@ -303,12 +303,17 @@ impl<'a> Session<'a> {
                 self.in_force.subscribe(),
             )),
             tokio::spawn(metrics::tell(
-                roots,
+                roots.clone(),
                 self.id,
                 self.link.clone(),
                 self.in_force.subscribe(),
             )),
-            tokio::spawn(health::tell(self.id, self.link.clone(), self.in_force.subscribe())),
+            tokio::spawn(health::tell(
+                roots.clone(),
+                self.id,
+                self.link.clone(),
+                self.in_force.subscribe(),
+            )),
             tokio::spawn(announce::tell(
                 ctx.paths.persist.join("certs"),
                 self.id,

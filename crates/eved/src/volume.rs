@@ -2,7 +2,7 @@
 //!
 //! `device::volume` plans; this file does one operation after the other. Whatever is on the disk
 //! under its name is whole: things are made and taken down under names that begin with a dot, which
-//! the next start sweeps. Quotas are not enforced yet.
+//! the next start sweeps. Quotas are not enforced yet. As it may ask disks it also asks them how they are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use device::backoff::Backoff;
 use device::volume::{Have, Lacks, Op, VolumeKey, Want, plan};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::reported::{VolumeKind, VolumeState, VolumeStatus};
-use model::topic::{Apps, Contents, DesiredVolumes, Volumes};
+use model::topic::{Apps, Contents, DesiredVolumes, DiskSmarts, Only, Volumes};
 use model::{Bytes, Diagnose, Diagnosis, Digest, Problem, Who, chain};
 use serde::{Deserialize, Serialize};
 use store::{Descriptor, Image, Limits, MANIFEST_MAX, StoreError, media_type};
@@ -28,6 +28,8 @@ const BACKOFF: Backoff =
     Backoff { first: Duration::from_secs(5), longest: Duration::from_secs(600) };
 /// Read again even if nothing woke us.
 const RESYNC: Duration = Duration::from_secs(60);
+/// Between questions to disks; the controller is told each twelve hours, or six.
+const ASK_DISKS: Duration = Duration::from_secs(3600);
 /// Beside the volume's data: what it was made of.
 const ORIGIN: &str = "origin.json";
 /// Beside it, for the root of a container: how the image wants to be run.
@@ -88,6 +90,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     );
     let mut statuses = Writer::<Volumes>::open(&roots)?;
     let watch = Watch::new(&[volumes.dir(), contents.dir(), apps.dir()])?;
+    tokio::spawn(ask_disks(Writer::open(&roots)?));
     ctx.ready();
     loop {
         let wanted = volumes.is_complete().then(|| volumes.read());
@@ -116,6 +119,23 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
             changed = watch.changed() => changed?,
             () = sleep_until(keeper.next_try(&plan.ops).unwrap_or(now + RESYNC)) => {}
         }
+    }
+}
+
+/// Publishes what disks say of their own health, for as long as the service runs.
+async fn ask_disks(mut said: Writer<DiskSmarts>) {
+    loop {
+        // A dead disk takes its time.
+        match tokio::task::spawn_blocking(host::smart::look).await {
+            Ok(disks) => {
+                let published = said.publish(Table::<DiskSmarts>::from([(Only, disks)]));
+                if let Err(e) = published {
+                    tracing::warn!("what disks say of their health is not told: {}", chain(&e));
+                }
+            }
+            Err(e) => tracing::warn!("disks are not asked for their health: {e}"),
+        }
+        tokio::time::sleep(ASK_DISKS).await;
     }
 }
 

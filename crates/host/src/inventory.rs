@@ -86,7 +86,8 @@ pub fn health(root: &Path) -> HardwareHealth {
             serial: disk.serial,
             wwn: wwn.find(|w| !w.is_empty()).unwrap_or_default(),
             temperature: temperature(&at),
-            trouble: "only what sysfs tells: SMART is not read".to_owned(),
+            smart: Vec::new(),
+            trouble: "only what sysfs tells: SMART is not read yet".to_owned(),
         }
     });
     HardwareHealth { memory: memory.collect(), disks: disks.collect() }

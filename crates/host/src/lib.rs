@@ -17,6 +17,7 @@ pub mod power;
 pub mod process;
 pub mod qemu;
 pub mod registry;
+pub mod smart;
 pub mod sparse;
 pub mod target;
 pub mod topics;

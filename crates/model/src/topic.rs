@@ -14,8 +14,8 @@ use crate::desired::{
     App, Content, Datastore, LocalPower, NetworkInstance, Port, Power, Properties, Volume,
 };
 use crate::reported::{
-    AppNetworkStatus, AppStatus, Boot, ContentStatus, ControllerStatus, Identity, LogStatus,
-    NetworkInstanceStatus, Onboarding, PortStatus, Resources, Storage, VolumeStatus,
+    AppNetworkStatus, AppStatus, Boot, ContentStatus, ControllerStatus, DiskSmart, Identity,
+    LogStatus, NetworkInstanceStatus, Onboarding, PortStatus, Resources, Storage, VolumeStatus,
 };
 use crate::services::Service;
 use crate::{AppId, ContentId, DatastoreId, NetworkInstanceId, VolumeId};
@@ -152,6 +152,8 @@ topics! {
     Contents = "contents": ContentId => ContentStatus, Content;
     /// Volumes as they are.
     Volumes = "volumes": VolumeId => VolumeStatus, Volume;
+    /// What disks say of their own health.
+    DiskSmarts = "disk-smart": Only => Vec<DiskSmart>, Volume;
     /// Apps as they are.
     Apps = "apps": AppId => AppStatus, App;
     /// This boot: why, how often, and its timeline.

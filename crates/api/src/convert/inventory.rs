@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use model::reported::{
-    Boot, CardKind, ContentState, ContentStatus, HardwareHealth, Inventory, Parent, PciAddress,
-    UsbAddress,
+    Boot, CardKind, ContentState, ContentStatus, DiskHealth, HardwareHealth, Inventory, Parent,
+    PciAddress, UsbAddress,
 };
 use model::{DeviceId, Digest, UnixMillis};
 
@@ -120,17 +120,7 @@ pub fn health(own: DeviceId, at: UnixMillis, health: &HardwareHealth) -> Vec<u8>
         serial_number: disk.serial.clone(),
         model: disk.model.clone(),
         collector_errors: disk.trouble.clone(),
-        smart_attr: disk
-            .temperature
-            .and_then(|degrees| u64::try_from(degrees).ok())
-            .map(|degrees| SmartAttr {
-                id: SMART_TEMPERATURE,
-                raw_value: degrees,
-                attribute_name: "Temperature_Celsius".to_owned(),
-                ..SmartAttr::default()
-            })
-            .into_iter()
-            .collect(),
+        smart_attr: smart(disk),
     });
     wire::encode(&ZHardwareHealth {
         dev_id: own.to_string(),
@@ -138,6 +128,33 @@ pub fn health(own: DeviceId, at: UnixMillis, health: &HardwareHealth) -> Vec<u8>
         mr: Some(EccMemoryReport { memory_controllers: controllers.collect() }),
         disks: disks.collect(),
     })
+}
+
+/// What a disk says of itself; if it says nothing, its temperature as the kernel measures it.
+fn smart(disk: &DiskHealth) -> Vec<SmartAttr> {
+    let said = disk.smart.iter().map(|attribute| SmartAttr {
+        id: attribute.id.into(),
+        value: attribute.value,
+        worst: attribute.worst,
+        thresh: attribute.threshold,
+        when_failed: match attribute.threshold {
+            0 => String::new(),
+            least if attribute.value <= least => "FAILING_NOW".to_owned(),
+            least if (1..=least).contains(&attribute.worst) => "In_the_past".to_owned(),
+            _ => String::new(),
+        },
+        raw_value: attribute.raw,
+        attribute_name: attribute.name.clone(),
+        ..SmartAttr::default()
+    });
+    let measured = disk.temperature.and_then(|degrees| u64::try_from(degrees).ok());
+    let measured = measured.filter(|_| disk.smart.is_empty()).map(|degrees| SmartAttr {
+        id: SMART_TEMPERATURE,
+        raw_value: degrees,
+        attribute_name: "Temperature_Celsius".to_owned(),
+        ..SmartAttr::default()
+    });
+    said.chain(measured).collect()
 }
 
 /// The payload that tells of all blobs, as of `at`: what contents came to, and by how many each is
@@ -239,7 +256,7 @@ fn message(own: DeviceId, at: UnixMillis, kind: ZInfoTypes, content: InfoContent
 
 #[cfg(test)]
 mod tests {
-    use model::reported::{BootReason, DiskHealth, NetworkCard};
+    use model::reported::{BootReason, DiskHealth, NetworkCard, SmartAttribute};
     use model::{Bytes, ContentId};
 
     use super::*;
@@ -311,6 +328,7 @@ mod tests {
             model: String::new(),
             serial: "S".into(),
             wwn: String::new(),
+            smart: Vec::new(),
             temperature,
             trouble: "no".into(),
         };
@@ -320,6 +338,40 @@ mod tests {
             wire::decode(&health(own(), AT, &health_of), Bytes::mib(1)).unwrap();
         assert_eq!(told.disks[0].smart_attr[0].raw_value, 41);
         assert_eq!((told.disks[0].smart_attr[0].id, told.disks[1].smart_attr.len()), (194, 0));
+    }
+
+    #[test]
+    fn what_a_disk_says_of_itself_is_told_in_place_of_its_temperature() {
+        let attribute = |id, value, worst, threshold| SmartAttribute {
+            id,
+            name: format!("a{id}"),
+            value,
+            worst,
+            threshold,
+            raw: 7,
+        };
+        let disk = DiskHealth {
+            name: "/dev/sda".into(),
+            model: String::new(),
+            serial: String::new(),
+            wwn: String::new(),
+            smart: vec![
+                attribute(5, 36, 36, 36),
+                attribute(9, 90, 20, 36),
+                attribute(12, 90, 90, 0),
+                attribute(0, 100, 0, 10),
+            ],
+            temperature: Some(41),
+            trouble: String::new(),
+        };
+        let health_of = HardwareHealth { memory: Vec::new(), disks: vec![disk] };
+        let told: ZHardwareHealth =
+            wire::decode(&health(own(), AT, &health_of), Bytes::mib(1)).unwrap();
+        let told = &told.disks[0].smart_attr;
+        let failed: Vec<_> = told.iter().map(|a| a.when_failed.as_str()).collect();
+        assert_eq!(failed, ["FAILING_NOW", "In_the_past", "", ""]);
+        assert!(told.iter().all(|a| a.raw_value == 7));
+        assert_eq!((told[0].id, told[0].thresh, told[0].attribute_name.as_str()), (5, 36, "a5"));
     }
 
     #[test]

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use api::convert::inventory;
 use device::config::pace::Pace;
+use host::topics::{Reader, Roots};
+use model::topic::{DiskSmarts, Only};
 use model::{Bytes, DeviceId, chain};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{InForce, setting};
 use crate::link::{Link, well};
@@ -17,8 +19,24 @@ use crate::link::{Link, well};
 /// The default of `timer.hardwarehealth.interval`.
 const INTERVAL: Duration = Duration::from_secs(43_200);
 
+/// So long what disks say of themselves is waited for.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Tells until it is aborted.
-pub(super) async fn tell(own: DeviceId, link: Arc<Link>, mut in_force: watch::Receiver<InForce>) {
+pub(super) async fn tell(
+    roots: Roots,
+    own: DeviceId,
+    link: Arc<Link>,
+    mut in_force: watch::Receiver<InForce>,
+) {
+    let smart = Reader::<DiskSmarts>::open(&roots);
+    // What is told first is told for half a day.
+    let asked = timeout(PATIENCE, async {
+        while !smart.is_complete() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+    let _ = asked.await;
     let start = Instant::now();
     let mut pace = Pace::new(INTERVAL);
     loop {
@@ -28,7 +46,14 @@ pub(super) async fn tell(own: DeviceId, link: Arc<Link>, mut in_force: watch::Re
         let to = config.console.as_ref().unwrap_or(&link);
         let reached = config.reached || config.console.is_some();
         if reached && Instant::now() >= due {
-            let found = host::inventory::health(Path::new("/"));
+            let mut found = host::inventory::health(Path::new("/"));
+            let said = smart.get(&Only).unwrap_or_default();
+            for disk in &mut found.disks {
+                if let Some(said) = said.iter().find(|s| s.disk == disk.name) {
+                    disk.smart.clone_from(&said.attributes);
+                    disk.trouble.clone_from(&said.trouble);
+                }
+            }
             let payload = inventory::health(own, host::clock::now(), &found);
             let sent = to.post(own, "hardwarehealth", &payload, Bytes::kib(64)).await;
             let delivered = match sent.and_then(|answer| well("hardwarehealth", answer)) {

@@ -243,8 +243,38 @@ pub struct DiskHealth {
     pub wwn: String,
     /// In degrees Celsius. `None`: nobody says.
     pub temperature: Option<i64>,
+    /// What it says of itself.
+    pub smart: Vec<SmartAttribute>,
     /// What stood in the way of looking closer; empty: nothing.
     pub trouble: String,
+}
+
+/// What one disk says of itself (SMART).
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DiskSmart {
+    /// `/dev/sda`
+    pub disk: String,
+    /// Its attributes, in its order; none if there is trouble.
+    pub attributes: Vec<SmartAttribute>,
+    /// Why it says nothing; empty: it does.
+    pub trouble: String,
+}
+
+/// An attribute of SMART.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SmartAttribute {
+    /// Its number (ATA); 0 where there is none.
+    pub id: u8,
+    /// What the number means to most makers.
+    pub name: String,
+    /// How good it is, as the maker counts: the more the better. 0: not said.
+    pub value: u64,
+    /// The least that the value ever was. 0: not said.
+    pub worst: u64,
+    /// At this value, or below, the disk is about to fail. 0: it never is for this.
+    pub threshold: u64,
+    /// As counted: hours, sectors, degrees Celsius.
+    pub raw: u64,
 }
 
 #[cfg(test)]

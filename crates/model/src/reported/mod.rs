@@ -10,8 +10,9 @@ use serde::{Deserialize, Serialize};
 
 pub use app::{AppNetworkStatus, AppState, AppStatus, AppUse, Vif};
 pub use hardware::{
-    CardKind, DiskHealth, HardwareHealth, Inventory, MemoryController, MemoryRank, NetworkCard,
-    Parent, PciAddress, PciDevice, Processor, SerialPort, UsbAddress, UsbDevice,
+    CardKind, DiskHealth, DiskSmart, HardwareHealth, Inventory, MemoryController, MemoryRank,
+    NetworkCard, Parent, PciAddress, PciDevice, Processor, SerialPort, SmartAttribute, UsbAddress,
+    UsbDevice,
 };
 pub use network::{DhcpLease, Lease, NetworkInstanceStatus, PortStatus, PortTest};
 pub use node::{
