@@ -47,7 +47,7 @@ impl Signer {
     pub fn device(certificate: &Certificate) -> Result<Signer, CertificateError> {
         match certificate.key()? {
             key @ PublicKey::P256(_) => Ok(Signer { hash: certificate.digest(), key }),
-            PublicKey::Rsa(_) => Err(CertificateError::KeyType { oid: "RSA".to_owned() }),
+            PublicKey::Rsa(_) => Err(CertificateError::DeviceKey),
         }
     }
 

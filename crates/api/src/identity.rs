@@ -240,6 +240,9 @@ pub enum CertificateError {
         /// The object identifier of its algorithm or curve.
         oid: String,
     },
+    /// An RSA key, which only controllers may have.
+    #[error("the certificate has an RSA key; devices sign with P-256")]
+    DeviceKey,
 }
 
 impl Diagnose for CertificateError {

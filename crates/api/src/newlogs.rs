@@ -164,16 +164,27 @@ pub struct LogFile {
     text: Vec<u8>,
 }
 
-/// Unpacks a log file of at most `limit` unpacked bytes.
+/// Unpacks a log file of at most `limit` unpacked bytes. Nodes write one gzip member; if more follow,
+/// their text does (RFC 1952, 2.2), and the header of the first counts.
 pub fn unpack(file: &[u8], limit: Bytes) -> Result<LogFile, NewlogsError> {
-    let mut gzip = GzDecoder::new(file);
-    let mut text = Vec::new();
-    let read = gzip.by_ref().take(limit.0.saturating_add(1)).read_to_end(&mut text);
-    read.map_err(|source| NewlogsError::Unpack { source })?;
-    if text.len() as u64 > limit.0 {
-        return Err(NewlogsError::TooLong { limit });
+    let (mut rest, mut text, mut first) = (file, Vec::new(), None);
+    loop {
+        let mut gzip = GzDecoder::new(rest);
+        let room = limit.0.saturating_sub(text.len() as u64).saturating_add(1);
+        let read = gzip.by_ref().take(room).read_to_end(&mut text);
+        read.map_err(|source| NewlogsError::Unpack { source })?;
+        if text.len() as u64 > limit.0 {
+            return Err(NewlogsError::TooLong { limit });
+        }
+        if first.is_none() {
+            first = gzip.header().cloned();
+        }
+        rest = gzip.into_inner();
+        if rest.is_empty() {
+            break;
+        }
     }
-    let header = gzip.header().ok_or(NewlogsError::NoHeader)?;
+    let header = first.ok_or(NewlogsError::NoHeader)?;
     let about = match (header.filename(), header.comment()) {
         (Some(name), _) => About::App(from_latin1(name)),
         (None, Some(comment)) => {

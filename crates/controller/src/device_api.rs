@@ -396,7 +396,7 @@ async fn newlogs(
     Path(id): Path<String>,
     request: Request,
 ) -> Answer {
-    keep_logs(&fleet, &id, "", request).await
+    keep_logs(&fleet, &id, Ok(String::new()), request).await
 }
 
 async fn app_newlogs(
@@ -404,22 +404,30 @@ async fn app_newlogs(
     Path((id, app)): Path<(String, String)>,
     request: Request,
 ) -> Answer {
-    // Not 400: a node takes that for a word about itself (EVE API, what a status means).
-    let app = Uuid::parse_str(&app)
-        .map_err(|_| refuse(StatusCode::UNPROCESSABLE_ENTITY, "the path names no app"))?;
-    keep_logs(&fleet, &id, &app.to_string(), request).await
+    // A file that is refused comes again and again, and none behind it (EVE API, newlogs).
+    let named = Uuid::parse_str(&app).map(|app| app.to_string());
+    keep_logs(&fleet, &id, named.map_err(|_| "its path names no app"), request).await
 }
 
-async fn keep_logs(fleet: &Fleet, named: &str, app: &str, request: Request) -> Answer {
+/// `app` is empty for the log of the node itself; or why it cannot be said whose the file is.
+async fn keep_logs(
+    fleet: &Fleet,
+    named: &str,
+    app: Result<String, &str>,
+    request: Request,
+) -> Answer {
     let message = from_named(fleet, named, request, limits::NEWLOGS).await?;
     let Message { id, payload } = message;
     let digest = Sha256::digest(&payload).to_vec();
-    let refused = reports::read_logs(&payload).err();
+    let (app, refused) = match app {
+        Ok(app) => (app, reports::read_logs(&payload).err()),
+        Err(why) => (String::new(), Some(why.to_owned())),
+    };
     if let Some(why) = &refused {
         tracing::warn!(device = %id, app, "a log file cannot be read: {why}");
     }
     let raw = fleet.registry().images().lay(payload.into(), ROW_MAX).await?;
-    let message = Kept::Logs(LogFile { app: app.to_owned(), digest, refused, raw });
+    let message = Kept::Logs(LogFile { app, digest, refused, raw });
     fleet.ingest.keep(Incoming { device: id, received: fleet.now(), message }).await?;
     fleet.touch();
     Ok(StatusCode::CREATED.into_response())

@@ -62,17 +62,31 @@ fn bounded(text: &str) -> String {
     text.chars().take(100).collect()
 }
 
-/// The lines of a log file, or why it has none that we can read.
+/// The lines of a log file, or why it has none that we can read. A line that is no entry is told as
+/// it stands there, at the time of the one before it.
 pub(crate) fn read_logs(raw: &[u8]) -> Result<Vec<NewLog>, String> {
     let file = api::newlogs::unpack(raw, limits::NEWLOGS_UNPACKED).map_err(|e| model::chain(&e))?;
-    let line = |entry: api::newlogs::Entry| NewLog {
-        at: entry.timestamp.millis(),
-        severity: entry.severity,
-        source: entry.source,
-        content: entry.content,
-    };
-    let lines = file.entries().map(|entry| entry.map(line));
-    lines.collect::<Result<_, _>>().map_err(|e| model::chain(&e))
+    let texts = file.text().split(|b| *b == b'\n').filter(|line| !line.trim_ascii().is_empty());
+    let (mut lines, mut good, mut bad) = (Vec::new(), false, None);
+    let mut at = file.created;
+    for (entry, text) in file.entries().zip(texts) {
+        lines.push(match entry {
+            Ok(entry) => {
+                (good, at) = (true, entry.timestamp.millis());
+                let (severity, source, content) = (entry.severity, entry.source, entry.content);
+                NewLog { at, severity, source, content }
+            }
+            Err(e) => {
+                bad.get_or_insert(e);
+                let content = String::from_utf8_lossy(text).into_owned();
+                NewLog { at, severity: String::new(), source: String::new(), content }
+            }
+        });
+    }
+    match bad {
+        Some(e) if !good => Err(model::chain(&e)),
+        _ => Ok(lines),
+    }
 }
 
 /// All nodes.

@@ -117,6 +117,25 @@ fn what_we_pack_has_the_recorded_header_and_lines() {
 }
 
 #[test]
+fn members_of_gzip_behind_each_other_are_one_text() {
+    let about = About::App("x".to_owned());
+    let part = |msgid: u64| {
+        let entry = Entry { content: "said".to_owned(), msgid, ..Entry::default() };
+        newlogs::pack(&[entry], &about, T0, Bytes::kib(8)).unwrap().remove(0)
+    };
+    let both = [part(1), part(2)].concat();
+    let file = newlogs::unpack(&both, limits::NEWLOGS_UNPACKED).unwrap();
+    assert_eq!(file.about, about);
+    assert!(file.entries().map(|e| e.unwrap().msgid).eq([1, 2]));
+    let tight = Bytes(file.text().len() as u64 - 1);
+    assert!(matches!(newlogs::unpack(&both, tight), Err(NewlogsError::TooLong { .. })));
+    for odd in [&both[..both.len() - 1], &[&both[..], b"more"].concat()] {
+        let refused = newlogs::unpack(odd, limits::NEWLOGS_UNPACKED);
+        assert!(matches!(refused, Err(NewlogsError::Unpack { .. })), "{refused:?}");
+    }
+}
+
+#[test]
 fn many_entries_become_several_files_in_order() {
     let entry = |n: u64| Entry {
         content: format!("{:x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)).repeat(3),

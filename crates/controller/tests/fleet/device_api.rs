@@ -209,9 +209,39 @@ async fn log_files_are_kept_once_and_never_block_the_queue() {
     assert_eq!(node.post(&path, &file[0]).await.0, StatusCode::CREATED);
     let lines = operator.logs(&id.to_string(), Some(app), 0, 100).await.unwrap();
     assert_eq!(lines.len(), 2);
-    // A node takes 400 and 404 for a word about itself.
-    let nothing = node.post(&format!("id/{id}/apps/instanceid/x/newlogs"), &file[0]).await;
-    assert_eq!(nothing.0, StatusCode::UNPROCESSABLE_ENTITY);
+    // Whatever is refused comes again, and nothing behind it.
+    let other = api::newlogs::pack(&[entry("e")], &about, now(), Bytes::kib(50)).unwrap();
+    let nobody = node.post(&format!("id/{id}/apps/instanceid/x/newlogs"), &other[0]).await;
+    assert_eq!(nobody.0, StatusCode::CREATED);
+    let shown = operator.device(&id.to_string()).await.unwrap();
+    assert!(
+        shown.problems.iter().any(|p| p.contains("2 of its log files")),
+        "{:?}",
+        shown.problems
+    );
+    assert_eq!(operator.logs(&id.to_string(), None, 0, 100).await.unwrap().len(), 2);
+
+    // One line that is no entry hides none of the others, nor itself.
+    let text = b"{\"content\":\"c\"}\n{half\n{\"content\":\"d\"}\n";
+    let path = format!("id/{id}/newlogs");
+    assert_eq!(node.post(&path, &stored(text)).await.0, StatusCode::CREATED);
+    let lines = operator.logs(&id.to_string(), None, 0, 100).await.unwrap();
+    let said: Vec<&str> = lines.iter().map(|l| l.content.as_str()).collect();
+    assert_eq!(said[2..], ["c", "{half", "d"]);
+}
+
+/// A text as gzip with a name, in one block that is not compressed (RFC 1951, 3.2.4; RFC 1952).
+fn stored(text: &[u8]) -> Vec<u8> {
+    let bit = |crc: u32, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1));
+    let crc = text.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), bit));
+    let length = u16::try_from(text.len()).unwrap();
+    let mut file = vec![0x1f, 0x8b, 8, 0x08, 0, 0, 0, 0, 0, 255, b'x', 0, 1];
+    file.extend(length.to_le_bytes());
+    file.extend((!length).to_le_bytes());
+    file.extend(text);
+    file.extend((!crc).to_le_bytes());
+    file.extend(u32::from(length).to_le_bytes());
+    file
 }
 
 #[tokio::test]
