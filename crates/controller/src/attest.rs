@@ -79,6 +79,11 @@ pub(crate) fn examine(quote: &Quote, known: &Known<'_>) -> Judgement {
         if !quote.data.is_empty() && quote.data != nonce {
             return Judgement::refused(Refusal::NonceMismatch, Refusal::NonceMismatch.to_string());
         }
+        // Else whoever takes a node over would only have to leave the proof out.
+        if known.attest.is_some() {
+            let summary = "the node has shown a certificate of its TPM, and now says it has none";
+            return Judgement::refused(Refusal::QuoteFailed, summary);
+        }
         return Judgement::of(false, known.policy.judge_unproven(quote));
     }
     let (Some(attest), Some(device)) = (known.attest, known.device) else {
@@ -278,7 +283,11 @@ mod tests {
         assert_eq!(judged.summary, "the policy asks for a TPM, the node has no TPM");
         assert!(!judged.proven && judged.refusal == Some(Refusal::QuoteFailed));
         let policy = Policy::default();
-        let judged = examine(&Quote::default(), &Known { policy: &policy, ..known });
+        let known = Known { policy: &policy, ..known };
+        let judged = examine(&Quote::default(), &known);
         assert!(judged.good && !judged.proven);
+        // One that has a TPM cannot do without.
+        let judged = examine(&Quote::default(), &Known { attest: Some(b"shown"), ..known });
+        assert_eq!(judged.refusal, Some(Refusal::QuoteFailed));
     }
 }
