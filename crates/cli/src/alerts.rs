@@ -99,8 +99,7 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
         }
         AlertCommand::Ack { id } => {
             client.ack_alert(id).await.or_advise()?;
-            out::line(format_args!("alert {id} is seen"));
-            Ok(())
+            to.done(&format!("alert {id} is seen"))
         }
         AlertCommand::Rule { command: RuleCommand::List } => {
             let ask = async || client.ask::<Vec<NamedRule>>("/alert-rules").await.or_advise();
@@ -108,13 +107,11 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
         }
         AlertCommand::Rule { command: RuleCommand::Set(set) } => {
             client.put(&rule(&set.name), &body(&set)?).await.or_advise()?;
-            out::line(format_args!("alert rule {} set", set.name));
-            Ok(())
+            to.done(&format!("alert rule {} set", set.name))
         }
         AlertCommand::Rule { command: RuleCommand::Delete { name } } => {
             client.remove(&rule(&name)).await.or_advise()?;
-            out::line(format_args!("alert rule {name} deleted"));
-            Ok(())
+            to.done(&format!("alert rule {name} deleted"))
         }
     }
 }

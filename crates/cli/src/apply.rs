@@ -39,8 +39,13 @@ Documents have a kind, a name and a spec, and refer to each other by name:
 Further fields of a Device: labels, template, variables, ports, project, hardware, maintenance, …
 Further fields of an App: cpus, disk, network, outbound, volumes, environment, active, logs,
 start_delay_seconds, virtualization. Further kinds: Network, Volume, Image, Datastore, Hardware,
-BaseOs, Secret, Enrolment, Patch, Project, Template. A wrong or unknown field is refused by its
-place and name, with those that exist.";
+BaseOs, Secret, Enrolment, Patch, Project, Template; and what says how the fleet is run: Group
+(query, note), Window (match, days, from, minutes, zone) and AlertRule (when, match, minutes, percent,
+days, url, trust, secret). A wrong or unknown field is refused by its place and name, with those that
+exist.
+
+What `eve objects -o yaml` prints can be applied: the value of a secret stands there as (not shown),
+which keeps the one that there is.";
 
 /// `eve apply …`
 #[derive(Debug, clap::Args)]
@@ -78,27 +83,13 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    let named: Vec<&PathBuf> = args.files.iter().chain(&args.more).collect();
-    if named.iter().filter(|f| f.as_path() == Path::new("-")).count() > 1 {
-        return Err(WrongUse("standard input can be read once".to_owned()).into());
-    }
-    let mut files = Vec::new();
-    for name in named {
-        collect(name, 0, &mut files)?;
-    }
-    let mut texts = Vec::new();
-    for file in files {
-        let text = read(&file)?;
-        texts.push((file.display().to_string(), text));
-    }
-    let sources = Sources::read(&texts)?;
+    let Gathered { sources, text: all } = Gathered::read(args.files.iter().chain(&args.more))?;
     let how = Apply {
         allow_missing: args.allow_missing,
         dry_run: args.dry_run || args.diff,
         prune: sources.pruned(args.prune.as_deref())?,
         expected: args.expect.iter().map(|e| expected(e)).collect::<Result<_, _>>()?,
     };
-    let all = joined(&texts);
     let client = args.to.client()?;
     let applied = client.apply_as(&all, &how).await;
     let applied = applied.map_err(|e| sources.located(e)).or_advise()?;
@@ -118,6 +109,42 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         let devices = devices.values().map(crate::history::shown_diff);
         show(&applied, how.dry_run) + &devices.collect::<String>()
     })
+}
+
+/// The documents of files and folders.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    sources: Sources,
+    /// What the controller is sent.
+    pub(crate) text: String,
+}
+
+impl Gathered {
+    /// Reads what files hold, and files of folders; `-` is standard input.
+    pub(crate) fn read<'a>(
+        named: impl IntoIterator<Item = &'a PathBuf>,
+    ) -> anyhow::Result<Gathered> {
+        let named: Vec<&PathBuf> = named.into_iter().collect();
+        if named.iter().filter(|f| f.as_path() == Path::new("-")).count() > 1 {
+            return Err(WrongUse("standard input can be read once".to_owned()).into());
+        }
+        let mut files = Vec::new();
+        for name in named {
+            collect(name, 0, &mut files)?;
+        }
+        let mut texts = Vec::new();
+        for file in files {
+            let text = read(&file)?;
+            texts.push((file.display().to_string(), text));
+        }
+        let sources = Sources::read(&texts)?;
+        Ok(Gathered { sources, text: joined(&texts) })
+    }
+
+    /// The same error, with the places of what is wrong.
+    pub(crate) fn located(&self, error: ClientError) -> ClientError {
+        self.sources.located(error)
+    }
 }
 
 /// What was done, a line an object.

@@ -9,12 +9,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "device",
         &[
             "eve device list --watch",
+            "eve device list --match 'site=berlin, !lab'",
             "eve device add edge-1 --serial SN-1 --onboard-cert onboard.cert.pem",
             "eve device show edge-1 -o yaml",
             "eve device diff edge-1 -f change.yml",
             "eve device config edge-1 > edge-1.json",
         ],
     ),
+    ("fleet", &["eve fleet", "eve fleet --watch=10"]),
     ("app", &["eve app list", "eve app show hello --watch", "eve app restart hello"]),
     ("network", &["eve network list", "eve network show default -o json"]),
     ("delete", &["eve delete app hello", "eve delete network lab --force"]),
@@ -31,6 +33,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "eve image push debian.qcow2",
             "eve image push ./layout --name web:1.0",
+            "eve image push web.tar",
             "eve image files",
         ],
     ),
@@ -82,7 +85,14 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "window",
         &["eve window set night 'site=berlin' --from 02:00 --minutes 120 --zone Europe/Berlin"],
     ),
-    ("schedule", &["eve schedule add web-2 -f web.yml --at +90m", "eve schedule list"]),
+    (
+        "schedule",
+        &[
+            "eve schedule add web-2 -f web.yml --at +90m",
+            "eve schedule add web-2 -f site/ --at 2026-12-24T02:00:00+01:00",
+            "eve schedule list",
+        ],
+    ),
     (
         "controller",
         &[

@@ -14,16 +14,21 @@ use model::UnixMillis;
 use crate::controller::{data_folder, runtime};
 use crate::form::Form;
 use crate::out::{self, OrAdvise};
-use crate::{places, shown};
+use crate::{nodes, places, shown};
 
 /// Documents of at most this size; the controller has the same bound.
 const DOCUMENTS_MAX: u64 = 1 << 20;
 /// `--follow` asks this often.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
-/// `eve device|app|network|apply|delete|logs …`
+/// `eve fleet|device|app|network|apply|delete|logs …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
+    /// How the fleet is: nodes by state, alerts that are not over, rollouts in progress
+    Fleet {
+        #[command(flatten)]
+        to: To,
+    },
     /// Nodes: list, show, restart; let serial numbers register
     Device {
         #[command(flatten)]
@@ -104,8 +109,12 @@ pub(crate) enum Command {
 /// `eve device …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum DeviceCommand {
-    /// All nodes
-    List,
+    /// All nodes, or those that match a query
+    List {
+        /// Only these: `key=value, key!=value, key in (a, b), key, !key, name=edge-*, group=NAME`
+        #[arg(long = "match", value_name = "QUERY")]
+        matching: Option<String>,
+    },
     /// One node
     Show {
         /// Name or id
@@ -184,9 +193,9 @@ pub(crate) enum DeviceCommand {
     Diff {
         /// Name or id
         name: String,
-        /// The documents, as for `eve apply`; `-` reads standard input
-        #[arg(short = 'f', long = "filename", value_name = "FILE")]
-        file: PathBuf,
+        /// The documents, as for `eve apply`: files or folders of them; `-` reads standard input
+        #[arg(short = 'f', long = "filename", value_name = "FILE|DIR", required = true)]
+        files: Vec<PathBuf>,
         /// As if objects of these kinds that are not in the documents were removed
         #[arg(long, value_name = "KIND,…", value_delimiter = ',')]
         prune: Vec<Kind>,
@@ -295,14 +304,16 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 
 async fn perform(command: Command) -> anyhow::Result<()> {
     match command {
+        Command::Fleet { to } => crate::overview::run(&to).await,
         Command::Device { to, command } => device(&to, command).await,
         Command::App { to, command } => app(&to, command).await,
         Command::Network { to, command } => network(&to, command).await,
         Command::Apply(args) => crate::apply::run(&args).await,
         Command::Delete { to, kind, name, force } => {
-            to.client()?.delete(kind.name(), &name, force).await.or_advise()?;
-            out::line(format_args!("{} deleted", Key::new(kind, name)));
-            Ok(())
+            let client = to.client()?;
+            let name = nodes::of_kind(&client, kind.name(), &name).await?;
+            client.delete(kind.name(), &name, force).await.or_advise()?;
+            to.done(&format!("{} deleted", Key::new(kind, name)))
         }
         Command::Objects { to, kind, name } => objects(&to, kind, name.as_deref()).await,
         Command::Logs { to, device, app, lines, follow } => {
@@ -330,6 +341,11 @@ impl To {
         people: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
         self.form.told(facts, people)
+    }
+
+    /// Says that something was done: `{"done": "…"}` as JSON.
+    pub(crate) fn done(&self, said: &str) -> anyhow::Result<()> {
+        self.told(&serde_json::json!({ "done": said }), |_| said.to_owned())
     }
 
     /// The options together, else the login that is named, else the data folder that is named, else
@@ -389,18 +405,24 @@ pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
 
 async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
     let client = to.client()?;
-    match command.unwrap_or(DeviceCommand::List) {
-        DeviceCommand::List => {
-            let all = async || client.devices().await.or_advise();
+    let name = async |name: String| nodes::named(&client, &name).await;
+    let said = match command.unwrap_or(DeviceCommand::List { matching: None }) {
+        DeviceCommand::List { matching } => {
+            let all = async || match &matching {
+                Some(query) => client.devices_matching(query).await.or_advise(),
+                None => client.devices().await.or_advise(),
+            };
             return to.print(all, |all| shown::devices(all)).await;
         }
-        DeviceCommand::Show { name } => {
+        DeviceCommand::Show { name: said } => {
+            let name = name(said).await?;
             let one = async || client.device(&name).await.or_advise();
             return to.print(one, shown::device).await;
         }
-        DeviceCommand::Restart { name } => {
+        DeviceCommand::Restart { name: said } => {
+            let name = name(said).await?;
             client.restart_device(&name).await.or_advise()?;
-            out::line(format_args!("{name} reboots when it next asks for its config"));
+            format!("{name} reboots when it next asks for its config")
         }
         DeviceCommand::Add(new) => {
             let pem = |path: Option<PathBuf>| path.map(|p| read(&p)).transpose();
@@ -416,40 +438,46 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
                 format!("Device {} is expected; its id is {}", added.name, added.id)
             });
         }
-        DeviceCommand::Shutdown { name } => {
+        DeviceCommand::Shutdown { name: said } => {
+            let name = name(said).await?;
             client.ask_device(&name, "shutdown").await.or_advise()?;
-            out::line(format_args!("{name} powers off when it next asks for its config"));
+            format!("{name} powers off when it next asks for its config")
         }
-        DeviceCommand::Attest { name } => {
+        DeviceCommand::Attest { name: said } => {
+            let name = name(said).await?;
             client.ask_device(&name, "attest").await.or_advise()?;
-            out::line(format_args!("{name} has to attest again before it gets its config"));
+            format!("{name} has to attest again before it gets its config")
         }
-        DeviceCommand::Verdict { name } => {
+        DeviceCommand::Verdict { name: said } => {
+            let name = name(said).await?;
             let last = async || client.verdict(&name).await.or_advise();
             return to.print(last, |last| shown::verdict(&name, last)).await;
         }
-        DeviceCommand::Accept { name } => {
+        DeviceCommand::Accept { name: said } => {
+            let name = name(said).await?;
             client.ask_device(&name, "accept").await.or_advise()?;
-            out::line(format_args!("{name} has to prove this state from now on"));
+            format!("{name} has to prove this state from now on")
         }
-        DeviceCommand::Resend { name } => {
+        DeviceCommand::Resend { name: said } => {
+            let name = name(said).await?;
             client.ask_device(&name, "resend").await.or_advise()?;
-            out::line(format_args!(
-                "{name} says everything again when it next asks for its config"
-            ));
+            format!("{name} says everything again when it next asks for its config")
         }
-        DeviceCommand::Quarantine { name, reason } => {
+        DeviceCommand::Quarantine { name: said, reason } => {
+            let name = name(said).await?;
             client.quarantine(&name, Some(&reason)).await.or_advise()?;
-            out::line(format_args!("{name} gets no config until `eve device release {name}`"));
+            format!("{name} gets no config until `eve device release {name}`")
         }
-        DeviceCommand::Release { name } => {
+        DeviceCommand::Release { name: said } => {
+            let name = name(said).await?;
             client.quarantine(&name, None).await.or_advise()?;
-            out::line(format_args!("{name} gets its config again"));
+            format!("{name} gets its config again")
         }
-        DeviceCommand::Config { name, file, compiled } => {
+        DeviceCommand::Config { name: said, file, compiled } => {
+            let name = name(said).await?;
             if compiled {
                 client.give_config_back(&name).await.or_advise()?;
-                out::line(format_args!("{name} is told what its objects say again"));
+                format!("{name} is told what its objects say again")
             } else if let Some(file) = file {
                 let given = client.give_config(&name, config_of(&file)?).await.or_advise()?;
                 return to.told(&given, |given| {
@@ -461,20 +489,21 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
             }
         }
         DeviceCommand::Drift { name } => return crate::history::drift(to, name.as_deref()).await,
-        DeviceCommand::Diff { name, file, prune, allow_missing } => {
+        DeviceCommand::Diff { name: said, files, prune, allow_missing } => {
+            let name = name(said).await?;
             let how = Apply { prune, allow_missing, ..Apply::default() };
-            return crate::history::diff(to, &name, &file, &how).await;
+            return crate::history::diff(to, &name, &files, &how).await;
         }
         DeviceCommand::Allow { serial } => {
             client.allow_serial(&serial).await.or_advise()?;
-            out::line(format_args!("{serial} may register"));
+            format!("{serial} may register")
         }
         DeviceCommand::Disallow { serial } => {
             client.disallow_serial(&serial).await.or_advise()?;
-            out::line(format_args!("{serial} may no longer register"));
+            format!("{serial} may no longer register")
         }
-    }
-    Ok(())
+    };
+    to.done(&said)
 }
 
 /// A config of the EVE API in a file; in front of one in JSON nothing stands.
@@ -504,7 +533,7 @@ fn config_of(file: &Path) -> anyhow::Result<Vec<u8>> {
 
 async fn app(to: &To, command: Option<AppCommand>) -> anyhow::Result<()> {
     let client = to.client()?;
-    match command.unwrap_or(AppCommand::List) {
+    let said = match command.unwrap_or(AppCommand::List) {
         AppCommand::List => {
             let all = async || client.apps().await.or_advise();
             return to.print(all, |all| shown::apps(all)).await;
@@ -515,16 +544,14 @@ async fn app(to: &To, command: Option<AppCommand>) -> anyhow::Result<()> {
         }
         AppCommand::Restart { name } => {
             client.restart_app(&name).await.or_advise()?;
-            out::line(format_args!("{name} restarts when its nodes next ask for their config"));
+            format!("{name} restarts when its nodes next ask for their config")
         }
         AppCommand::Purge { name } => {
             client.purge_app(&name).await.or_advise()?;
-            out::line(format_args!(
-                "{name} starts afresh when its nodes next ask for their config"
-            ));
+            format!("{name} starts afresh when its nodes next ask for their config")
         }
-    }
-    Ok(())
+    };
+    to.done(&said)
 }
 
 async fn network(to: &To, command: Option<NetworkCommand>) -> anyhow::Result<()> {
@@ -543,6 +570,11 @@ async fn network(to: &To, command: Option<NetworkCommand>) -> anyhow::Result<()>
 
 async fn objects(to: &To, kind: Option<Kind>, name: Option<&str>) -> anyhow::Result<()> {
     let client = to.client()?;
+    let name = match (kind, name) {
+        (Some(kind), Some(name)) => Some(nodes::of_kind(&client, kind.name(), name).await?),
+        (_, name) => name.map(str::to_owned),
+    };
+    let name = name.as_deref();
     let ask = async || {
         let mut all = client.objects().await.or_advise()?;
         all.retain(|o| kind.is_none_or(|k| o.key.kind == k));
@@ -571,7 +603,7 @@ async fn logs(
     let mut after = 0;
     let mut limit = lines;
     loop {
-        let rows = client.logs(device, app, after, limit).await.or_advise()?;
+        let rows = again(follow, client.logs(device, app, after, limit).await.or_advise())?;
         for row in &rows {
             if to.form.json() {
                 out::line(serde_json::to_string(row)?);
@@ -596,8 +628,9 @@ async fn speaker(
     app: Option<&str>,
 ) -> anyhow::Result<(String, Option<String>)> {
     let as_given = (name.to_owned(), app.map(str::to_owned));
-    if app.is_some() || client.device(name).await.is_ok() {
-        return Ok(as_given);
+    let nodes = client.devices_named(name).await.or_advise()?;
+    if app.is_some() || !nodes.is_empty() {
+        return Ok((nodes::named(client, name).await?, as_given.1));
     }
     let apps = client.apps().await.or_advise()?;
     let Some(found) = apps.into_iter().find(|a| a.name == name) else { return Ok(as_given) };
@@ -613,12 +646,23 @@ async fn speaker(
     }
 }
 
+/// What was asked for; nothing if it could not be had this time and is asked for again.
+fn again<T>(follow: bool, asked: anyhow::Result<Vec<T>>) -> anyhow::Result<Vec<T>> {
+    match asked {
+        Err(e) if follow && out::may_pass(&e) => {
+            out::say_again(&e);
+            Ok(Vec::new())
+        }
+        asked => asked,
+    }
+}
+
 async fn events(to: &To, lines: u32, follow: bool) -> anyhow::Result<()> {
     let client = to.client()?;
     let mut after = 0;
     let mut limit = lines;
     loop {
-        for event in client.events(after, limit).await.or_advise()? {
+        for event in again(follow, client.events(after, limit).await.or_advise())? {
             if to.form.json() {
                 out::line(serde_json::to_string(&event)?);
             } else {

@@ -20,7 +20,7 @@ pub(crate) struct Form {
     /// Facts as JSON: the same as -o json
     #[arg(long, global = true, help_heading = HEADING, conflicts_with = "output")]
     json: bool,
-    /// Show facts again every so many seconds, until stopped
+    /// Show facts again every so many seconds, until stopped; also after the controller was away
     #[arg(long, short, global = true, help_heading = HEADING, value_name = "SECONDS", num_args = 0..=1,
           require_equals = true, default_missing_value = "2",
           value_parser = clap::value_parser!(u64).range(1..))]
@@ -55,7 +55,16 @@ impl Form {
         people: impl Fn(&T) -> String,
     ) -> anyhow::Result<()> {
         loop {
-            let facts = ask().await?;
+            let facts = match (ask().await, self.watch) {
+                (Ok(facts), _) => facts,
+                // Who watches wants to see it come back.
+                (Err(e), Some(seconds)) if out::may_pass(&e) => {
+                    out::say_again(&e);
+                    tokio::time::sleep(Duration::from_secs(seconds)).await;
+                    continue;
+                }
+                (Err(e), _) => return Err(e),
+            };
             let text = self.text(&facts, &people)?;
             let Some(seconds) = self.watch else {
                 out::line(text.trim_end());

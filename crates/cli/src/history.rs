@@ -1,13 +1,15 @@
 //! `eve history|rollback`, `eve device drift|diff`: what objects said before, what nodes would get,
 //! and what they have not got yet.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use controller::client::{Apply, escaped};
 use controller::view::{Applied, Compared, DeviceDiff, DeviceDrift, Version};
 
+use crate::apply::Gathered;
 use crate::controller::runtime;
-use crate::fleet::{To, ago, read, time};
+use crate::fleet::{To, ago, time};
+use crate::nodes;
 use crate::out::{self, OrAdvise};
 use crate::shown::Lines;
 
@@ -65,7 +67,8 @@ fn path(kind: &str, name: &str) -> String {
 }
 
 async fn list(to: &To, kind: &str, name: &str) -> anyhow::Result<()> {
-    let (client, path) = (to.client()?, path(kind, name));
+    let client = to.client()?;
+    let path = path(kind, &nodes::of_kind(&client, kind, name).await?);
     to.print(async || client.ask::<Vec<Version>>(&path).await.or_advise(), |all| versions(all))
         .await
 }
@@ -84,8 +87,9 @@ fn versions(all: &[Version]) -> String {
 }
 
 async fn show(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Result<()> {
-    let path = format!("{}/{revision}", path(kind, name));
-    let one: Compared = to.client()?.ask(&path).await.or_advise()?;
+    let client = to.client()?;
+    let path = format!("{}/{revision}", path(kind, &nodes::of_kind(&client, kind, name).await?));
+    let one: Compared = client.ask(&path).await.or_advise()?;
     to.told(&one, |one| compared(kind, name, one))
 }
 
@@ -104,8 +108,9 @@ fn compared(kind: &str, name: &str, one: &Compared) -> String {
 }
 
 async fn restore(to: &To, kind: &str, name: &str, revision: u64) -> anyhow::Result<()> {
-    let path = format!("{}/{revision}", path(kind, name));
-    let applied: Applied = to.client()?.send(&path, "").await.or_advise()?;
+    let client = to.client()?;
+    let path = format!("{}/{revision}", path(kind, &nodes::of_kind(&client, kind, name).await?));
+    let applied: Applied = client.send(&path, "").await.or_advise()?;
     to.told(&applied, crate::apply::changes)
 }
 
@@ -115,8 +120,12 @@ const DRIFT_PAGE: usize = 500;
 /// `eve device drift [NAME]`
 pub(crate) async fn drift(to: &To, name: Option<&str>) -> anyhow::Result<()> {
     let client = to.client()?;
+    let name = match name {
+        Some(name) => Some(nodes::named(&client, name).await?),
+        None => None,
+    };
     let ask = async || {
-        if let Some(name) = name {
+        if let Some(name) = &name {
             let path = format!("/devices/{}/drift", escaped(name));
             return Ok(vec![client.ask(&path).await.or_advise()?]);
         }
@@ -157,9 +166,16 @@ fn drifts(all: &[DeviceDrift]) -> String {
 }
 
 /// `eve device diff NAME -f FILE`
-pub(crate) async fn diff(to: &To, name: &str, file: &Path, how: &Apply) -> anyhow::Result<()> {
+pub(crate) async fn diff(
+    to: &To,
+    name: &str,
+    files: &[PathBuf],
+    how: &Apply,
+) -> anyhow::Result<()> {
+    let documents = Gathered::read(files)?;
     let path = format!("/devices/{}/diff{}", escaped(name), how.query());
-    let one: DeviceDiff = to.client()?.send(&path, &read(file)?).await.or_advise()?;
+    let one = to.client()?.send(&path, &documents.text).await;
+    let one: DeviceDiff = one.map_err(|e| documents.located(e)).or_advise()?;
     to.told(&one, |one| match one.consequences.as_slice() {
         [] => format!("{} is told nothing new", one.device),
         _ => shown_diff(one),

@@ -86,19 +86,20 @@ pub(crate) enum ObjectCommand {
 pub(crate) enum ImageCommand {
     #[command(flatten)]
     Of(ObjectCommand),
-    /// Bring an image to the controller, for nodes to download: a disk image, an ISO, or the folder
-    /// of an OCI image layout
+    /// Bring an image to the controller, for nodes to download: a disk image, an ISO, or a container
+    /// image
     ///
-    /// `eve image push disk.qcow2` is told to nodes as an Image; `eve image push ./layout --name
-    /// web:1.0` goes into the registry, for apps with `image: web:1.0`. What is there already is not
+    /// `eve image push disk.qcow2` is told to nodes as an Image. A container image goes into the
+    /// registry, for apps with `image: web:1.0`: the folder of an OCI image layout (`eve image push
+    /// ./layout --name web:1.0`), the same in a tar, or what `docker save` writes. What is there already is not
     /// sent again: after an interruption the same command goes on.
     Push {
-        /// The file, or the folder with oci-layout and index.json
+        /// The file, or the folder or tar with oci-layout and index.json, or a tar of `docker save`
         file: PathBuf,
         /// Its name there, for a layout NAME:TAG [default: that of the file or in the layout]
         #[arg(long)]
         name: Option<String>,
-        /// Which image of a layout, if there are several
+        /// Which image of a layout or tar, if there are several
         #[arg(long, value_name = "NAME")]
         from: Option<String>,
     },
@@ -137,9 +138,12 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 async fn perform(command: Command) -> anyhow::Result<()> {
     let (kind, of) = match command {
         Command::Image { to, command: ImageCommand::Push { file, name, from } } => {
+            let (named, from) = (name.as_deref(), from.as_deref());
             if file.join("oci-layout").is_file() {
-                let (name, from) = (name.as_deref(), from.as_deref());
-                return crate::push_image::layout(&to, &file, name, from).await;
+                return crate::push_image::layout(&to, &file, named, from).await;
+            }
+            if crate::archive::is_one(&file) {
+                return crate::push_image::archive(&to, &file, named, from).await;
             }
             return crate::push::file(&to, &file, name.as_deref()).await;
         }
@@ -182,8 +186,7 @@ async fn perform(command: Command) -> anyhow::Result<()> {
         }
         ObjectCommand::Delete { name, force } => {
             client.delete(kind.name(), &name, force).await.or_advise()?;
-            out::line(format_args!("{} deleted", Key::new(kind, name)));
-            Ok(())
+            of.to.done(&format!("{} deleted", Key::new(kind, name)))
         }
     }
 }

@@ -245,6 +245,19 @@ impl<T, E: Diagnose + Send + Sync + 'static> OrAdvise<T> for Result<T, E> {
     }
 }
 
+/// Whether what failed is a call of a controller that may do better a little later.
+pub(crate) fn may_pass(error: &anyhow::Error) -> bool {
+    let told = error.chain().filter_map(|e| e.downcast_ref::<Diagnosed>());
+    let mut calls = told.filter_map(|d| d.error.downcast_ref::<controller::client::ClientError>());
+    calls.any(controller::client::ClientError::may_pass)
+}
+
+/// Says why something did not work that is tried again.
+pub(crate) fn say_again(error: &anyhow::Error) {
+    let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    say!("eve: {}; trying again", chain.join(": "));
+}
+
 /// An error of our own with advice for whoever types.
 pub(crate) fn advised(text: impl Into<String>, advice: impl Into<String>) -> anyhow::Error {
     let diagnosis = Diagnosis::of(Who::Operator, advice);

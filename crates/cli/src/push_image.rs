@@ -1,14 +1,16 @@
-//! `eve image push` of an OCI image layout: into the controller's registry, by the distribution API.
+//! `eve image push` of an OCI image layout, or of a tar with images: into the controller's registry, by the distribution API.
 //! What is there already is not sent again.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 use controller::client::{Client, escaped};
 use model::{Bytes, Digest};
-use store::{Descriptor, Index, Layout, Manifest, media_type};
+use store::{Descriptor, Index, Layout, Manifest, Ref, media_type};
 
+use crate::archive::Archive;
 use crate::fleet::To;
 use crate::out::{self, OrAdvise, Step, WrongUse};
 
@@ -19,15 +21,49 @@ const MANIFEST_MAX: Bytes = Bytes::mib(4);
 /// Indexes in indexes, at most.
 const DEPTH_MAX: usize = 4;
 
-/// An image in a layout, and what it is called in the registry.
+/// Where an image's blobs are.
+enum Source {
+    Layout(Layout),
+    Archive(Archive),
+}
+
+impl Source {
+    fn has(&self, what: &Descriptor) -> bool {
+        match self {
+            Source::Layout(layout) => layout.has(&what.digest, Some(what.size)),
+            Source::Archive(archive) => archive.has(what),
+        }
+    }
+
+    /// A document whole.
+    fn read(&self, digest: &Digest) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Source::Layout(layout) => layout.read(digest, MANIFEST_MAX).or_advise(),
+            Source::Archive(archive) => archive.read(digest, MANIFEST_MAX),
+        }
+    }
+
+    /// A file with a blob in it, where it begins there, and its size.
+    fn open(&self, digest: &Digest) -> anyhow::Result<(File, u64, Bytes)> {
+        match self {
+            Source::Layout(layout) => {
+                let (file, size) = layout.open_blob(digest).or_advise()?;
+                Ok((file, 0, size))
+            }
+            Source::Archive(archive) => archive.open_blob(digest),
+        }
+    }
+}
+
+/// An image, and what it is called in the registry.
 struct Image {
-    layout: Layout,
+    source: Source,
     target: Descriptor,
     repository: String,
     tag: String,
 }
 
-/// Sends an image; `from` is its name in the layout, if there are several.
+/// Sends an image of a layout; `from` is its name there, if there are several.
 pub(crate) async fn layout(
     to: &To,
     path: &Path,
@@ -36,28 +72,61 @@ pub(crate) async fn layout(
 ) -> anyhow::Result<()> {
     let layout = Layout::open(path).or_advise()?;
     let refs = layout.refs().or_advise()?;
-    let found: Vec<_> = refs.iter().filter(|r| from.is_none_or(|f| r.name == f)).collect();
-    let all = || refs.iter().map(|r| r.name.as_str()).collect::<Vec<_>>().join(", ");
-    let chosen = match found.as_slice() {
-        [one] => (*one).clone(),
-        [] if refs.is_empty() => {
-            let text = format!("{} names no image", path.display());
-            return Err(out::advised(text, "name one in it, as `skopeo copy … oci:DIR:NAME` does"));
-        }
-        [] => {
-            let text = format!("{} has no image of this name", path.display());
-            return Err(out::advised(text, format!("--from one of: {}", all())));
-        }
-        _ => {
-            let text = format!("{} has {} images", path.display(), refs.len());
-            return Err(out::advised(text, format!("choose one with --from: {}", all())));
-        }
-    };
+    let all: Vec<&str> = refs.iter().map(|r| r.name.as_str()).collect();
+    let chosen = refs.get(choose(path, &all, from)?);
+    let Ref { name: is, target } = chosen.cloned().ok_or_else(|| nothing(path))?;
     let folder = path.canonicalize().ok();
     let folder = folder.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
-    let named = name.map_or_else(|| named(&chosen.name, folder.unwrap_or("image")), str::to_owned);
-    let (repository, tag) = split(&named)?;
-    let image = Image { layout, target: chosen.target, repository, tag };
+    let named = name.map_or_else(|| named(&is, folder.unwrap_or("image")), str::to_owned);
+    send(to, Source::Layout(layout), target, &named).await
+}
+
+/// Sends an image of a tar; `from` is its name there, if there are several.
+pub(crate) async fn archive(
+    to: &To,
+    path: &Path,
+    name: Option<&str>,
+    from: Option<&str>,
+) -> anyhow::Result<()> {
+    let step = Step::start(format!("reading {}", path.display()));
+    let mut archive = Archive::open(path)?;
+    step.done("");
+    let names = archive.names();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let at = choose(path, &all, from)?;
+    let is = names.get(at).ok_or_else(|| nothing(path))?;
+    let target = archive.target(at)?;
+    let stem = path.file_stem().and_then(|n| n.to_str()).unwrap_or("image");
+    let named = name.map_or_else(|| named(is, stem), str::to_owned);
+    send(to, Source::Archive(archive), target, &named).await
+}
+
+fn nothing(path: &Path) -> anyhow::Error {
+    let text = format!("{} names no image", path.display());
+    out::advised(text, "name one in it, as `skopeo copy … oci:DIR:NAME` does")
+}
+
+/// Which of the images of a layout or tar is meant.
+fn choose(path: &Path, all: &[&str], from: Option<&str>) -> anyhow::Result<usize> {
+    let found = all.iter().enumerate().filter(|(_, name)| from.is_none_or(|f| **name == f));
+    let found: Vec<usize> = found.map(|(at, _)| at).collect();
+    match found.as_slice() {
+        [one] => Ok(*one),
+        [] if all.is_empty() => Err(nothing(path)),
+        [] => {
+            let text = format!("{} has no image of this name", path.display());
+            Err(out::advised(text, format!("--from one of: {}", all.join(", "))))
+        }
+        _ => {
+            let text = format!("{} has {} images", path.display(), all.len());
+            Err(out::advised(text, format!("choose one with --from: {}", all.join(", "))))
+        }
+    }
+}
+
+async fn send(to: &To, source: Source, target: Descriptor, named: &str) -> anyhow::Result<()> {
+    let (repository, tag) = split(named)?;
+    let image = Image { source, target, repository, tag };
     let client = to.client()?;
     let step = Step::start(format!("sending {}:{}", image.repository, image.tag));
     let mut sent = Sent::default();
@@ -123,7 +192,7 @@ impl Image {
         sent: &mut Sent,
         step: &Step,
     ) -> anyhow::Result<()> {
-        let bytes = self.layout.read(&what.digest, MANIFEST_MAX).or_advise()?;
+        let bytes = self.source.read(&what.digest)?;
         let name = what.digest.to_string();
         if media_type::is_index(&what.media_type) {
             if depth >= DEPTH_MAX {
@@ -134,7 +203,7 @@ impl Image {
             for inner in &index.manifests {
                 // A layout may hold the images of some platforms only; the registry says which
                 // one it misses.
-                if self.layout.has(&inner.digest, Some(inner.size)) {
+                if self.source.has(inner) {
                     Box::pin(self.send(client, inner, None, depth + 1, sent, step)).await?;
                 }
             }
@@ -166,17 +235,17 @@ impl Image {
             sent.there += 1;
             return Ok(());
         }
-        let (mut file, size) = self.layout.open_blob(&blob.digest).or_advise()?;
+        let (mut file, first, size) = self.source.open(&blob.digest)?;
         let place = client.registry("POST", &format!("{blobs}/uploads/"), &[], "").await;
         let place = place.or_advise()?.unwrap_or_default();
         let mut at = 0;
         while at < size.0 {
             let mut part = Vec::new();
-            file.seek(SeekFrom::Start(at))?;
-            (&mut file).take(PART).read_to_end(&mut part)?;
+            file.seek(SeekFrom::Start(first + at))?;
+            (&mut file).take(PART.min(size.0 - at)).read_to_end(&mut part)?;
             if part.is_empty() {
                 let text = format!("{} became shorter meanwhile", blob.digest);
-                return Err(out::advised(text, "push it again when nobody writes to the layout"));
+                return Err(out::advised(text, "push it again when nobody writes to it"));
             }
             let next = at + part.len() as u64;
             let range = format!("{at}-{}", next - 1);

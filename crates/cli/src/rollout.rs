@@ -7,8 +7,9 @@ use controller::client::escaped;
 use controller::view::{Group, NamedWindow, Rollout, Scheduled};
 use model::UnixMillis;
 
+use crate::apply::Gathered;
 use crate::controller::runtime;
-use crate::fleet::{To, ago, read, time};
+use crate::fleet::{To, ago, time};
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::shown::Lines;
 
@@ -97,9 +98,9 @@ pub(crate) enum RolloutCommand {
 pub(crate) struct StartArgs {
     /// A name for it
     name: String,
-    /// The change, as for `eve apply`; `-` reads standard input
-    #[arg(short = 'f', long = "filename", value_name = "FILE")]
-    file: PathBuf,
+    /// The change, as for `eve apply`: files or folders of them; `-` reads standard input
+    #[arg(short = 'f', long = "filename", value_name = "FILE|DIR", required = true)]
+    files: Vec<PathBuf>,
     /// Sizes of the waves: numbers of nodes or shares of all; the rest comes last
     #[arg(long, value_delimiter = ',', default_value = "1,10%,50%", value_name = "SIZES")]
     waves: Vec<controller::rollout::Share>,
@@ -199,10 +200,11 @@ pub(crate) enum ScheduleCommand {
     Add {
         /// A name for it
         name: String,
-        /// The documents, as for `eve apply`
-        #[arg(short = 'f', long = "filename", value_name = "FILE")]
-        file: PathBuf,
-        /// When: seconds since 1970, or so many minutes from now as `+90m`
+        /// The documents, as for `eve apply`: files or folders of them; `-` reads standard input
+        #[arg(short = 'f', long = "filename", value_name = "FILE|DIR", required = true)]
+        files: Vec<PathBuf>,
+        /// When: a moment as `2026-01-02T03:00:00+01:00` (RFC 3339), seconds since 1970, or so many
+        /// minutes from now as `+90m`
         #[arg(long, value_name = "TIME")]
         at: String,
     },
@@ -242,8 +244,7 @@ async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
         }
         RolloutCommand::Forget { name } => {
             client.remove(&path(&name, "")).await.or_advise()?;
-            out::line(format_args!("rollout {name} forgotten"));
-            return Ok(());
+            return to.done(&format!("rollout {name} forgotten"));
         }
         RolloutCommand::Show { name } => {
             let path = path(&name, "");
@@ -251,9 +252,11 @@ async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
             return to.print(one, shown_rollout).await;
         }
         RolloutCommand::Start(args) => {
-            let plan = start_plan(&args)?;
+            let documents = Gathered::read(&args.files)?;
+            let plan = start_plan(&args, &documents.text)?;
             let path = path(&args.name, &format!("?dry_run={}", args.dry_run));
-            let one: Rollout = client.send(&path, &plan).await.or_advise()?;
+            let one = client.send(&path, &plan).await;
+            let one: Rollout = one.map_err(|e| documents.located(e)).or_advise()?;
             return to.told(&one, shown_rollout);
         }
         RolloutCommand::Pause { name } => path(&name, "/pause"),
@@ -288,14 +291,14 @@ fn rollouts(all: &[Rollout]) -> String {
     out::aligned(&["name", "phase", "wave", "passed", "failed", "begun", "why"], &rows)
 }
 
-fn start_plan(args: &StartArgs) -> anyhow::Result<String> {
+fn start_plan(args: &StartArgs, documents: &str) -> anyhow::Result<String> {
     let mut waves: Vec<serde_json::Value> = Vec::new();
     waves.extend(args.canary.as_ref().map(|query| serde_json::json!({ "match": query })));
     for share in &args.waves {
         waves.push(serde_json::to_value(share)?);
     }
     let plan = serde_json::json!({
-        "documents": read(&args.file)?,
+        "documents": documents,
         "match": args.devices,
         "waves": waves,
         "max_failures": args.max_failures,
@@ -347,24 +350,23 @@ async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
     match command {
         GroupCommand::List => {
             let all = async || client.ask::<Vec<Group>>("/groups").await.or_advise();
-            return to.print(all, |all| groups(all)).await;
+            to.print(all, |all| groups(all)).await
         }
         GroupCommand::Show { name } => {
             let path = path(&name);
             let one = async || client.ask::<Group>(&path).await.or_advise();
-            return to.print(one, shown_group).await;
+            to.print(one, shown_group).await
         }
         GroupCommand::Set { name, query, note } => {
             let body = serde_json::json!({ "query": query, "note": note });
             client.put(&path(&name), &body.to_string()).await.or_advise()?;
-            out::line(format_args!("group {name} set"));
+            to.done(&format!("group {name} set"))
         }
         GroupCommand::Delete { name } => {
             client.remove(&path(&name)).await.or_advise()?;
-            out::line(format_args!("group {name} deleted"));
+            to.done(&format!("group {name} deleted"))
         }
     }
-    Ok(())
 }
 
 fn shown_group(one: &Group) -> String {
@@ -384,21 +386,20 @@ async fn window(to: &To, command: WindowCommand) -> anyhow::Result<()> {
     match command {
         WindowCommand::List => {
             let all = async || client.ask::<Vec<NamedWindow>>("/windows").await.or_advise();
-            return to.print(all, |all| windows(all)).await;
+            to.print(all, |all| windows(all)).await
         }
         WindowCommand::Set { name, query, days, from, minutes, zone } => {
             let body = serde_json::json!({
                 "match": query, "days": days, "from": from, "minutes": minutes, "zone": zone,
             });
             client.put(&path(&name), &body.to_string()).await.or_advise()?;
-            out::line(format_args!("window {name} set"));
+            to.done(&format!("window {name} set"))
         }
         WindowCommand::Delete { name } => {
             client.remove(&path(&name)).await.or_advise()?;
-            out::line(format_args!("window {name} deleted"));
+            to.done(&format!("window {name} deleted"))
         }
     }
-    Ok(())
 }
 
 fn groups(all: &[Group]) -> String {
@@ -444,20 +445,35 @@ async fn schedule(to: &To, command: ScheduleCommand) -> anyhow::Result<()> {
     match command {
         ScheduleCommand::List => {
             let all = async || client.ask::<Vec<Scheduled>>("/scheduled").await.or_advise();
-            return to.print(all, |all| due(all)).await;
+            to.print(all, |all| due(all)).await
         }
-        ScheduleCommand::Add { name, file, at } => {
+        ScheduleCommand::Add { name, files, at } => {
             let due = moment(&at, host::clock::now())?;
-            let body = serde_json::json!({ "due": due, "documents": read(&file)? });
-            client.put(&path(&name), &body.to_string()).await.or_advise()?;
-            out::line(format_args!("{name} is due at {}", time(due)));
+            let documents = Gathered::read(&files)?;
+            let body = serde_json::json!({ "due": due, "documents": documents.text });
+            let put = client.put(&path(&name), &body.to_string()).await;
+            put.map_err(|e| documents.located(e)).or_advise()?;
+            let local = here().and_then(|zone| controller::words::time_in(due, &zone));
+            let local = local.map(|l| format!(", here {l}")).unwrap_or_default();
+            let facts = serde_json::json!({ "name": name, "due": due });
+            to.told(&facts, |_| format!("{name} is due at {}{local}", time(due)))
         }
         ScheduleCommand::Cancel { name } => {
             client.remove(&path(&name)).await.or_advise()?;
-            out::line(format_args!("{name} cancelled"));
+            to.done(&format!("{name} cancelled"))
         }
     }
-    Ok(())
+}
+
+/// The time zone of this machine by its name in the tz database, as `TZ` or the system says.
+fn here() -> Option<String> {
+    let said = std::env::var("TZ").ok().filter(|zone| !zone.is_empty());
+    let said = said.map(|zone| zone.trim_start_matches(':').to_owned());
+    said.or_else(|| {
+        let link = std::fs::read_link("/etc/localtime").ok()?;
+        let zone = link.to_str()?.split_once("zoneinfo/")?.1.to_owned();
+        Some(zone)
+    })
 }
 
 /// A moment as it is written after `--at`.
@@ -467,10 +483,13 @@ fn moment(text: &str, now: UnixMillis) -> anyhow::Result<UnixMillis> {
             .and_then(|m| m.parse::<u64>().ok())
             .and_then(|m| m.checked_mul(60_000))
             .and_then(|m| now.0.checked_add(m)),
-        None => text.parse::<u64>().ok().and_then(|s| s.checked_mul(1000)),
+        None => match text.parse::<u64>() {
+            Ok(seconds) => seconds.checked_mul(1000),
+            Err(_) => controller::words::moment(text).map(|at| at.0),
+        },
     };
     ms.map(UnixMillis).ok_or_else(|| {
-        let text = format!("{text:?} is no time; write seconds since 1970, or +90m");
+        let text = format!("{text:?} is no time; write 2026-01-02T03:00:00+01:00 (RFC 3339), seconds since 1970, or +90m");
         WrongUse(text).into()
     })
 }
@@ -483,8 +502,19 @@ mod tests {
     fn moments_are_seconds_or_minutes_from_now() {
         let now = UnixMillis(5_000);
         assert_eq!(moment("1770000000", now).unwrap(), UnixMillis(1_770_000_000_000));
+        let winter = moment("2026-02-02T03:40:00+01:00", now).unwrap();
+        assert_eq!(winter, UnixMillis(1_770_000_000_000));
         assert_eq!(moment("+90m", now).unwrap(), UnixMillis(5_000 + 90 * 60_000));
-        for wrong in ["", "soon", "+90", "+m", "-5", "99999999999999999999"] {
+        for wrong in [
+            "",
+            "soon",
+            "+90",
+            "+m",
+            "-5",
+            "99999999999999999999",
+            "2026-02-02",
+            "2026-02-02T03:40:00",
+        ] {
             assert!(moment(wrong, now).is_err(), "{wrong}");
         }
     }

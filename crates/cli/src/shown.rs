@@ -194,11 +194,13 @@ pub(crate) fn objects(all: &[view::Object]) -> String {
     let row = |o: &view::Object| {
         let flaws: Vec<String> =
             o.flaws.iter().map(|f| format!("{}: {}", f.field, f.text)).collect();
+        // Of groups, windows and alert rules no generations are kept.
+        let counted = o.generation > 0;
         vec![
             o.key.kind.to_string(),
             o.key.name.clone(),
-            o.generation.to_string(),
-            ago(Some(o.changed)),
+            if counted { o.generation.to_string() } else { "-".to_owned() },
+            ago(counted.then_some(o.changed)),
             flaws.join("; "),
         ]
     };

@@ -1,0 +1,265 @@
+//! What operators type, against a controller in this process.
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use controller::{Running, Settings, serve};
+use model::UnixMillis;
+use tokio::runtime::Runtime;
+
+fn now() -> UnixMillis {
+    UnixMillis(1_770_000_000_000)
+}
+
+/// A controller, and a folder for files.
+struct Site {
+    runtime: Runtime,
+    running: Option<Running>,
+    dir: tempfile::TempDir,
+}
+
+impl Site {
+    fn start() -> Site {
+        let dir = tempfile::tempdir().unwrap();
+        let runtime = Runtime::new().unwrap();
+        let settings = Settings {
+            registry: Some(dir.path().join("images")),
+            ..Settings::new(dir.path().join("data"), now)
+        };
+        let running = runtime.block_on(serve(settings)).unwrap();
+        Site { runtime, running: Some(running), dir }
+    }
+
+    fn stop(&mut self) {
+        let running = self.running.take().unwrap();
+        self.runtime.block_on(running.stop());
+    }
+
+    fn save(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.dir.path().join(name);
+        let folder = path.parent().unwrap();
+        std::fs::create_dir_all(folder).unwrap();
+        store::save(folder, path.file_name().unwrap().to_str().unwrap(), text.as_ref()).unwrap();
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the program under test, with pipes of our own")]
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_eve"));
+        command.args(words).current_dir(self.dir.path());
+        command.env("EVE_CONTROLLER_DATA", self.dir.path().join("data"));
+        command.env("XDG_CONFIG_HOME", self.dir.path()).env("HOME", self.dir.path());
+        command.env("TZ", "Europe/Berlin");
+        for name in ["EVE_CONTROLLER", "EVE_TOKEN", "EVE_CA", "EVE_CONTEXT"] {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, words: &[&str], input: &str) -> Output {
+        let mut child = self.command(words).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// What it prints.
+    fn eve(&self, line: &str) -> String {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = self.run(&words, "");
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "eve {line}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says as it fails, with its exit code.
+    fn fails(&self, line: &str) -> (i32, String) {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = self.run(&words, "");
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+const FLEET: &str = "kind: Group
+name: berlin
+spec: {query: site=berlin}
+---
+kind: Window
+name: night
+spec:
+  match: group=berlin
+  from: '02:00'
+  minutes: 60
+";
+const NODES: &str = "kind: Device
+name: edge-1
+spec: {serial: SN-1, labels: {site: berlin}}
+---
+kind: Device
+name: edge-2
+spec: {soft_serial: SN-2}
+---
+kind: Secret
+name: hook
+spec: {value: hunter2}
+---
+kind: AlertRule
+name: silent
+spec: {when: silent, url: 'https://hooks.example/', secret: {secret: hook}}
+---
+kind: AlertRule
+name: disk
+spec: {when: disk_full, url: 'https://hooks.example/', secret: words}
+";
+
+#[test]
+fn a_folder_is_applied_read_back_and_applied_again() {
+    let site = Site::start();
+    site.save("site/fleet.yml", FLEET);
+    site.save("site/more/nodes.yml", NODES);
+    let said = site.eve("apply -f site --dry-run");
+    assert_eq!(said.matches("would be created").count(), 7, "{said}");
+    assert_eq!(site.eve("apply -f site").matches(" created").count(), 7);
+    assert_eq!(site.eve("apply -f site").matches(" unchanged").count(), 7);
+
+    let written = site.eve("objects -o yaml");
+    assert!(!written.contains("hunter2") && !written.contains("words"), "{written}");
+    let again = site.run(&["apply", "-f", "-"], &written);
+    let said = String::from_utf8(again.stdout).unwrap();
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!(said.matches(" unchanged").count(), said.lines().count(), "{said}");
+    assert_eq!(said.lines().count(), 7, "{said}");
+
+    // The same things by their own commands.
+    assert!(site.eve("group show berlin").contains("edge-1"));
+    assert!(site.eve("window list").contains("group=berlin"));
+    assert_eq!(site.eve("alert rule list").matches("(signed)").count(), 2);
+    let said = site.eve("delete window night --json");
+    assert_eq!(said.trim(), "{\n  \"done\": \"Window night deleted\"\n}");
+    let said = site.eve("apply -f site --prune=Group,Window,AlertRule");
+    assert!(said.contains("Window night created"), "{said}");
+
+    site.save("site/fleet.yml", FLEET.replace("02:00", "26:00"));
+    let (code, said) = site.fails("apply -f site");
+    assert_eq!(code, 1);
+    assert!(said.contains("site/fleet.yml:9:9: Window night: spec.from: "), "{said}");
+    let (_, said) = site.fails("schedule add later -f site --at +5m");
+    assert!(said.contains("site/fleet.yml:9:9: "), "{said}");
+    let (_, said) = site.fails("device diff edge-1 -f site/more -f site/fleet.yml");
+    assert!(said.contains("site/fleet.yml:9:9: "), "{said}");
+    let (_, said) = site.fails("rollout start r -f site/more");
+    assert!(said.contains("no device is told of AlertRule"), "{said}");
+}
+
+#[test]
+fn nodes_are_listed_by_labels_and_found_by_what_is_on_the_box() {
+    let site = Site::start();
+    site.save("nodes.yml", NODES);
+    site.save("fleet.yml", FLEET);
+    site.eve("apply nodes.yml fleet.yml");
+    let said = site.eve("device list --match group=berlin");
+    assert!(said.contains("edge-1") && !said.contains("edge-2"), "{said}");
+    assert!(site.eve("device show SN-1").starts_with("name        edge-1\n"));
+    let id = site.eve("device show edge-2 --json");
+    let id: serde_json::Value = serde_json::from_str(&id).unwrap();
+    let said = site.eve(&format!("device restart {}", id["id"].as_str().unwrap()));
+    assert!(said.starts_with("edge-2 reboots"), "{said}");
+    assert!(site.eve("drift SN-2").contains("edge-2  "));
+    let (code, said) = site.fails("device show SN-3");
+    assert_eq!(code, 1);
+    assert!(said.starts_with("eve: there is no Device SN-3\n  what to do: "), "{said}");
+    let (code, said) = site.fails("device list --match a,,b");
+    assert!(code == 1 && said.starts_with("eve: match: "), "{said}");
+
+    let said = site.eve("schedule add later -f fleet.yml --at 2026-07-01T02:00:00+02:00");
+    let local = "later is due at 2026-07-01T00:00:00Z, here Wed 2026-07-01 02:00 (Europe/Berlin)";
+    assert_eq!(said.trim(), local);
+    assert_eq!(site.fails("schedule add x -f fleet.yml --at tomorrow").0, 2);
+
+    let said = site.eve("fleet");
+    assert!(said.contains("nodes       2: 2 expected\n"), "{said}");
+    let facts: serde_json::Value = serde_json::from_str(&site.eve("fleet --json")).unwrap();
+    assert_eq!((&facts["devices"], &facts["states"]["expected"]), (&2.into(), &2.into()));
+}
+
+/// A tar as `docker save` writes it.
+fn saved(path: &Path) {
+    let layer = {
+        let mut layer = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(5);
+        header.set_mode(0o644);
+        layer.append_data(&mut header, "hello", &b"hello"[..]).unwrap();
+        layer.into_inner().unwrap()
+    };
+    let config =
+        r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}"#;
+    let manifest =
+        r#"[{"Config": "c.json", "RepoTags": ["team/web:1.0"], "Layers": ["a/layer.tar"]}]"#;
+    let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
+    for (name, bytes) in [
+        ("a/layer.tar", layer.as_slice()),
+        ("c.json", config.as_bytes()),
+        ("manifest.json", manifest.as_bytes()),
+    ] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, name, bytes).unwrap();
+    }
+    archive.finish().unwrap();
+}
+
+#[test]
+fn what_docker_saves_goes_into_the_registry() {
+    let site = Site::start();
+    saved(&site.dir.path().join("web.tar"));
+    let said = site.eve("image push web.tar");
+    assert!(said.starts_with("team/web:1.0 sha256:"), "{said}");
+    assert_eq!(site.eve("image tags"), "team/web:1.0\n");
+    // Again, and by another name: nothing is sent twice.
+    let output = site.run(&["image", "push", "web.tar", "--name", "team/web:2"], "");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && errors.contains("2 there already"), "{errors}");
+    let (code, said) = site.fails("image push web.tar --from other");
+    assert!(code == 1 && said.contains("--from one of: team/web:1.0"), "{said}");
+    site.save("app.yml", "kind: App\nname: web\nspec: {device: '*', image: 'team/web:2'}\n");
+    assert!(site.eve("apply app.yml").contains("App web created"));
+}
+
+/// What a program that goes on says on standard error, until it says this.
+fn until(child: &mut Child, want: &str) -> String {
+    let mut errors = child.stderr.take().unwrap();
+    let mut said = Vec::new();
+    let mut piece = [0; 512];
+    while !String::from_utf8_lossy(&said).contains(want) {
+        let n = errors.read(&mut piece).unwrap();
+        assert!(n > 0, "it ended: {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&piece[..n]);
+    }
+    child.stderr = Some(errors);
+    String::from_utf8(said).unwrap()
+}
+
+#[test]
+fn who_watches_goes_on_until_it_is_refused() {
+    let mut site = Site::start();
+    let words = ["device", "list", "--watch=1"];
+    let url = std::fs::read_to_string(site.dir.path().join("data/endpoint")).unwrap();
+    let mut wrong = site.command(&words);
+    let refused = wrong.env("EVE_CONTROLLER", url.trim()).env("EVE_TOKEN", "wrong").output();
+    let refused = refused.unwrap();
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("refuses the token"), "{said}");
+    let mut child = site.command(&words).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    site.stop();
+    let said = until(&mut child, "trying again");
+    assert!(said.starts_with("eve: cannot reach the controller at "), "{said}");
+    std::thread::sleep(Duration::from_millis(1200));
+    assert!(child.try_wait().unwrap().is_none(), "it goes on");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
