@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use controller::alerts::When;
 use controller::client::escaped;
 use controller::view::{Alert, NamedRule};
 
@@ -37,7 +38,7 @@ pub(crate) enum AlertCommand {
         /// As `eve alert list` shows it
         id: u64,
     },
-    /// Rules: list, set, delete
+    /// Rules: list, set, test, delete
     Rule {
         #[command(subcommand)]
         command: RuleCommand,
@@ -51,6 +52,11 @@ pub(crate) enum RuleCommand {
     List,
     /// Make a rule, or change one
     Set(SetRule),
+    /// Tell the webhook of a rule that this is a test
+    Test {
+        /// Its name
+        name: String,
+    },
     /// Remove a rule; its alerts are over
     Delete {
         /// Its name
@@ -64,7 +70,7 @@ pub(crate) struct SetRule {
     /// Its name
     name: String,
     /// What it looks at
-    #[arg(long, value_parser = ["silent", "trouble", "rollout_stopped", "attestation_failed"])]
+    #[arg(long, value_parser = When::ALL.map(When::name))]
     when: String,
     /// Which nodes, as a query over labels
     #[arg(long = "match", value_name = "QUERY", default_value = "*")]
@@ -72,6 +78,12 @@ pub(crate) struct SetRule {
     /// For how long something must be so
     #[arg(long, default_value_t = 10, value_name = "MINUTES")]
     minutes: u64,
+    /// How full a disk may become, for disk_full
+    #[arg(long, default_value_t = 90, value_name = "PERCENT")]
+    percent: u8,
+    /// How long before its end a certificate is spoken of, for certificate_ends
+    #[arg(long, default_value_t = 30, value_name = "DAYS")]
+    days: u32,
     /// Who is told: an https address that takes a POST
     #[arg(long, value_name = "URL")]
     url: Option<String>,
@@ -109,6 +121,11 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
             client.put(&rule(&set.name), &body(&set)?).await.or_advise()?;
             to.done(&format!("alert rule {} set", set.name))
         }
+        AlertCommand::Rule { command: RuleCommand::Test { name } } => {
+            let path = format!("{}/test", rule(&name));
+            let told: serde_json::Value = client.send(&path, "").await.or_advise()?;
+            to.told(&told, |told| told["told"].as_str().unwrap_or_default().to_owned())
+        }
         AlertCommand::Rule { command: RuleCommand::Delete { name } } => {
             client.remove(&rule(&name)).await.or_advise()?;
             to.done(&format!("alert rule {name} deleted"))
@@ -125,6 +142,8 @@ fn body(set: &SetRule) -> anyhow::Result<String> {
             "when": set.when,
             "match": set.devices,
             "minutes": set.minutes,
+            "percent": set.percent,
+            "days": set.days,
             "url": set.url,
             "trust": trust,
         },
@@ -185,12 +204,14 @@ mod tests {
 
     #[test]
     fn every_word_for_when_is_one_that_rules_know() {
-        for when in ["silent", "trouble", "rollout_stopped", "attestation_failed"] {
+        for when in When::ALL.map(When::name) {
             let set = SetRule {
                 name: "x".to_owned(),
                 when: when.to_owned(),
                 devices: "*".to_owned(),
                 minutes: 1,
+                percent: 80,
+                days: 7,
                 url: None,
                 trust: None,
                 secret: None,
@@ -199,6 +220,7 @@ mod tests {
             let rule: controller::alerts::RuleSpec =
                 serde_json::from_value(body["rule"].clone()).unwrap();
             assert_eq!(serde_json::to_value(rule.when).unwrap(), when);
+            assert_eq!((rule.percent, rule.days), (80, 7));
         }
     }
 }

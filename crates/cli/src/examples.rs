@@ -50,6 +50,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         &[
             "eve alert list --all",
             "eve alert ack 7",
+            "eve alert rule set disk --when disk_full --percent 80",
             "eve alert rule set dead --when silent --minutes 15 --url https://hooks.example/eve",
         ],
     ),

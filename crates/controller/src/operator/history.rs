@@ -60,7 +60,7 @@ async fn versions(
     let key = key(&kind, name)?;
     if key.kind.is_policy() {
         let text = format!("{key}: no versions are kept of it; `eve audit` tells who changed it");
-        return Err(failed(StatusCode::NOT_FOUND, text));
+        return Err(failed(StatusCode::UNPROCESSABLE_ENTITY, text));
     }
     let upto = which.before.map_or(u64::MAX, |b| b.saturating_sub(1));
     let limit = which.limit.unwrap_or(VERSIONS_DEFAULT).min(VERSIONS_MAX);
