@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use model::{AppId, Bytes, DeviceId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
-pub use crate::db::{Alert, Event, LogRow, Version};
+pub use crate::db::{Alert, Event, LogRow, Untold, Version};
 use crate::objects::{Flaw, Key};
 pub use crate::operator::{Compared, DeviceDiff, DeviceDrift, Group, NamedRule, NamedWindow};
 pub use crate::rollout::{Rollout, Scheduled};

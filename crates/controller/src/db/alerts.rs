@@ -1,5 +1,7 @@
 //! Rules of alerts, alerts, and what webhooks are still to be told.
 
+use std::collections::BTreeMap;
+
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -51,6 +53,17 @@ pub(crate) struct QueuedRow {
     pub(crate) rule: String,
     pub(crate) body: String,
     pub(crate) attempts: u32,
+}
+
+/// What a webhook did not take yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Untold {
+    /// How many alerts wait that were refused at least once.
+    pub waiting: u64,
+    /// When it is told again.
+    pub again: UnixMillis,
+    /// Why it did not take one of them.
+    pub why: String,
 }
 
 const ALERT: &str =
@@ -237,6 +250,23 @@ impl Db {
             })
         };
         rows.iter().map(queued).collect::<Result<_, _>>().doing(doing)
+    }
+
+    /// The webhooks that refused what they were told, by rule.
+    pub(crate) async fn untold(&self) -> Result<BTreeMap<String, Untold>, DbError> {
+        let doing = "read what webhooks were not told";
+        let rows = sqlx::query(
+            "SELECT rule, COUNT(*), MIN(next_ms), MAX(error) FROM alert_queue
+             WHERE attempts > 0 GROUP BY rule",
+        )
+        .fetch_all(self.read())
+        .await
+        .doing(doing)?;
+        let untold = |r: &AnyRow| {
+            let (waiting, again) = (unsigned(r.try_get(1)?), UnixMillis(unsigned(r.try_get(2)?)));
+            Ok((r.try_get(0)?, Untold { waiting, again, why: r.try_get(3)? }))
+        };
+        rows.iter().map(untold).collect::<Result<_, _>>().doing(doing)
     }
 
     /// A webhook was told, or will not be any more.

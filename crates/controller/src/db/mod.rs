@@ -38,8 +38,8 @@ use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyPool, Connection as _};
 
 pub(crate) use access::{OidcStateRow, SessionRow, TokenRow, UserChange, UserRow};
-pub use alerts::Alert;
 pub(crate) use alerts::RuleRow;
+pub use alerts::{Alert, Untold};
 pub(crate) use attest::{Shown, Verdict};
 pub(crate) use audit::Audited;
 pub use audit::{AuditFilter, AuditRow};

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::rollouts::{By, absent, json, named, said};
 use super::{Failed, ROWS_DEFAULT, ROWS_MAX, failed};
 use crate::alerts::{self, RuleError, RuleSpec};
-use crate::db::{Alert, RuleRow};
+use crate::db::{Alert, RuleRow, Untold};
 use crate::fleet::Fleet;
 
 pub(super) fn routes() -> Router<Arc<Fleet>> {
@@ -62,14 +62,19 @@ pub struct NamedRule {
     pub rule: RuleSpec,
     /// Whether its webhook is signed with a secret.
     pub has_secret: bool,
+    /// What its webhook does not take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untold: Option<Untold>,
 }
 
 async fn rules(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<NamedRule>>, Failed> {
     let rows = fleet.db.alert_rules().await?;
+    let mut untold = fleet.db.untold().await?;
     let rule = |r: RuleRow| {
         let rule: RuleSpec = serde_json::from_str(&r.spec).ok()?;
         let has_secret = r.secret.is_some() || rule.secret.is_some();
-        Some(NamedRule { name: r.name, rule, has_secret })
+        let untold = untold.remove(&r.name);
+        Some(NamedRule { name: r.name, rule, has_secret, untold })
     };
     Ok(Json(rows.into_iter().filter_map(rule).collect()))
 }

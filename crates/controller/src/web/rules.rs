@@ -13,6 +13,7 @@ use super::{Caller, Trouble, alerts, html as page_of, to};
 use crate::alerts::{RuleSpec, When};
 use crate::fleet::Fleet;
 use crate::operator::{delete_rule, put_rule, tested};
+use crate::words::time;
 
 /// What a rule looks at, for a choice.
 fn what(when: When) -> &'static str {
@@ -53,7 +54,7 @@ async fn show(
     status: StatusCode,
     said: &Markup,
 ) -> Result<Response, Trouble> {
-    let rules = fleet.db.alert_rules().await?;
+    let (rules, untold) = (fleet.db.alert_rules().await?, fleet.db.untold().await?);
     let may = acts(caller);
     let part = html! {
         (alerts::tabs("/alerts/rules"))
@@ -73,6 +74,9 @@ async fn show(
                                     @match &rule.url {
                                         Some(url) => { (host(url)) @if row.secret.is_some() { span.soft { ", signed" } } },
                                         None => span.soft { "nobody: it is only listed" },
+                                    }
+                                    @if let Some(untold) = untold.get(&row.name) {
+                                        div.why { (untold.waiting) " not taken: " (untold.why) "; next try " (time(untold.again)) }
                                     }
                                 }
                                 td.tight data-of="" { @if may { div.actions {

@@ -95,7 +95,19 @@ async fn a_webhook_is_told_until_it_takes_it_also_over_a_restart() {
 
     wait_ms(31 * 60_000);
     until(&calls, 1).await;
-    // It was refused; after a restart it is sent again.
+    let refused = async || {
+        let rules: Vec<NamedRule> = home.operator().ask("/alert-rules").await.unwrap();
+        rules[0].untold.clone()
+    };
+    for _ in 0..100 {
+        if refused().await.is_some() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let untold = refused().await.expect("people see that it was refused");
+    assert_eq!((untold.waiting, untold.why.as_str()), (1, "it answers 503"));
+    // After a restart it is sent again.
     home.again().await;
     wait_ms(60_000);
     let told = until(&calls, 2).await;
