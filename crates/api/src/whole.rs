@@ -42,6 +42,9 @@ impl fmt::Debug for Whole {
 /// Why a config cannot be given to a device.
 #[derive(Debug, thiserror::Error)]
 pub enum WholeError {
+    /// No bytes: the node would drop everything it runs, and nobody means that.
+    #[error("the config is empty; one that is to say nothing says at least its id")]
+    Empty,
     /// It is none.
     #[error(transparent)]
     Wire(#[from] WireError),
@@ -70,6 +73,7 @@ impl Diagnose for WholeError {
             WholeError::Foreign { .. } => {
                 Diagnosis::of(Who::Operator, "write this device's id into id.uuid, or none")
             }
+            WholeError::Empty => Diagnosis::of(Who::Operator, "look at what wrote it"),
             WholeError::Version { .. } => Diagnosis::of(Who::Operator, "write an id.version"),
         }
     }
@@ -79,6 +83,9 @@ impl Whole {
     /// Takes a config for a device. One without an id is given its id; one without a version, or
     /// with a number that is not above the last one, gets the next number.
     pub fn take(bytes: &[u8], own: DeviceId, last: Option<&Whole>) -> Result<Whole, WholeError> {
+        if bytes.is_empty() {
+            return Err(WholeError::Empty);
+        }
         let config: EdgeDevConfig = wire::decode(bytes, limits::CONFIG)?;
         let said = config.id.unwrap_or_default();
         if !said.uuid.is_empty() && said.uuid.parse() != Ok(own) {
@@ -180,6 +187,7 @@ mod tests {
             assert!(refused.to_string().contains(uuid), "{refused}");
         }
         assert!(Whole::take(b"\xff", own(), None).is_err());
+        assert!(matches!(Whole::take(b"", own(), None), Err(WholeError::Empty)));
     }
 
     #[test]

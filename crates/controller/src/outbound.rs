@@ -83,13 +83,21 @@ impl Address {
     }
 }
 
+/// The certificates of a PEM text; an error if there is none.
+pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, OutboundError> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match all.map_err(|e| OutboundError::Trust(e.to_string()))? {
+        none if none.is_empty() => Err(OutboundError::Trust("there is none in it".to_owned())),
+        all => Ok(all),
+    }
+}
+
 /// Whom to believe: the certificates of `own` (PEM), and those of the system if `system`.
 ///
 /// A certificate of `own` may also be the server's very own, self-signed as a CA's.
 pub(crate) fn trusting(own: &[u8], system: bool) -> Result<Arc<ClientConfig>, OutboundError> {
     let wrong = |why: &dyn ToString| OutboundError::Trust(why.to_string());
-    let own: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(own).collect::<Result<_, _>>().map_err(|e| wrong(&e))?;
+    let own = if own.is_empty() { Vec::new() } else { certificates(own)? };
     let mut roots = if system { system_roots() } else { RootCertStore::empty() };
     // Bundles of systems hold some that nobody can use.
     roots.add_parsable_certificates(own.iter().cloned());
@@ -181,7 +189,8 @@ impl ServerCertVerifier for RootsOrItself {
     }
 }
 
-/// Asks once: `tls` is used if the address is https; the answer's body has `most` bytes at most.
+/// Asks once: `tls` is used if the address is https; the answer's body has `most` bytes at most, and
+/// is not read at all if that is 0.
 pub(crate) async fn ask(
     address: &Address,
     tls: Arc<ClientConfig>,
@@ -220,6 +229,9 @@ async fn over(
     let mut connections = tokio::task::JoinSet::new();
     connections.spawn(connection);
     let (head, body) = sender.send_request(request).await?.into_parts();
+    if most == 0 {
+        return Ok(Response::from_parts(head, Bytes::new()));
+    }
     let body = Limited::new(body, most).collect().await?.to_bytes();
     Ok(Response::from_parts(head, body))
 }
@@ -299,6 +311,7 @@ mod tests {
             let (_, other) = server(ca, &["localhost"]).await;
             asked(&url, other.as_bytes(), 5).await.expect_err("another was named");
             asked(&url, pem.as_bytes(), 4).await.expect_err("it says too much");
+            assert_eq!(asked(&url, pem.as_bytes(), 0).await.unwrap(), "", "nobody reads it");
         }
         let (url, pem) = server(true, &["elsewhere.example"]).await;
         let said = asked(&url, pem.as_bytes(), 5).await.expect_err("it is somebody else's");

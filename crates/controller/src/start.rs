@@ -38,6 +38,8 @@ pub type Clock = fn() -> UnixMillis;
 pub(crate) const ENDPOINT_FILE: &str = "endpoint";
 pub(crate) const DATABASE: &str = "controller.db";
 pub(crate) const BLOBS: &str = "blobs";
+/// Under which the root of a fleet is noted in its database.
+const ROOT: &str = "root";
 
 /// What a controller needs to know.
 #[derive(Debug, Clone)]
@@ -261,6 +263,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     same_root(&db, &database, &pki).await?;
     let fresh = random::<32>().map_err(AccessError::from)?;
     db.keep_secrets(Vault::new(&secrets_key(&data, &fresh)?)?).await?;
+    note_root(&db, &database, &pki).await?;
     let first_token = access::first_token(&db, &data, now).await?;
 
     let listener = server::listen(listen)
@@ -408,12 +411,27 @@ async fn hardened(mut response: Response) -> Response {
 /// All controllers of a PostgreSQL database must have one root: a node that learnt another one would
 /// believe only some of them.
 async fn same_root(db: &Db, database: &Location, pki: &Pki) -> Result<(), ServeError> {
-    if !matches!(database, Location::Postgres(_)) {
-        return Ok(());
+    let noted = match database {
+        Location::Postgres(_) => db.noted(ROOT).await?,
+        Location::File(_) => None,
+    };
+    match noted {
+        Some(first) if first != root_of(pki) => Err(ServeError::OtherRoot(database.clone())),
+        _ => Ok(()),
     }
-    let mine = pki.root.cert_pem.trim().as_bytes().to_vec();
-    let first = db.meta("root", || mine.clone()).await?;
-    if first == mine { Ok(()) } else { Err(ServeError::OtherRoot(database.clone())) }
+}
+
+/// Notes the root of the first one, when nothing speaks against its being that: it stays.
+async fn note_root(db: &Db, database: &Location, pki: &Pki) -> Result<(), ServeError> {
+    if matches!(database, Location::Postgres(_)) {
+        db.meta(ROOT, || root_of(pki)).await?;
+        same_root(db, database, pki).await?;
+    }
+    Ok(())
+}
+
+fn root_of(pki: &Pki) -> Vec<u8> {
+    pki.root.cert_pem.trim().as_bytes().to_vec()
 }
 
 /// One controller a folder.

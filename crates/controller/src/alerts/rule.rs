@@ -6,6 +6,7 @@ use super::{RuleSpec, webhook};
 use crate::db::{DbError, RuleRow};
 use crate::fleet::Fleet;
 use crate::objects::{Key, Kind, NOT_SHOWN, Query, QueryError, Spec, TextOrSecret};
+use crate::outbound::{self, OutboundError};
 use crate::rollout::calendar;
 
 /// Minutes of a rule, at most: a year.
@@ -26,6 +27,8 @@ pub(crate) enum RuleError {
     Days(u32),
     #[error("rule.url: {0}")]
     Url(webhook::WebhookError),
+    #[error("rule.trust: {0}")]
+    Trust(OutboundError),
     #[error("rule.secret: there is no Secret {0}")]
     Secret(String),
     #[error(transparent)]
@@ -46,6 +49,9 @@ pub(crate) fn check(rule: &RuleSpec, groups: &BTreeMap<String, String>) -> Resul
     }
     if let Some(url) = &rule.url {
         webhook::parse(url).map_err(RuleError::Url)?;
+    }
+    if let Some(trust) = &rule.trust {
+        outbound::certificates(trust.as_bytes()).map_err(RuleError::Trust)?;
     }
     Ok(())
 }

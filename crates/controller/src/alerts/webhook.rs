@@ -11,8 +11,6 @@ use crate::outbound::{self, Address, OutboundError};
 
 /// For all of it.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// What it says is not read; who says very much is no webhook.
-const ANSWER_MAX: usize = 1 << 20;
 const SIGNATURE: &str = "x-eve-signature";
 
 /// Why a webhook was not told.
@@ -53,7 +51,7 @@ pub(crate) async fn post(
     }
     let request = request.body(Full::new(Bytes::from(body.to_owned())));
     let request = request.map_err(|_| WebhookError::Url(url.chars().take(200).collect()))?;
-    let answer = outbound::ask(&address, tls, request, PATIENCE, ANSWER_MAX).await;
+    let answer = outbound::ask(&address, tls, request, PATIENCE, 0).await;
     let status = answer.map_err(WebhookError::Outbound)?.status();
     if status.is_success() { Ok(()) } else { Err(WebhookError::Status(status.as_u16())) }
 }

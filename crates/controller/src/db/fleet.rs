@@ -100,6 +100,17 @@ impl Db {
         row.try_get(0).doing(doing)
     }
 
+    /// Such a value, if there is one.
+    pub(crate) async fn noted(&self, key: &str) -> Result<Option<Vec<u8>>, DbError> {
+        let doing = "read its identity";
+        let row = sqlx::query("SELECT value FROM meta WHERE key = $1")
+            .bind(key)
+            .fetch_optional(self.read())
+            .await
+            .doing(doing)?;
+        row.map(|r| r.try_get(0)).transpose().doing(doing)
+    }
+
     /// Replaces a value that is not part of any table.
     pub(crate) async fn set_meta(&self, key: &str, value: &[u8]) -> Result<(), DbError> {
         sqlx::query("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2")

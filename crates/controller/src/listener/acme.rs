@@ -71,7 +71,9 @@ pub enum AcmeError {
     #[error("--acme-ca: {0}")]
     Trust(String),
     /// What was said cannot be used.
-    #[error("the ACME server: {0}")]
+    #[error(
+        "the ACME server gives none (if it has a certificate of its own, name that with --acme-ca)"
+    )]
     Server(#[from] instant_acme::Error),
     /// A name is not ours, as the server sees it.
     #[error("the ACME server does not believe that we are {0}: does port 443 of it lead here?")]

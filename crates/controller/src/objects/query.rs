@@ -54,7 +54,7 @@ pub enum QueryError {
     )]
     Condition(String),
     /// A group that is not there, or that names groups itself.
-    #[error("there is no group {0:?} here; a group cannot name another one")]
+    #[error("there is no group {0:?}, and the query of a group cannot name another one")]
     Group(String),
 }
 
@@ -171,7 +171,8 @@ fn condition(
     };
     let value = |text: &str| {
         let text = text.trim();
-        let good = !text.is_empty() && !text.contains(['=', '(', ')', '!', ',']);
+        let strange = |c: char| c.is_whitespace() || "=()!,".contains(c);
+        let good = !text.is_empty() && !text.contains(strange);
         if good { Ok(text.to_owned()) } else { Err(wrong()) }
     };
     if let Some((head, list)) = text.split_once('(') {
@@ -304,6 +305,7 @@ mod tests {
             ("=b", "no condition"),
             ("a===b", "no condition"),
             ("a b", "no condition"),
+            ("a=b or c", "no condition"),
             ("a in b", "no condition"),
             ("a in (b", "no condition"),
             ("a in (b, (c))", "no condition"),

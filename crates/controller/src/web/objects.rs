@@ -302,6 +302,8 @@ fn place(key: &Key) -> String {
     match key.kind {
         Kind::Device => format!("/devices/{}", key.name),
         Kind::App => format!("/apps/{}", key.name),
+        Kind::Group | Kind::Window => "/groups".to_owned(),
+        Kind::AlertRule => "/alerts/rules".to_owned(),
         _ => format!("/objects/{}/{}", key.kind, key.name),
     }
 }

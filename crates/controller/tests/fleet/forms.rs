@@ -55,6 +55,31 @@ async fn site() -> Site {
 }
 
 #[tokio::test]
+async fn what_is_written_as_a_document_is_shown_where_its_kind_is() {
+    let site = site().await;
+    let ann = Person::of(&site, "ann", "operator").await;
+    for (kind, spec, place) in [
+        ("Group", "%7Bquery%3A+site%3Doslo%7D", "/groups"),
+        (
+            "Window",
+            "%7Bmatch%3A+%22*%22%2C+from%3A+%2202%3A00%22%2C+minutes%3A+90%2C+zone%3A+UTC%7D",
+            "/groups",
+        ),
+        ("AlertRule", "%7Bwhen%3A+silent%7D", "/alerts/rules"),
+        ("Secret", "%7Bvalue%3A+x%7D", "/objects/Secret/a-secret"),
+    ] {
+        let name = format!("a-{}", kind.to_lowercase());
+        let text = format!("kind%3A+{kind}%0Aname%3A+{name}%0Aspec%3A+{spec}%0A");
+        let form = format!("text={text}&looked=&do=save");
+        let sent = site.browse(Method::POST, "/objects/save", &ann.cookie, &form);
+        let (status, headers, page) = sent.await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{kind}: {page}");
+        assert_eq!(headers["location"], place, "{kind}");
+        assert!(ann.page(place).await.contains(&name), "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn groups_and_windows_are_set_used_and_deleted() {
     let site = site().await;
     let ann = Person::of(&site, "ann", "operator").await;

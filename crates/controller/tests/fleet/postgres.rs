@@ -185,6 +185,29 @@ async fn a_controller_with_another_root_does_not_start() {
     assert!(refused.to_string().contains("another root certificate"), "{refused}");
 }
 
+/// A fleet without controllers on another machine: who comes with another folder leaves no trace.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_serve_a_fleet_notes_nothing_in_it() {
+    let server = Postgres::start();
+    let mut one = Home::on(Some(server.location())).await;
+    one.running.take().unwrap().stop().await;
+    let url = match server.location() {
+        controller::Location::Postgres(url) => url,
+        controller::Location::File(_) => unreachable!("it is PostgreSQL"),
+    };
+    // As after a restore, which brings the secrets and no root.
+    let mut raw = sqlx::AnyConnection::connect(&url).await.unwrap();
+    sqlx::query("DELETE FROM meta WHERE key = 'root'").execute(&mut raw).await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let settings = controller::Settings {
+        database: one.database.clone(),
+        ..controller::Settings::new(dir.path().join("data"), crate::common::now)
+    };
+    let refused = controller::serve(settings).await.unwrap_err();
+    assert!(model::chain(&refused).contains("sealed with key"), "{refused:?}");
+    one.again().await;
+}
+
 /// Who reads on behind the last id of one controller while another still writes a smaller one.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_reads_on_misses_nothing_that_ends_late() {
