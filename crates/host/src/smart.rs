@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 
 use model::reported::{DiskSmart, SmartAttribute};
+use rustix::ffi::c_void;
+use rustix::ioctl::{Ioctl, IoctlOutput, Opcode, Updater, ioctl, opcode};
 
 use crate::disks;
 
@@ -81,9 +83,32 @@ struct NvmeCommand {
     result: u32,
 }
 
+/// `NVME_IOCTL_ADMIN_CMD` of linux/nvme_ioctl.h. It gives the status that the disk answered with: a
+/// disk that refuses is no error to the kernel.
+struct Admin<'a>(&'a mut NvmeCommand);
+
+// SAFETY: the opcode is that of the structure, which lives as long as the value; the kernel writes to
+// it.
+#[expect(unsafe_code, reason = "rustix's own patterns drop what an ioctl returns")]
+unsafe impl Ioctl for Admin<'_> {
+    type Output = u32;
+
+    const IS_MUTATING: bool = true;
+
+    fn opcode(&self) -> Opcode {
+        opcode::read_write::<NvmeCommand>(b'N', 0x41)
+    }
+
+    fn as_ptr(&mut self) -> *mut c_void {
+        std::ptr::from_mut(self.0).cast()
+    }
+
+    unsafe fn output_from_ptr(status: IoctlOutput, _: *mut c_void) -> rustix::io::Result<u32> {
+        Ok(u32::try_from(status).unwrap_or(u32::MAX))
+    }
+}
+
 fn nvme(disk: &File) -> Result<[u8; PAGE], Silent> {
-    use rustix::ioctl::{Opcode, Updater, ioctl, opcode};
-    const ADMIN: Opcode = opcode::read_write::<NvmeCommand>(b'N', 0x41);
     const GET_LOG_PAGE: u8 = 2;
     const HEALTH: u32 = 2;
     // In units of four bytes, less one.
@@ -102,9 +127,9 @@ fn nvme(disk: &File) -> Result<[u8; PAGE], Silent> {
     // SAFETY: the kernel reads the command and writes at most `data_length` bytes to `data`; both
     // live until it returns, and `page` is that long.
     #[expect(unsafe_code, reason = "NVMe disks are asked by ioctl")]
-    unsafe { ioctl(disk, Updater::<ADMIN, NvmeCommand>::new(&mut command)) }
-        .map_err(io::Error::from)?;
-    Ok(page)
+    let status = unsafe { ioctl(disk, Admin(&mut command)) }.map_err(io::Error::from)?;
+    // Else a page that was never filled would count as that of a disk in good health.
+    if status == 0 { Ok(page) } else { Err(Silent::Status(status)) }
 }
 
 /// `struct sg_io_hdr` of scsi/sg.h.
@@ -139,7 +164,6 @@ const READ_DATA: u8 = 0xd0;
 const READ_THRESHOLDS: u8 = 0xd1;
 
 fn ata(disk: &File, feature: u8) -> Result<[u8; PAGE], Silent> {
-    use rustix::ioctl::{Opcode, Updater, ioctl};
     const SG_IO: Opcode = 0x2285;
     const FROM_DEVICE: i32 = -3;
     let mut page = [0_u8; PAGE];
