@@ -268,7 +268,7 @@ pub fn end_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
 }
 
 /// When a certificate (DER) begins: `notBefore` of X.509. What began before 1970 began at 0.
-fn begin_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
+pub fn begin_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
     let parse = |source| CertificateError::Parse { source };
     let (_, x509) = X509Certificate::from_der(der).map_err(parse)?;
     let seconds = u64::try_from(x509.validity().not_before.timestamp()).unwrap_or_default();

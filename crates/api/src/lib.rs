@@ -54,7 +54,7 @@ pub mod wire;
 
 pub use envelope::{Sender, SenderHash, Signer};
 pub use identity::{
-    Certificate, CertificateError, KeyError, SigningKey, device_certificate, end_of,
+    Certificate, CertificateError, KeyError, SigningKey, begin_of, device_certificate, end_of,
     exchange_certificate,
 };
 pub use wire::{limits, pb};

@@ -113,6 +113,7 @@ struct Kept {
 struct Certificate {
     directory: String,
     names: Vec<String>,
+    /// As the certificate says, not our clock: one that ran ahead would put its renewal off.
     from: UnixMillis,
     until: UnixMillis,
     chain_pem: String,
@@ -167,7 +168,7 @@ impl Acme {
         let mut again = AGAIN_MIN;
         loop {
             if have.as_ref().is_none_or(|kept| kept.renewal() <= clock()) {
-                let got = self.order(shown, clock).await;
+                let got = self.order(shown).await;
                 shown.prove_no_more();
                 match got {
                     Ok(new) => {
@@ -239,7 +240,7 @@ impl Acme {
         Ok(save_secret(&self.dir, name, &bytes)?)
     }
 
-    async fn order(&self, shown: &Shown, clock: Clock) -> Result<Certificate, AcmeError> {
+    async fn order(&self, shown: &Shown) -> Result<Certificate, AcmeError> {
         let account = self.account().await?;
         let names: Vec<_> = self.names.iter().cloned().map(Identifier::Dns).collect();
         let mut order = account.new_order(&NewOrder::new(&names)).await?;
@@ -267,11 +268,12 @@ impl Acme {
         let chain_pem = order.poll_certificate(&patience).await?;
         let wrong = |e: &dyn ToString| AcmeError::Certificate(e.to_string());
         let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes()).map_err(|e| wrong(&e))?;
+        let from = api::begin_of(&leaf).map_err(|e| wrong(&e))?;
         let until = api::end_of(&leaf).map_err(|e| wrong(&e))?;
         let new = Certificate {
             directory: self.settings.directory.clone(),
             names: self.names.clone(),
-            from: clock(),
+            from,
             until,
             chain_pem,
             key_pem,
