@@ -143,6 +143,10 @@ impl At<'_> {
     }
 }
 
+fn text_of(at: &At<'_>, bytes: Vec<u8>) -> Result<String, DbError> {
+    String::from_utf8(bytes).map_err(|e| at.damaged(e.to_string()))
+}
+
 fn refused(doing: &str, id: &str) -> DbError {
     DbError::Damaged { what: format!("key {id}"), why: format!("cannot {doing} it") }
 }
@@ -164,6 +168,7 @@ impl Db {
         tx.commit().await.doing(SEALING)
     }
 
+    /// Seals what secrets say in clear; what another process wrote meanwhile stays, as below.
     async fn seal_objects(&self, tx: &mut Tx) -> Result<(), DbError> {
         let sealed = "spec IS NOT NULL AND spec NOT LIKE '{\"sealed\":%'";
         for (table, revision) in [("objects", "0"), ("object_history", "revision")] {
@@ -185,13 +190,14 @@ impl Db {
                     .map_err(|e| At::Object(&key).damaged(e.to_string()))?;
                 let sql = format!(
                     "UPDATE {table} SET spec = $3 WHERE kind = $1 AND name = $2
-                     AND CAST({revision} AS BIGINT) = $4"
+                     AND CAST({revision} AS BIGINT) = $4 AND spec = $5"
                 );
                 sqlx::query(AssertSqlSafe(sql))
                     .bind(Kind::Secret.name())
                     .bind(&key.name)
                     .bind(self.spec_text(&key, &written)?)
                     .bind(signed(at))
+                    .bind(&spec)
                     .execute(&mut **tx)
                     .await
                     .doing(SEALING)?;
@@ -200,7 +206,8 @@ impl Db {
         Ok(())
     }
 
-    /// Seals what a column of bytes or text holds in clear.
+    /// Seals what a column of bytes or text holds in clear, unless another process wrote something
+    /// else there since it was read: that one seals by itself.
     async fn seal_column(
         &self,
         tx: &mut Tx,
@@ -231,13 +238,17 @@ impl Db {
                 _ => At::Webhook(&named),
             };
             let sealed = self.sealed(&at, &plain)?;
-            let sql = format!("UPDATE {table} SET {column} = $2 WHERE {name} = $1");
+            let sql =
+                format!("UPDATE {table} SET {column} = $2 WHERE {name} = $1 AND {column} = $3");
             let query = sqlx::query(AssertSqlSafe(sql));
             let query = match id {
                 true => query.bind(device.as_bytes().to_vec()),
                 false => query.bind(named.clone()),
             };
-            let query = if bytes { query.bind(sealed.into_bytes()) } else { query.bind(sealed) };
+            let query = match bytes {
+                true => query.bind(sealed.into_bytes()).bind(plain),
+                false => query.bind(sealed).bind(text_of(&at, plain)?),
+            };
             query.execute(&mut **tx).await.doing(SEALING)?;
         }
         Ok(())
@@ -245,8 +256,7 @@ impl Db {
 
     /// What is stored in the place of this text.
     pub(super) fn sealed(&self, at: &At<'_>, plain: &[u8]) -> Result<String, DbError> {
-        let stored = self.sealed_bytes(at, plain)?;
-        String::from_utf8(stored).map_err(|e| at.damaged(e.to_string()))
+        text_of(at, self.sealed_bytes(at, plain)?)
     }
 
     /// What is stored in the place of these bytes.
@@ -273,8 +283,7 @@ impl Db {
 
     /// The same of text.
     pub(super) fn opened_text(&self, at: &At<'_>, stored: String) -> Result<String, DbError> {
-        let opened = self.opened(at, stored.into_bytes())?;
-        String::from_utf8(opened).map_err(|e| at.damaged(e.to_string()))
+        text_of(at, self.opened(at, stored.into_bytes())?)
     }
 
     /// The text that is stored for what an object says.
