@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
-use sqlx::Row;
 use sqlx::any::AnyRow;
+use sqlx::{AssertSqlSafe, Row};
 
+use super::journal::log;
+use super::rollout::Statement;
 use super::vault::At;
-use super::{Db, DbError, Doing, signed, text, unsigned};
+use super::{Change, Db, DbError, Doing, Tx, signed, text, unsigned};
 
 /// An alert.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,48 +89,45 @@ impl Db {
         rows.iter().map(opened).collect()
     }
 
-    /// Makes or changes a rule; without a secret it keeps the one it has.
-    pub(crate) async fn set_alert_rule(&self, rule: &RuleRow) -> Result<(), DbError> {
-        let secret = rule.secret.as_deref();
-        let secret = secret.map(|secret| self.sealed_bytes(&At::Webhook(&rule.name), secret));
-        sqlx::query(
-            "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
-             SET spec = $2, secret = coalesce($3, alert_rules.secret)",
-        )
-        .bind(&rule.name)
-        .bind(text(&rule.spec))
-        .bind(secret.transpose()?)
-        .execute(self.write())
-        .await
-        .doing("store a rule of alerts")
-        .map(drop)
+    /// Makes or changes a rule, and says so; without a secret it keeps the one it has if `keep`.
+    pub(crate) async fn set_alert_rule(
+        &self,
+        rule: &RuleRow,
+        keep: bool,
+        said: &Change,
+    ) -> Result<(), DbError> {
+        let kept = if keep { "coalesce($3, alert_rules.secret)" } else { "$3" };
+        self.write_logged(self.rule_query(rule, kept)?, said).await.map(drop)
     }
 
     /// Makes or changes a rule; its secret is this one, or none.
-    pub(super) async fn put_rule(&self, tx: &mut super::Tx, rule: &RuleRow) -> Result<(), DbError> {
-        let secret = rule.secret.as_deref();
-        let secret = secret.map(|secret| self.sealed_bytes(&At::Webhook(&rule.name), secret));
-        sqlx::query(
-            "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
-             SET spec = $2, secret = $3",
-        )
-        .bind(&rule.name)
-        .bind(text(&rule.spec))
-        .bind(secret.transpose()?)
-        .execute(&mut **tx)
-        .await
-        .doing("store a rule of alerts")
-        .map(drop)
+    pub(super) async fn put_rule(&self, tx: &mut Tx, rule: &RuleRow) -> Result<(), DbError> {
+        let query = self.rule_query(rule, "$3")?;
+        query.execute(&mut **tx).await.doing("store a rule of alerts").map(drop)
     }
 
-    /// Removes a rule, what its webhook was still to be told, and ends its alerts.
-    pub(crate) async fn remove_alert_rule(
+    fn rule_query<'q>(
         &self,
-        name: &str,
-        now: UnixMillis,
-    ) -> Result<(), DbError> {
+        rule: &'q RuleRow,
+        kept: &'static str,
+    ) -> Result<Statement<'q>, DbError> {
+        let secret = rule.secret.as_deref();
+        let secret = secret.map(|secret| self.sealed_bytes(&At::Webhook(&rule.name), secret));
+        let sql = format!(
+            "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
+             SET spec = $2, secret = {kept}"
+        );
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(&rule.name).bind(text(&rule.spec));
+        Ok(query.bind(secret.transpose()?))
+    }
+
+    /// Removes a rule, what its webhook was still to be told, and ends its alerts; and says so.
+    pub(crate) async fn remove_alert_rule(&self, name: &str, said: &Change) -> Result<(), DbError> {
         let mut tx = self.begin().await?;
-        remove_rule(&mut tx, name, now).await?;
+        remove_rule(&mut tx, name, said.at).await?;
+        for logged in &said.logged {
+            log(&mut tx, said, logged).await?;
+        }
         tx.commit().await.doing("remove a rule of alerts")
     }
 
@@ -301,11 +300,7 @@ impl Db {
 }
 
 /// Removes a rule, what its webhook was still to be told, and ends its alerts.
-pub(super) async fn remove_rule(
-    tx: &mut super::Tx,
-    name: &str,
-    now: UnixMillis,
-) -> Result<(), DbError> {
+pub(super) async fn remove_rule(tx: &mut Tx, name: &str, now: UnixMillis) -> Result<(), DbError> {
     let doing = "remove a rule of alerts";
     sqlx::query("UPDATE alerts SET ended_ms = $2 WHERE rule = $1 AND ended_ms IS NULL")
         .bind(name)
@@ -321,7 +316,7 @@ pub(super) async fn remove_rule(
     Ok(())
 }
 
-async fn queue(tx: &mut super::Tx, rule: &str, body: &str, now: UnixMillis) -> Result<(), DbError> {
+async fn queue(tx: &mut Tx, rule: &str, body: &str, now: UnixMillis) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO alert_queue (rule, body, attempts, next_ms, error)
          VALUES ($1, $2, 0, $3, '')",

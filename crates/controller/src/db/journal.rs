@@ -10,7 +10,9 @@ use uuid::Uuid;
 use super::fleet::{put_device, put_object, remove_object};
 use super::overlay::{Overlaid, put_overlaid};
 use super::rollout::{Also, put_also};
-use super::{Db, DbError, DeviceRow, Doing, Policy, StoredObject, Tx, signed, text, unsigned};
+use super::{
+    Db, DbError, DeviceRow, Doing, Policies, Policy, StoredObject, Tx, signed, text, unsigned,
+};
 use crate::objects::Key;
 
 /// Older entries are forgotten; who is further behind reads everything.
@@ -35,6 +37,9 @@ pub(crate) struct Change {
     pub(crate) overlays: Vec<Overlaid>,
     /// Groups, windows and alert rules that are made, changed or removed (`None`).
     pub(crate) policies: Vec<(Key, Option<Policy>)>,
+    /// All of these as they were when `policies` was decided on: the change is made only if they still
+    /// are.
+    pub(crate) policies_then: Policies,
     /// What must be written with it, or the whole change is not; alone it makes no change.
     pub(crate) also: Vec<Also>,
     /// What people will read of it.
@@ -148,6 +153,10 @@ impl Db {
         if now != revision + 1 {
             tx.rollback().await.doing(doing)?;
             return Ok(Written::Behind);
+        }
+        if !change.policies.is_empty() && !self.still(&mut tx, &change.policies_then).await? {
+            tx.rollback().await.doing(doing)?;
+            return Ok(Written::Overtaken);
         }
         for also in &change.also {
             if !put_also(self, &mut tx, also, change.at).await? {

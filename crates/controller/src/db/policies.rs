@@ -6,7 +6,7 @@ use model::UnixMillis;
 
 use super::alerts::remove_rule;
 use super::rollout::{group_query, window_query};
-use super::{Db, DbError, Doing, RuleRow, Tx};
+use super::{Db, DbError, Doing, Engine, RuleRow, Tx};
 use crate::objects::{GroupSpec, Key, Kind, Spec};
 
 /// All of them.
@@ -45,6 +45,21 @@ impl Db {
             take(&mut all, key, serde_json::from_str(&spec).map(Spec::AlertRule), secret);
         }
         Ok(all)
+    }
+
+    /// Whether all of them are as they were. Nobody else changes one until `tx` has ended: they are
+    /// also set one by one, which makes no revision.
+    pub(super) async fn still(&self, tx: &mut Tx, then: &Policies) -> Result<bool, DbError> {
+        // SQLite has one writer, and that is `tx`.
+        if self.engine() == Engine::Postgres {
+            sqlx::query(
+                "LOCK TABLE fleet_groups, windows, alert_rules IN SHARE ROW EXCLUSIVE MODE",
+            )
+            .execute(&mut **tx)
+            .await
+            .doing("keep others from changing how the fleet is run")?;
+        }
+        Ok(self.policies().await? == *then)
     }
 
     /// Writes one (`Some`), or removes it.
@@ -101,4 +116,53 @@ fn json(key: &Key, spec: &impl serde::Serialize) -> Result<String, DbError> {
         why: e.to_string(),
     };
     serde_json::to_string(spec).map_err(damaged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{Change, Location, Written};
+
+    fn group(name: &str, query: &str) -> (Key, Option<Policy>) {
+        let spec = Spec::Group(GroupSpec { query: query.to_owned(), note: String::new() });
+        (Key::new(Kind::Group, name), Some(Policy { spec, secret: None }))
+    }
+
+    #[tokio::test]
+    async fn what_somebody_set_meanwhile_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&Location::File(dir.path().join("db"))).await.unwrap();
+        let by = || Change::by("ann", UnixMillis(1));
+        let change = |then: &Policies, query: &str| Change {
+            policies: vec![group("shops", query)],
+            policies_then: then.clone(),
+            ..by()
+        };
+        let then = db.policies().await.unwrap();
+        assert_eq!(db.store(1, &change(&then, "a=1")).await.unwrap(), Written::As(2));
+        // The revision is the newest, and what was looked at is not what there is.
+        let late = change(&then, "a=2");
+        assert_eq!(db.store(2, &late).await.unwrap(), Written::Overtaken);
+        db.set_group("bars", Some(("b=1", "")), &by()).await.unwrap();
+        let now = db.policies().await.unwrap();
+        assert_eq!(now.keys().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["bars", "shops"]);
+        assert_eq!(now.get(&late.policies[0].0), group("shops", "a=1").1.as_ref());
+        assert_eq!(db.store(2, &change(&now, "a=2")).await.unwrap(), Written::As(3));
+    }
+
+    #[tokio::test]
+    async fn a_rule_keeps_its_secret_unless_it_is_told_another_way_to_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Db::open(&Location::File(dir.path().join("db"))).await.unwrap();
+        let said = Change::by("ann", UnixMillis(1));
+        let set = async |secret: Option<&[u8]>, keep: bool| {
+            let secret = secret.map(<[u8]>::to_vec);
+            let row = RuleRow { name: "r".to_owned(), spec: "{}".to_owned(), secret };
+            db.set_alert_rule(&row, keep, &said).await.unwrap();
+            db.alert_rules().await.unwrap().remove(0).secret
+        };
+        assert_eq!(set(Some(b"one"), true).await.as_deref(), Some(&b"one"[..]));
+        assert_eq!(set(None, true).await.as_deref(), Some(&b"one"[..]));
+        assert_eq!(set(None, false).await, None);
+    }
 }

@@ -251,9 +251,10 @@ impl Db {
     }
 
     /// One statement, and what there is to say of it if it changed anything.
-    async fn write_logged(
+    /// Runs a statement and says what it did, in one step; false if it changed nothing.
+    pub(super) async fn write_logged(
         &self,
-        query: sqlx::query::Query<'_, sqlx::Any, sqlx::any::AnyArguments>,
+        query: Statement<'_>,
         said: &Change,
     ) -> Result<bool, DbError> {
         let doing = "store how the fleet is run";
@@ -267,18 +268,9 @@ impl Db {
         tx.commit().await.doing(doing)?;
         Ok(done)
     }
-
-    /// Only something to remember.
-    pub(crate) async fn remember(&self, said: &Change) -> Result<(), DbError> {
-        let mut tx = self.begin().await?;
-        for logged in &said.logged {
-            log(&mut tx, said, logged).await?;
-        }
-        tx.commit().await.doing("store an event")
-    }
 }
 
-type Statement<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
+pub(super) type Statement<'q> = sqlx::query::Query<'q, sqlx::Any, sqlx::any::AnyArguments>;
 
 /// Makes or changes a group: its query and its note; or removes it.
 pub(super) fn group_query<'q>(name: &'q str, group: Option<(&'q str, &'q str)>) -> Statement<'q> {

@@ -19,6 +19,9 @@ use crate::rollout::calendar::{Calendar, HOLDER};
 use crate::view;
 use crate::words::time;
 
+/// So often a change is decided on again because somebody set a group, a window or a rule meanwhile.
+const TRIES: usize = 5;
+
 /// How documents are to be applied.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct How {
@@ -61,6 +64,22 @@ impl Fleet {
         }
     }
 
+    /// The same of a change that is decided on with groups, windows and alert rules, and may write
+    /// some: decided again if somebody set one of them meanwhile.
+    async fn with_policies<T>(
+        &self,
+        mut decide: impl FnMut(&Known, &Policies) -> Result<(Change, T), FleetError>,
+    ) -> Result<T, FleetError> {
+        for _ in 0..TRIES {
+            let policies = self.db.policies().await?;
+            match self.change(|known| decide(known, &policies)).await {
+                Err(FleetError::Faster) => {}
+                done => return done,
+            }
+        }
+        Err(FleetError::Faster)
+    }
+
     /// Makes objects say what the documents say. All of them, or none.
     pub(crate) async fn apply(
         &self,
@@ -69,13 +88,11 @@ impl Fleet {
         author: &str,
     ) -> Result<view::Applied, FleetError> {
         let documents = objects::read(text)?;
-        let policies = self.db.policies().await?;
-        let now = self.now();
-        self.change(|known| {
-            let by = (author, now);
-            let (mut change, mut applied) = self.applied(known, &policies, &documents, how, by)?;
+        self.with_policies(|known, policies| {
+            let by = (author, self.now());
+            let (mut change, mut applied) = self.applied(known, policies, &documents, how, by)?;
             // A window of these documents holds already what they change.
-            let calendar = Calendar::of(&policies::after(&policies, &change));
+            let calendar = Calendar::of(&policies::after(policies, &change));
             calendar.hold_back(self, known, &mut change);
             for done in &mut applied.changes {
                 if done.action != view::Action::Unchanged {
@@ -167,6 +184,9 @@ impl Fleet {
         change.removed = removed;
         let decided = policies::decide(known, policies, &for_fleet, how, &next)?;
         change.policies = decided.writes;
+        if !change.policies.is_empty() {
+            change.policies_then = policies.clone();
+        }
         changes.extend(decided.changes);
         missing.extend(decided.missing);
         for done in changes.iter().filter(|c| c.action != view::Action::Unchanged) {
@@ -257,9 +277,7 @@ impl Fleet {
         force: bool,
         author: &str,
     ) -> Result<(), FleetError> {
-        let policies = self.db.policies().await?;
-        let now = self.now();
-        self.change(|known| {
+        self.with_policies(|known, policies| {
             let (mut next, mut after) = (known.objects.clone(), policies.clone());
             let found = next.remove(key).is_some() || after.remove(key).is_some();
             if !found {
@@ -267,16 +285,17 @@ impl Fleet {
             }
             let mut by = new_flaws(&known.flaws, &check(&next), &[]);
             let none = BTreeSet::new();
-            by.extend(policies::new_flaws((&policies, &known.objects), (&after, &next), &none));
+            by.extend(policies::new_flaws((policies, &known.objects), (&after, &next), &none));
             if !by.is_empty() && !force {
                 return Err(FleetError::Used { key: key.clone(), by });
             }
             if !force {
                 self.reaches_all(known, &[], std::slice::from_ref(key))?;
             }
-            let mut change = Change::by(author, now);
+            let mut change = Change::by(author, self.now());
             if key.kind.is_policy() {
                 change.policies.push((key.clone(), None));
+                change.policies_then.clone_from(policies);
             } else {
                 change.removed.push(key.clone());
             }

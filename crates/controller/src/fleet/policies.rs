@@ -108,7 +108,8 @@ pub(crate) fn shown(policy: &Policy) -> serde_json::Value {
     let mut written = written.unwrap_or_default();
     if let Some(fields) = written.as_object_mut() {
         fields.retain(|_, value| !value.is_null());
-        if policy.secret.is_some() {
+        // A rule may have one from before it named a Secret, which counts.
+        if policy.secret.is_some() && !fields.contains_key("secret") {
             fields.insert("secret".to_owned(), NOT_SHOWN.into());
         }
     }

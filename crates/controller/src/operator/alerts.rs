@@ -20,6 +20,7 @@ use super::{Failed, ROWS_DEFAULT, ROWS_MAX, failed};
 use crate::alerts::{self, RuleError, RuleSpec};
 use crate::db::{Alert, RuleRow, Untold};
 use crate::fleet::Fleet;
+use crate::objects::TextOrSecret;
 
 pub(super) fn routes() -> Router<Arc<Fleet>> {
     Router::new()
@@ -116,8 +117,10 @@ pub(crate) async fn put_rule(
 ) -> Result<StatusCode, Failed> {
     named(name)?;
     let row = alerts::checked(fleet, name, rule, secret).await?;
-    fleet.db.set_alert_rule(&row).await?;
-    fleet.db.remember(&said(fleet, by, &format!("Alert rule {name}"), "set")).await?;
+    // A rule that names a secret has no other one beside it.
+    let keep = !matches!(rule.secret, Some(TextOrSecret::Secret(_)));
+    let said = said(fleet, by, &format!("Alert rule {name}"), "set");
+    fleet.db.set_alert_rule(&row, keep, &said).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -134,8 +137,8 @@ pub(crate) async fn delete_rule(fleet: &Fleet, name: &str, by: &str) -> Result<S
     if !fleet.db.alert_rules().await?.iter().any(|rule| rule.name == name) {
         return Err(absent("alert rule", name));
     }
-    fleet.db.remove_alert_rule(name, fleet.now()).await?;
-    fleet.db.remember(&said(fleet, by, &format!("Alert rule {name}"), "deleted")).await?;
+    let said = said(fleet, by, &format!("Alert rule {name}"), "deleted");
+    fleet.db.remove_alert_rule(name, &said).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
