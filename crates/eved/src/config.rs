@@ -1,16 +1,18 @@
 //! `eved config`: the controller's voice on the node, and the node's voice at the controller.
 //!
-//! `device::config` decides what to ask next; this file asks, verifies, saves and publishes.
-//! [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
+//! `device::config` decides what to ask next; this file saves and publishes. [`fetch`] asks for the
+//! config and verifies it, [`attest`] earns the token that goes with it. [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
 //! and [`metrics`] tell what is, [`announce`] hands over our certificate, [`secrets`] opens what is
 //! sealed to it, [`bootstrap`] stands in until the first config, [`profile`] talks with a local profile
 //! server and [`console`] with a local operator console, [`nearby`] keeps what those changed.
 
 mod announce;
+mod attest;
 mod bootstrap;
 mod checkpoint;
 mod console;
 mod desired;
+mod fetch;
 mod health;
 mod info;
 mod metrics;
@@ -25,13 +27,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::Certificate;
 use api::cipher::CertHash;
 use api::convert::config as wire;
-use api::pb::attest::{
-    AttestVersionInfo, AttestVersionType, ZAttestQuote, ZAttestReq, ZAttestReqType,
-    ZAttestResponse, ZAttestResponseCode,
-};
-use api::{Certificate, Signer};
 use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary};
 use device::config::{exchange, floor};
 use host::topics::{Reader, Table, Watch, Writer};
@@ -45,10 +43,11 @@ use tokio::time::{Instant, sleep_until};
 use crate::chance::jitter;
 use crate::config::checkpoint::{Checkpoint, Signers};
 use crate::config::desired::Desired;
+use crate::config::fetch::{Eyes, Fetched, fetch};
 use crate::config::nearby::Nearby;
 use crate::config::secrets::Secrets;
 use crate::exchange::Exchange;
-use crate::link::{CallError, Link, well};
+use crate::link::{CallError, Link};
 use crate::service::Context;
 
 /// A node without what it needs looks again this often.
@@ -234,22 +233,6 @@ enum Came {
     Event(Event),
 }
 
-enum Fetched {
-    Unchanged,
-    Config { body: Vec<u8>, hash: String, device: Box<Device>, secrets: Box<Secrets> },
-    Unusable(Problem),
-}
-
-/// What is needed to believe and read a config.
-#[derive(Clone)]
-struct Eyes {
-    id: DeviceId,
-    signer: Signer,
-    /// The folder with our key for secrets.
-    certs: PathBuf,
-    exchange: Vec<Certificate>,
-}
-
 impl<'a> Session<'a> {
     fn new(ctx: &Context, identity: Identity, link: Link, writers: &'a mut Writers) -> Session<'a> {
         let checkpoint = Checkpoint::open(ctx.paths.persist.join("checkpoint"));
@@ -429,11 +412,11 @@ impl<'a> Session<'a> {
                     // The config that named it is gone meanwhile.
                     None => Came::Event(Event::Console(Answer::Unchanged)),
                 },
-                (Call::Nonce, Some(signers)) => {
-                    Came::Event(Event::Nonce(nonce(&link, id, &signers).await.map_err(problem)))
-                }
+                (Call::Nonce, Some(signers)) => Came::Event(Event::Nonce(
+                    attest::nonce(&link, id, &signers).await.map_err(problem),
+                )),
                 (Call::Quote { version }, Some(signers)) => {
-                    Came::Event(Event::Quote(quote(&link, id, &signers, version).await))
+                    Came::Event(Event::Quote(attest::quote(&link, id, &signers, version).await))
                 }
                 // No answer is believed without certificates, so they come first.
                 (Call::Certs, _)
@@ -720,91 +703,4 @@ fn summary(device: &Device, properties: &Properties) -> Summary {
 
 fn problem(e: CallError) -> Problem {
     e.problem(host::clock::now())
-}
-
-async fn fetch(
-    link: &Link,
-    eyes: &Eyes,
-    hash: String,
-    token: Option<Vec<u8>>,
-) -> Result<Fetched, CallError> {
-    let limit = api::limits::CONFIG;
-    let asked = wire::Request { hash, integrity_token: token.unwrap_or_default() };
-    let answer = well("config", link.post(eyes.id, "config", &asked.to_payload(), limit).await?)?;
-    if answer.status == 304 {
-        return Ok(Fetched::Unchanged);
-    }
-    let ours = Exchange::read(&eyes.certs, &link.certificate);
-    let secrets = Secrets::new(ours, &eyes.exchange, host::clock::now());
-    judge(&answer.body, eyes.id, &asked.hash, &eyes.signer, secrets)
-}
-
-/// What a body of the answer to `config` says to node `id`, which has the config of hash `have`.
-fn judge(
-    body: &[u8],
-    id: DeviceId,
-    have: &str,
-    signer: &Signer,
-    secrets: Secrets,
-) -> Result<Fetched, CallError> {
-    let payload = crate::link::verify("config", body, signer, api::limits::CONFIG)?;
-    Ok(read(body.to_vec(), &payload, id, have, secrets))
-}
-
-/// The same of a payload that is believed; `body` is its envelope.
-fn read(body: Vec<u8>, payload: &[u8], id: DeviceId, have: &str, mut secrets: Secrets) -> Fetched {
-    match wire::read_sealed_answer(payload, id, have, &mut |c, b| secrets.open(c, b)) {
-        Ok(wire::Answer::Unchanged) => Fetched::Unchanged,
-        Ok(wire::Answer::Changed { hash, mut device }) => {
-            device::able::limit(&mut device);
-            Fetched::Config { body, hash, device, secrets: Box::new(secrets) }
-        }
-        Err(e) => Fetched::Unusable(e.problem(host::clock::now())),
-    }
-}
-
-async fn attest(
-    link: &Link,
-    id: DeviceId,
-    signers: &Signers,
-    request: ZAttestReq,
-) -> Result<ZAttestResponse, CallError> {
-    let limit = api::limits::ATTEST;
-    let payload = api::wire::encode(&request);
-    let answer = well("attest", link.post(id, "attest", &payload, limit).await?)?;
-    let payload = crate::link::verify("attest", &answer.body, signers.signer(), limit)?;
-    api::wire::decode(&payload, limit)
-        .map_err(|e| CallError::Answer { call: "attest", source: Box::new(e) })
-}
-
-async fn nonce(link: &Link, id: DeviceId, signers: &Signers) -> Result<Vec<u8>, CallError> {
-    let kind = ZAttestReqType::AttestReqNonce.into();
-    let request = ZAttestReq { req_type: kind, ..ZAttestReq::default() };
-    let answer = attest(link, id, signers, request).await?;
-    Ok(answer.nonce.map(|n| n.nonce).unwrap_or_default())
-}
-
-/// A node without a TPM has nothing to sign with: its quote says what version it runs.
-async fn quote(
-    link: &Link,
-    id: DeviceId,
-    signers: &Signers,
-    version: String,
-) -> Result<Vec<u8>, Problem> {
-    let version = AttestVersionInfo { version_type: AttestVersionType::Eve.into(), version };
-    let quote = ZAttestQuote { versions: vec![version], ..ZAttestQuote::default() };
-    let kind = ZAttestReqType::AttestReqQuote.into();
-    let request = ZAttestReq { req_type: kind, quote: Some(quote), ..ZAttestReq::default() };
-    let answer = attest(link, id, signers, request).await.map_err(problem)?;
-    let verdict = answer.quote_resp.unwrap_or_default();
-    if verdict.response == i32::from(ZAttestResponseCode::Success) {
-        return Ok(verdict.integrity_token);
-    }
-    let named = ZAttestResponseCode::try_from(verdict.response);
-    let text = match named {
-        Ok(code) => format!("the controller refuses our quote: {}", code.as_str_name()),
-        Err(_) => format!("the controller refuses our quote with code {}", verdict.response),
-    };
-    let why = Diagnosis::of(Who::Operator, "allow nodes without a TPM, or give this one a TPM");
-    Err(Problem::new(text, why, host::clock::now()))
 }

@@ -10,9 +10,10 @@ use api::envelope::Refusal;
 use api::loc::{Compound, LocError, Request};
 use model::{Bytes, Diagnosis, Problem, Who};
 
+use super::checkpoint::Signers;
+use super::fetch::{Eyes, Fetched, read};
 use super::nearby::Kept;
 use super::secrets::Secrets;
-use super::{Eyes, Fetched, Signers, read};
 use crate::exchange::Exchange;
 use crate::link::{CallError, Link, well};
 

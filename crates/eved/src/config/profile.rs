@@ -32,15 +32,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A silent stream of signals is taken for dead after so long.
 const SILENCE: Duration = Duration::from_secs(600);
 
-const CALLS: [Call; 6] = [
-    Call::LocalProfile,
-    Call::Radio,
-    Call::AppInfo,
-    Call::AppBootInfo,
-    Call::DevInfo,
-    Call::Network,
-];
-
 /// A server that was found.
 struct Server {
     at: SocketAddrV4,
@@ -169,7 +160,8 @@ fn begin(client: &Client, at: SocketAddrV4, now: Duration) -> Server {
     tracing::info!("local profile server at {at}");
     let (sender, signals) = mpsc::channel(4);
     let listener = tokio::spawn(listen(client.clone(), at, sender));
-    Server { at, rounds: Rounds::new(CALLS, now), signals, listener }
+    let calls = Call::ALL.into_iter().filter(|call| *call != Call::Location);
+    Server { at, rounds: Rounds::new(calls, now), signals, listener }
 }
 
 /// Which setting says how often.

@@ -4,13 +4,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use api::{Sender, SigningKey, envelope};
+use api::{Sender, Signer, SigningKey, envelope};
 use device::backoff::Jitter;
 use device::netinst::numbers::Numbers;
 use model::UnixMillis;
 use model::desired::{ObjectKind, Port};
 use model::reported::{PortStatus, SecretFailure};
 
+use super::fetch::judge;
 use super::*;
 
 /// Who the vectors' node is. The set may be another one, with other keys, ids and times.
