@@ -15,6 +15,8 @@ use host::clock;
 use crate::contexts::{Context, Contexts};
 use crate::controller::runtime;
 use crate::fleet::To;
+use crate::form::Form;
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise};
 
 /// A password or a token of at most this size.
@@ -29,6 +31,8 @@ pub(crate) enum Command {
     Logout {
         /// The context's name [default: the current one]
         context: Option<String>,
+        #[command(flatten)]
+        form: Form,
     },
     /// Who one is, and where
     Whoami {
@@ -39,6 +43,8 @@ pub(crate) enum Command {
     Context {
         /// Its name
         name: Option<String>,
+        #[command(flatten)]
+        form: Form,
     },
     /// Users: list, set, delete, password, link
     User {
@@ -84,6 +90,8 @@ pub(crate) struct LoginArgs {
     /// For how many hours the login is good
     #[arg(long, value_name = "HOURS", default_value_t = 720)]
     hours: u32,
+    #[command(flatten)]
+    form: Form,
 }
 
 /// `eve user …`
@@ -180,9 +188,9 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 async fn perform(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Login(args) => login(&args).await,
-        Command::Logout { context } => logout(context.as_deref()).await,
+        Command::Logout { context, form } => logout(context.as_deref(), &form).await,
         Command::Whoami { to } => whoami(&to).await,
-        Command::Context { name } => context(name),
+        Command::Context { name, form } => context(name, &form),
         Command::User { to, command } => user(&to, command.unwrap_or(UserCommand::List)).await,
         Command::Token { to, user, command } => {
             token(&to, user.as_deref(), command.unwrap_or(TokenCommand::List)).await
@@ -221,8 +229,11 @@ async fn login(args: &LoginArgs) -> anyhow::Result<()> {
     contexts.known.insert(name.clone(), context);
     contexts.current.clone_from(&name);
     let path = contexts.save()?;
-    out::line(format_args!("logged in to {url} as {user}; context {name} in {}", path.display()));
-    Ok(())
+    let facts = serde_json::json!({ "context": name, "url": url, "user": user });
+    args.form.told(&facts, |_| {
+        let said = format!("logged in to {url} as {user}; context {name} in {}", path.display());
+        one_line(&said).into_owned()
+    })
 }
 
 /// What to know the controller by from now on: a file, or what it shows after a person agreed.
@@ -259,7 +270,7 @@ async fn pinned(args: &LoginArgs, url: &str) -> anyhow::Result<(String, String)>
     Ok((shown.root_pem, shown.fingerprint))
 }
 
-async fn logout(name: Option<&str>) -> anyhow::Result<()> {
+async fn logout(name: Option<&str>, form: &Form) -> anyhow::Result<()> {
     let mut contexts = Contexts::load()?;
     let name = name.map_or_else(|| contexts.current.clone(), str::to_owned);
     let Some(context) = contexts.known.remove(&name) else {
@@ -277,33 +288,54 @@ async fn logout(name: Option<&str>) -> anyhow::Result<()> {
     contexts.save()?;
     match ended {
         Ok(()) if contexts.current.is_empty() => {
-            out::line(format_args!("logged out of {}", context.url));
+            form.done(&format!("logged out of {}", context.url))
         }
-        Ok(()) => out::line(format_args!(
+        Ok(()) => form.done(&format!(
             "logged out of {}; the context from now on: {}",
             context.url, contexts.current
         )),
         Err(e) => {
             say!("forgotten here, but {} did not end the token: {e}", context.url);
+            Ok(())
         }
     }
-    Ok(())
 }
 
-fn context(name: Option<String>) -> anyhow::Result<()> {
+/// A login, without its token.
+#[derive(Debug, serde::Serialize)]
+struct Known<'a> {
+    context: &'a str,
+    /// Whether it is the one that is meant if none is named.
+    current: bool,
+    url: &'a str,
+    user: &'a str,
+    fingerprint: &'a str,
+}
+
+fn context(name: Option<String>, form: &Form) -> anyhow::Result<()> {
     let mut contexts = Contexts::load()?;
     if let Some(name) = name {
         contexts.pick(Some(&name))?;
         contexts.current = name;
         contexts.save()?;
     }
-    let row = |(name, c): (&String, &Context)| {
-        let mark = if *name == contexts.current { "*" } else { "" };
-        vec![mark.to_owned(), name.clone(), c.url.clone(), c.user.clone(), c.fingerprint.clone()]
+    let known = contexts.known.iter().map(|(name, c)| Known {
+        context: name,
+        current: *name == contexts.current,
+        url: &c.url,
+        user: &c.user,
+        fingerprint: &c.fingerprint,
+    });
+    form.told(&known.collect::<Vec<_>>(), |all| known_contexts(all))
+}
+
+fn known_contexts(all: &[Known<'_>]) -> String {
+    let row = |k: &Known<'_>| {
+        let mark = if k.current { "*" } else { "" };
+        [mark, k.context, k.url, k.user, k.fingerprint].map(str::to_owned).to_vec()
     };
-    let rows: Vec<Vec<String>> = contexts.known.iter().map(row).collect();
-    out::table(&["", "context", "controller", "user", "fingerprint"], &rows);
-    Ok(())
+    let rows: Vec<Vec<String>> = all.iter().map(row).collect();
+    out::aligned(&["", "context", "controller", "user", "fingerprint"], &rows)
 }
 
 async fn whoami(to: &To) -> anyhow::Result<()> {
@@ -311,7 +343,8 @@ async fn whoami(to: &To) -> anyhow::Result<()> {
     let me = client.me().await.or_advise()?;
     to.told(&me, |me| {
         let projects = listed(&me.projects);
-        format!("{} at {}: {}, projects: {projects}", me.name, client.url(), me.role)
+        let said = format!("{} at {}: {}, projects: {projects}", me.name, client.url(), me.role);
+        one_line(&said).into_owned()
     })
 }
 
@@ -327,7 +360,7 @@ async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::List => {
             let all = async || client.users().await.or_advise();
-            return to.print(all, |all| users(all)).await;
+            to.print(all, |all| users(all)).await
         }
         UserCommand::Set { name, role, projects, all_projects } => {
             // What is not said stays: another role is not to open other projects.
@@ -338,30 +371,31 @@ async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
             let projects = said.or(before.map(|u| u.projects)).unwrap_or_default();
             let spec = UserSpec { role, projects };
             client.put_user(&name, &spec).await.or_advise()?;
-            out::line(format_args!("{name} is {role}, projects: {}", listed(&spec.projects)));
+            to.done(&format!("{name} is {role}, projects: {}", listed(&spec.projects)))
         }
         UserCommand::Delete { name } => {
             client.delete_user(&name).await.or_advise()?;
-            out::line(format_args!("user {name} deleted"));
+            to.done(&format!("user {name} deleted"))
         }
         UserCommand::Password { name: Some(name) } => {
             let new = NewPassword { old: String::new(), new: ask("new password: ")? };
             client.set_password(&name, &new).await.or_advise()?;
-            out::line(format_args!("{name} has a new password"));
+            to.done(&format!("{name} has a new password"))
         }
         UserCommand::Password { name: None } => {
             let old = ask("password of today: ")?;
             let new = NewPassword { old, new: ask("new password: ")? };
             client.change_password(&new).await.or_advise()?;
-            out::line("password changed; browsers have to log in again");
+            to.done("password changed; browsers have to log in again")
         }
         UserCommand::Link { name } => {
             let link = client.link(&name).await.or_advise()?;
             say!("good once, for {} minutes:", link.minutes);
-            out::line(format_args!("{}{}", client.url(), link.path));
+            let url = format!("{}{}", client.url(), link.path);
+            let facts = serde_json::json!({ "link": url, "minutes": link.minutes });
+            to.told(&facts, |_| url)
         }
     }
-    Ok(())
 }
 
 async fn token(to: &To, user: Option<&str>, command: TokenCommand) -> anyhow::Result<()> {
@@ -369,20 +403,19 @@ async fn token(to: &To, user: Option<&str>, command: TokenCommand) -> anyhow::Re
     match command {
         TokenCommand::List => {
             let all = async || client.tokens(user).await.or_advise();
-            return to.print(all, |all| tokens(all)).await;
+            to.print(all, |all| tokens(all)).await
         }
         TokenCommand::Create { name, role, projects, hours } => {
             let projects = Projects(projects.into_iter().collect());
             let spec = TokenSpec { name, role, projects, hours };
             let made = client.make_token(user, &spec).await.or_advise()?;
-            return to.told(&made, |made| made.secret.clone());
+            to.told(&made, |made| made.secret.clone())
         }
         TokenCommand::Delete { name } => {
             client.end_token(user, &name).await.or_advise()?;
-            out::line(format_args!("token {name} ended"));
+            to.done(&format!("token {name} ended"))
         }
     }
-    Ok(())
 }
 
 async fn audit(args: &AuditArgs) -> anyhow::Result<()> {
@@ -459,7 +492,7 @@ fn host_name() -> String {
 
 fn ask_open(question: &str) -> anyhow::Result<String> {
     if std::io::stdin().is_terminal() {
-        eprint_now(question);
+        out::say_question(question);
     }
     read_line()
 }
@@ -472,21 +505,15 @@ pub(crate) fn ask(question: &str) -> anyhow::Result<String> {
     if !stdin.is_terminal() {
         return read_line();
     }
-    eprint_now(question);
+    out::say_question(question);
     let before = tcgetattr(&stdin).context("cannot ask the terminal")?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO);
     tcsetattr(&stdin, OptionalActions::Flush, &silent).context("cannot silence the terminal")?;
     let answer = read_line();
     tcsetattr(&stdin, OptionalActions::Now, &before).context("cannot restore the terminal")?;
-    eprint_now("\n");
+    out::say_question("\n");
     answer
-}
-
-fn eprint_now(text: &str) {
-    use std::io::Write as _;
-    let mut stderr = std::io::stderr();
-    let _ = write!(stderr, "{text}").and_then(|()| stderr.flush());
 }
 
 fn read_line() -> anyhow::Result<String> {

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use controller::alerts::When;
 use controller::client::escaped;
+use controller::objects::Kind;
 use controller::view::{Alert, NamedRule};
 
-use crate::fleet::{To, ago, read, time};
+use crate::fleet::{To, ago, objects, read, time};
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise};
 
 /// `eve alert …`
@@ -113,6 +115,9 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
             client.ack_alert(id).await.or_advise()?;
             to.done(&format!("alert {id} is seen"))
         }
+        AlertCommand::Rule { command: RuleCommand::List } if to.yaml() => {
+            objects(to, Some(Kind::AlertRule), None).await
+        }
         AlertCommand::Rule { command: RuleCommand::List } => {
             let ask = async || client.ask::<Vec<NamedRule>>("/alert-rules").await.or_advise();
             to.print(ask, |all| rules(all)).await
@@ -124,7 +129,7 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
         AlertCommand::Rule { command: RuleCommand::Test { name } } => {
             let path = format!("{}/test", rule(&name));
             let told: serde_json::Value = client.send(&path, "").await.or_advise()?;
-            to.told(&told, |told| told["told"].as_str().unwrap_or_default().to_owned())
+            to.told(&told, |told| one_line(told["told"].as_str().unwrap_or_default()).into_owned())
         }
         AlertCommand::Rule { command: RuleCommand::Delete { name } } => {
             client.remove(&rule(&name)).await.or_advise()?;

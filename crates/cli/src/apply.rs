@@ -12,6 +12,7 @@ use controller::objects::{self, Key, Kind, Places};
 use controller::view::{Action, Applied, DeviceDiff};
 
 use crate::fleet::{To, read};
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, WrongUse};
 
 /// Folders in folders, at most.
@@ -162,7 +163,8 @@ fn show(applied: &Applied, dry_run: bool) -> String {
         };
         let overwrites = change.overwrites.iter().map(|what| format!(": overwrites {what}"));
         let overwrites: String = overwrites.collect();
-        format!("{} {would}{}{waits}{overwrites}\n", change.key, change.action.name())
+        let line = format!("{} {would}{}{waits}{overwrites}", change.key, change.action.name());
+        format!("{}\n", one_line(&line))
     };
     applied.changes.iter().map(line).collect()
 }

@@ -121,7 +121,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     };
     let description = Description::parse(&texts, &package).or_advise()?;
     if args.dry_run {
-        out::line(show(&description).trim_end());
+        out::text(show(&description).trim_end());
         return Ok(());
     }
     let layout = open_cache(&args)?;

@@ -222,7 +222,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     }
     let yml = described.yml();
     match &args.output {
-        None => out::line(yml.trim_end()),
+        None => out::raw(yml.trim_end()),
         Some(path) => {
             let (folder, name) = places::parent_and_name(path)?;
             store::save(&folder, &name, yml.as_bytes())?;

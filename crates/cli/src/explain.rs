@@ -10,6 +10,7 @@ use builder::explain::{Put, explain, layer, said};
 use builder::inspect;
 use store::Layout;
 
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise};
 use crate::places;
 
@@ -82,10 +83,10 @@ pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     for (link, target) in &found.links {
         out::line(format!("/{link} is a link to {target}"));
     }
-    out::line(in_words(&found.put));
+    out::text(in_words(&found.put));
     for put in &found.shadows {
         out::line("");
-        out::line(format!("in the place of: {}", in_words(put)));
+        out::text(format!("in the place of: {}", in_words(put)));
     }
     Ok(())
 }
@@ -126,15 +127,15 @@ fn describe(
 }
 
 fn in_words(put: &Put) -> String {
-    let mut text = format!("/{} is a {}", put.path, put.kind.name());
+    let mut text = format!("/{} is a {}", one_line(&put.path), put.kind.name());
     if !put.link.is_empty() {
-        text += &format!(" to {}", put.link);
+        text += &format!(" to {}", one_line(&put.link));
     } else if put.size.0 > 0 {
         text += &format!(" of {}", put.size);
     }
     let mut row = |what: &str, value: &str| {
         if !value.is_empty() {
-            text += &format!("\n  {what:7} {value}");
+            text += &format!("\n  {what:7} {}", one_line(value));
         }
     };
     row("entry", &put.origin.location);

@@ -13,6 +13,7 @@ use model::UnixMillis;
 
 use crate::controller::{data_folder, runtime};
 use crate::form::Form;
+use crate::out::foreign::json;
 use crate::out::{self, OrAdvise};
 use crate::{nodes, places, shown};
 
@@ -345,7 +346,12 @@ impl To {
 
     /// Says that something was done: `{"done": "…"}` as JSON.
     pub(crate) fn done(&self, said: &str) -> anyhow::Result<()> {
-        self.told(&serde_json::json!({ "done": said }), |_| said.to_owned())
+        self.form.done(said)
+    }
+
+    /// Whether objects are to be documents that `eve apply` takes.
+    pub(crate) fn yaml(&self) -> bool {
+        self.form.yaml()
     }
 
     /// The options together, else the login that is named, else the data folder that is named, else
@@ -485,7 +491,7 @@ async fn device(to: &To, command: Option<DeviceCommand>) -> anyhow::Result<()> {
                 });
             } else {
                 let told = async || client.device_config(&name).await.or_advise();
-                return to.print(told, |told| format!("{told:#}")).await;
+                return to.print(told, |told| json(&format!("{told:#}")).into_owned()).await;
             }
         }
         DeviceCommand::Drift { name } => return crate::history::drift(to, name.as_deref()).await,
@@ -568,7 +574,8 @@ async fn network(to: &To, command: Option<NetworkCommand>) -> anyhow::Result<()>
     }
 }
 
-async fn objects(to: &To, kind: Option<Kind>, name: Option<&str>) -> anyhow::Result<()> {
+/// `eve objects`: of one kind, or one of them.
+pub(crate) async fn objects(to: &To, kind: Option<Kind>, name: Option<&str>) -> anyhow::Result<()> {
     let client = to.client()?;
     let name = match (kind, name) {
         (Some(kind), Some(name)) => Some(nodes::of_kind(&client, kind.name(), name).await?),
@@ -606,7 +613,7 @@ async fn logs(
         let rows = again(follow, client.logs(device, app, after, limit).await.or_advise())?;
         for row in &rows {
             if to.form.json() {
-                out::line(serde_json::to_string(row)?);
+                out::json_line(row)?;
             } else {
                 let at = time(row.at);
                 out::line(format_args!("{at} {:<7} {} {}", row.severity, row.source, row.content));
@@ -664,7 +671,7 @@ async fn events(to: &To, lines: u32, follow: bool) -> anyhow::Result<()> {
     loop {
         for event in again(follow, client.events(after, limit).await.or_advise())? {
             if to.form.json() {
-                out::line(serde_json::to_string(&event)?);
+                out::json_line(&event)?;
             } else {
                 out::line(format_args!("{} {}: {}", time(event.at), event.object, event.text));
             }

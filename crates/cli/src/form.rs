@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::out;
+use crate::out::{self, foreign::one_line};
 
 /// Over the options that every command has which talks to a controller: below its own.
 pub(crate) const HEADING: &str = "Which controller, and how it is shown";
@@ -43,6 +43,11 @@ impl Form {
         if self.json { Output::Json } else { self.output.unwrap_or(Output::Table) }
     }
 
+    /// Whether objects are to be documents that `eve apply` takes.
+    pub(crate) fn yaml(&self) -> bool {
+        self.output() == Output::Yaml
+    }
+
     /// Whether lines of a stream are to be JSON.
     pub(crate) fn json(&self) -> bool {
         self.output() == Output::Json
@@ -67,14 +72,14 @@ impl Form {
             };
             let text = self.text(&facts, &people)?;
             let Some(seconds) = self.watch else {
-                out::line(text.trim_end());
+                self.show(&text);
                 return Ok(());
             };
             // A program reads one document after the other; a person one screen.
             match self.output() {
                 Output::Table => out::screen(text.trim_end()),
-                Output::Json => out::line(text.trim_end()),
-                Output::Yaml => out::line(format_args!("---\n{}", text.trim_end())),
+                Output::Json => out::raw(text.trim_end()),
+                Output::Yaml => out::raw(format_args!("---\n{}", text.trim_end())),
             }
             tokio::time::sleep(Duration::from_secs(seconds)).await;
         }
@@ -86,12 +91,22 @@ impl Form {
         facts: &T,
         people: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
-        let text = self.text(facts, people)?;
-        // Nothing came of it: no line rather than an empty one.
-        if !text.is_empty() {
-            out::line(text.trim_end());
-        }
+        self.show(&self.text(facts, people)?);
         Ok(())
+    }
+
+    /// Says that something was done: `{"done": "…"}` as JSON.
+    pub(crate) fn done(&self, said: &str) -> anyhow::Result<()> {
+        self.told(&serde_json::json!({ "done": said }), |_| one_line(said).into_owned())
+    }
+
+    /// Nothing rather than an empty line.
+    fn show(&self, text: &str) {
+        match (text.trim_end(), self.output()) {
+            ("", _) => {}
+            (text, Output::Table) => out::text(text),
+            (text, Output::Json | Output::Yaml) => out::raw(text),
+        }
     }
 
     fn text<T: Serialize>(
@@ -101,7 +116,7 @@ impl Form {
     ) -> anyhow::Result<String> {
         Ok(match self.output() {
             Output::Table => people(facts),
-            Output::Json => serde_json::to_string_pretty(facts)?,
+            Output::Json => out::json_text(facts)?,
             Output::Yaml => yaml(facts)?,
         })
     }

@@ -98,7 +98,7 @@ fn compared(kind: &str, name: &str, one: &Compared) -> String {
     let by = if one.version.author.is_empty() { "somebody" } else { &one.version.author };
     text.line(format_args!("{kind} {name} by {by} at {}:", time(one.version.at)));
     match &one.version.spec {
-        Some(spec) => text.line(format_args!("{spec:#}")),
+        Some(spec) => text.json(spec),
         None => text.line("deleted"),
     }
     for line in &one.since {

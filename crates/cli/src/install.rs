@@ -1,6 +1,6 @@
 //! `eve install`: puts a node onto a disk of this machine, as an installer does on another.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
 use device::install::{self as mind, Disk, Found, Plan, Skip, Transport, Wish};
@@ -9,7 +9,7 @@ use host::target::Target;
 use install::{InstallError, Payload, Progress, Work};
 use model::Bytes;
 
-use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::out::{self, OrAdvise, Step, WrongUse, foreign};
 use crate::places;
 
 /// Put a node onto a disk
@@ -166,9 +166,8 @@ fn agree(args: &Args, disk: &Disk) -> anyhow::Result<()> {
     } else {
         format!(", {}", disk.transport)
     };
-    let mut screen = std::io::stderr();
-    let _ = write!(screen, "{name} ({size}{kind}) holds {found}, and {stays}. Go on? [y/N] ");
-    let _ = screen.flush();
+    let about = format!("{name} ({size}{kind}) holds {found}, and {stays}.");
+    out::say_question(&format!("{} Go on? [y/N] ", foreign::one_line(&about)));
     match answer()?.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(out::advised(format!("{name} was left as it is"), "answer y to go on")),
@@ -179,7 +178,7 @@ fn show(args: &Args, plan: &Plan, payload: &Payload, serial: Option<&str>) -> an
     let Some(disk) = plan.disks.last() else { return Ok(()) };
     if !args.json {
         if args.dry_run {
-            out::line(plan.to_string().trim_end());
+            out::text(plan.to_string().trim_end());
         }
         return Ok(());
     }

@@ -151,7 +151,7 @@ fn main() -> std::process::ExitCode {
         Command::Completion { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Eve::command(), "eve", &mut script);
-            out::line(String::from_utf8_lossy(&script).trim_end());
+            out::raw(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     };

@@ -10,6 +10,7 @@ use controller::view::Object;
 use serde_json::Value;
 
 use crate::fleet::{To, ago};
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, WrongUse};
 
 /// A cell of a table shows at most so many characters.
@@ -234,7 +235,8 @@ fn shown(one: &Object) -> String {
     let mut text =
         format!("{}, generation {}, changed {}\n", one.key, one.generation, ago(Some(one.changed)));
     for flaw in &one.flaws {
-        text.push_str(&format!("problem: {}: {}\n", flaw.field, flaw.text));
+        let problem = format!("problem: {}: {}", flaw.field, flaw.text);
+        text.push_str(&format!("{}\n", one_line(&problem)));
     }
     text.push_str(&serde_saphyr::to_string(&one.spec).unwrap_or_else(|_| one.spec.to_string()));
     text

@@ -2,6 +2,10 @@
 //!
 //! Facts go to standard output; progress, errors and the log go to standard error, so that
 //! `eve … --json | jq` always works. It decides nothing.
+//!
+//! Nothing that is printed for people steers the terminal, whoever wrote it: see [`foreign`].
+
+pub(crate) mod foreign;
 
 use std::error::Error;
 use std::fmt;
@@ -13,16 +17,26 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use model::{Bytes, Diagnose, Diagnosis, Who};
 
-/// Prints a line for people to standard error. Who closed that does not want to know; the work goes
-/// on.
+/// Prints a line for people to standard error.
 macro_rules! say {
-    ($($text:tt)*) => {{
-        use std::io::Write as _;
-        let _ = writeln!(std::io::stderr(), $($text)*);
-    }};
+    ($($text:tt)*) => {
+        $crate::out::say_text(&$crate::out::foreign::one_line(&format!($($text)*)))
+    };
 }
 
 pub(crate) use say;
+
+/// Prints lines for people to standard error. Who closed that does not want to know; the work goes
+/// on.
+pub(crate) fn say_text(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}", foreign::text(text));
+}
+
+/// Asks a person: the question, with no line break after it.
+pub(crate) fn say_question(text: &str) {
+    let mut stderr = std::io::stderr();
+    let _ = write!(stderr, "{}", foreign::text(text)).and_then(|()| stderr.flush());
+}
 
 /// Where a plain line of progress is worth printing again: not more often than this.
 const PLAIN_EVERY: Duration = Duration::from_secs(10);
@@ -48,7 +62,7 @@ struct Plain {
 impl Step {
     /// Starts a step. `name` says what is being done, as in `booting the node`.
     pub(crate) fn start(name: impl Into<String>) -> Step {
-        let name = name.into();
+        let name = foreign::one_line(&name.into()).into_owned();
         let now = Instant::now();
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
@@ -66,7 +80,7 @@ impl Step {
 
     /// Says what it is doing just now.
     pub(crate) fn note(&self, text: impl Into<String>) {
-        let text = text.into();
+        let text = foreign::one_line(&text.into()).into_owned();
         match &self.bar {
             Some(bar) => bar.set_message(text),
             None => self.plain_note(text),
@@ -90,11 +104,11 @@ impl Step {
         }
     }
 
-    /// A line above the progress, kept.
+    /// Lines above the progress, kept.
     pub(crate) fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| say!("{text}")),
-            None => say!("{text}"),
+            Some(bar) => bar.suspend(|| say_text(text)),
+            None => say_text(text),
         }
     }
 
@@ -149,28 +163,50 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Prints a line of facts. A reader that went away (`eve … | head`) is no error.
-pub(crate) fn line(text: impl fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+/// Prints one line of facts, whatever is in it.
+pub(crate) fn line(facts: impl fmt::Display) {
+    raw(foreign::one_line(&facts.to_string()));
+}
+
+/// Prints lines of facts. What others wrote and may be of several lines has to be on one already.
+pub(crate) fn text(facts: impl fmt::Display) {
+    raw(foreign::text(&facts.to_string()));
+}
+
+/// Prints what programs read, as it is, and a line break. A reader that went away
+/// (`eve … | head`) is no error.
+pub(crate) fn raw(document: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{document}");
 }
 
 /// Prints facts for programs: one JSON document, indented.
 pub(crate) fn json(facts: &impl serde::Serialize) -> anyhow::Result<()> {
-    line(serde_json::to_string_pretty(facts)?);
+    raw(json_text(facts)?);
     Ok(())
+}
+
+/// Prints facts for programs that read one after the other: one JSON document on a line.
+pub(crate) fn json_line(facts: &impl serde::Serialize) -> anyhow::Result<()> {
+    raw(foreign::json(&serde_json::to_string(facts)?));
+    Ok(())
+}
+
+/// Facts as JSON, indented.
+pub(crate) fn json_text(facts: &impl serde::Serialize) -> anyhow::Result<String> {
+    Ok(foreign::json(&serde_json::to_string_pretty(facts)?).into_owned())
 }
 
 /// Prints rows under a head, columns aligned. Rows may be shorter than the head.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
-    line(aligned(head, rows).trim_end());
+    text(aligned(head, rows).trim_end());
 }
 
 /// Text on one line, cut to so many characters.
 pub(crate) fn short(text: &str, most: usize) -> String {
-    let line = text.replace('\n', "\\n");
+    let line = foreign::cell(text);
     match line.char_indices().nth(most) {
         Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
+        None => line.into_owned(),
     }
 }
 
@@ -178,13 +214,14 @@ pub(crate) fn short(text: &str, most: usize) -> String {
 pub(crate) fn screen(text: &str) {
     // ED and CUP of ECMA-48: clear the screen, go to its upper left corner.
     let clear = if std::io::stdout().is_terminal() { "\x1b[2J\x1b[H" } else { "" };
-    line(format_args!("{clear}{text}"));
+    raw(format_args!("{clear}{}", foreign::text(text)));
 }
 
 /// Rows under a head as text, columns aligned, a line break after each.
 pub(crate) fn aligned(head: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = head.iter().map(|h| h.to_uppercase()).collect();
-    let all: Vec<&Vec<String>> = std::iter::once(&head).chain(rows).collect();
+    let all = std::iter::once(&head).chain(rows);
+    let all: Vec<Vec<_>> = all.map(|row| row.iter().map(|c| foreign::cell(c)).collect()).collect();
     let columns = all.iter().map(|r| r.len()).max().unwrap_or(0);
     let width = |c: usize| {
         all.iter().filter_map(|r| r.get(c)).map(|t| t.chars().count()).max().unwrap_or(0)
@@ -267,14 +304,16 @@ pub(crate) fn advised(text: impl Into<String>, advice: impl Into<String>) -> any
 /// Prints an error: the chain on one line, then what can be done. The exit code is 2 for wrong
 /// use, else 1.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    say!("{}", explain(error).trim_end());
+    say_text(explain(error).trim_end());
     let wrong_use = error.chain().any(|e| e.is::<WrongUse>());
     ExitCode::from(if wrong_use { 2 } else { 1 })
 }
 
 fn explain(error: &anyhow::Error) -> String {
+    // The further lines of a message are not to be taken for the advice.
+    let inner = |text: &str| text.trim_end().replace('\n', "\n    ");
     let chain: Vec<String> = error.chain().map(ToString::to_string).collect();
-    let mut text = format!("eve: {}\n", chain.join(": "));
+    let mut text = format!("eve: {}\n", inner(&chain.join(": ")));
     for diagnosis in error.chain().filter_map(|e| e.downcast_ref::<Diagnosed>()) {
         let who = match diagnosis.diagnosis.who {
             Who::Operator => "what to do",
@@ -283,7 +322,7 @@ fn explain(error: &anyhow::Error) -> String {
             Who::Developer => "this is a bug",
             Who::Nobody => "nothing needs to be done",
         };
-        text.push_str(&format!("  {who}: {}\n", diagnosis.diagnosis.advice));
+        text.push_str(&format!("  {who}: {}\n", inner(&diagnosis.diagnosis.advice)));
     }
     text
 }

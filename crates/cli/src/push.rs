@@ -10,6 +10,7 @@ use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
 use crate::fleet::{To, time};
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, Step, WrongUse};
 
 /// A call carries so much: it has to be through within the minute that a call may take.
@@ -111,7 +112,13 @@ pub(crate) async fn list(to: &To) -> anyhow::Result<()> {
 pub(crate) async fn tags(to: &To) -> anyhow::Result<()> {
     let client = to.client()?;
     let ask = async || client.ask::<Vec<String>>("/tags").await.or_advise();
-    to.print(ask, |all| all.iter().map(|tag| format!("{tag}\n")).collect()).await
+    to.print(ask, |all| {
+        if all.is_empty() {
+            say!("the registry holds no image; `eve image push` sends one");
+        }
+        all.iter().map(|tag| format!("{}\n", one_line(tag))).collect()
+    })
+    .await
 }
 
 #[cfg(test)]

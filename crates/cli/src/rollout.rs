@@ -4,12 +4,14 @@
 use std::path::PathBuf;
 
 use controller::client::escaped;
+use controller::objects::Kind;
 use controller::view::{Group, NamedWindow, Rollout, Scheduled};
 use model::UnixMillis;
 
 use crate::apply::Gathered;
 use crate::controller::runtime;
-use crate::fleet::{To, ago, time};
+use crate::fleet::{To, ago, objects, time};
+use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::shown::Lines;
 
@@ -268,7 +270,7 @@ async fn rollout(to: &To, command: RolloutCommand) -> anyhow::Result<()> {
     let one: Rollout = client.send(&tell, "").await.or_advise()?;
     to.told(&one, |one| {
         let why = if one.why.is_empty() { String::new() } else { format!(": {}", one.why) };
-        format!("rollout {} is {}{why}", one.name, one.phase)
+        one_line(&format!("rollout {} is {}{why}", one.name, one.phase)).into_owned()
     })
 }
 
@@ -348,9 +350,13 @@ async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
     let client = to.client()?;
     let path = |name: &str| format!("/groups/{}", escaped(name));
     match command {
+        GroupCommand::List if to.yaml() => objects(to, Some(Kind::Group), None).await,
         GroupCommand::List => {
             let all = async || client.ask::<Vec<Group>>("/groups").await.or_advise();
             to.print(all, |all| groups(all)).await
+        }
+        GroupCommand::Show { name } if to.yaml() => {
+            objects(to, Some(Kind::Group), Some(&name)).await
         }
         GroupCommand::Show { name } => {
             let path = path(&name);
@@ -384,6 +390,7 @@ async fn window(to: &To, command: WindowCommand) -> anyhow::Result<()> {
     let client = to.client()?;
     let path = |name: &str| format!("/windows/{}", escaped(name));
     match command {
+        WindowCommand::List if to.yaml() => objects(to, Some(Kind::Window), None).await,
         WindowCommand::List => {
             let all = async || client.ask::<Vec<NamedWindow>>("/windows").await.or_advise();
             to.print(all, |all| windows(all)).await

@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::io::Write;
 use store::Draft;
 
-use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::out::{self, OrAdvise, Step, WrongUse, foreign};
 use crate::places;
 
 /// Arguments of `eve sbom`.
@@ -72,7 +72,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     bill.warnings.iter().for_each(|w| crate::out::say!("warning: {w}"));
     let bytes = bill.to_bytes(format);
     let Some(output) = &args.output else {
-        out::line(String::from_utf8_lossy(&bytes).trim_end());
+        out::raw(foreign::json(String::from_utf8_lossy(&bytes).trim_end()));
         return Ok(());
     };
     let mut draft = Draft::of(output)?;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use controller::view;
 
 use crate::fleet::ago;
+use crate::out::foreign::{json, one_line};
 use crate::out::{Seconds, aligned};
 
 /// Lines, one after the other.
@@ -13,8 +14,15 @@ use crate::out::{Seconds, aligned};
 pub(crate) struct Lines(pub(crate) String);
 
 impl Lines {
+    /// One line, whatever is in it.
     pub(crate) fn line(&mut self, text: impl Display) {
-        self.0.push_str(&format!("{text}\n"));
+        self.0.push_str(&one_line(&text.to_string()));
+        self.0.push('\n');
+    }
+
+    /// A value as JSON, over several lines.
+    pub(crate) fn json(&mut self, value: &serde_json::Value) {
+        self.0.push_str(&json(&format!("{value:#}\n")));
     }
 
     /// A name and what it is; nothing of nothing.

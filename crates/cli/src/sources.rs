@@ -104,7 +104,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             Ok(())
         }
         (false, None) if args.output.is_none() => {
-            out::line(manifest.print().trim_end());
+            out::text(manifest.print().trim_end());
             Ok(())
         }
         (false, None) => Ok(()),

@@ -41,7 +41,7 @@ impl Progress for Steps {
     fn line(&self, text: &str) {
         match &*self.0.borrow() {
             Some(step) => step.line(text),
-            None => say!("{text}"),
+            None => crate::out::say_text(text),
         }
     }
 }

@@ -176,7 +176,7 @@ fn show(state: &State, folder: &Folder, json: bool) -> anyhow::Result<()> {
     if json {
         out::json(&summary)?;
     } else {
-        out::line(summary.text());
+        out::text(summary.text());
     }
     match summary.page_answers {
         true => Ok(()),
@@ -226,15 +226,17 @@ fn stop(state: &State, folder: &Folder) -> anyhow::Result<()> {
 fn tell_where(folder: &Folder) {
     let tail = node::tail(&folder.serial_log(), 25);
     if !tail.is_empty() {
-        say!("\nthe end of the node's serial log:");
+        say!("");
+        say!("the end of the node's serial log:");
         tail.iter().for_each(|line| say!("  {line}"));
     }
     let logs = [folder.serial_log(), folder.qemu_log(), folder.controller_log()];
     let logs: Vec<_> = logs.iter().filter(|log| log.exists()).collect();
     if !logs.is_empty() {
-        say!("\nlogs:");
+        say!("");
+        say!("logs:");
         logs.iter().for_each(|log| say!("  {}", log.display()));
-        say!();
+        say!("");
     }
 }
 

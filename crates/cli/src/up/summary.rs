@@ -12,6 +12,7 @@ use super::fleet::{self, Fleet};
 use super::node;
 use super::state::{Folder, Mark, State};
 use crate::out::Seconds;
+use crate::out::foreign::one_line;
 
 /// The page has this long to answer.
 const PAGE_LIMIT: Duration = Duration::from_secs(5);
@@ -72,7 +73,7 @@ impl Summary {
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let mut row = |name: &str, value: &str| {
-            let _ = writeln!(text, "{name:12}{value}");
+            let _ = writeln!(text, "{name:12}{}", one_line(value));
         };
         let does = if self.page_answers { "answers" } else { "does not answer" };
         row("page", &format!("{}  {does}", self.page));
