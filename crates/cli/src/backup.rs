@@ -113,6 +113,9 @@ pub(crate) struct Backup {
     /// Leave images and other large contents where they are
     #[arg(long)]
     without_blobs: bool,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Arguments of `eve controller restore`.
@@ -126,6 +129,9 @@ pub(crate) struct Restore {
     key: Key,
     #[command(flatten)]
     place: Place,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Writes a backup, encrypted if there is a key; gives back what it wrote to.
@@ -148,6 +154,10 @@ pub(crate) async fn backup(args: Backup, data: PathBuf) -> anyhow::Result<()> {
     let (whole, blobs) = (args.place.whole(data), !args.without_blobs);
     let key = args.key.read(true)?;
     if args.out == Path::new("-") {
+        if args.json {
+            let why = "the backup itself goes to standard output, where --json would print";
+            return Err(WrongUse(why.into()).into());
+        }
         write(&whole, std::io::stdout(), key.as_ref(), blobs).await?;
         return Ok(());
     }
@@ -162,8 +172,7 @@ pub(crate) async fn backup(args: Backup, data: PathBuf) -> anyhow::Result<()> {
     out.flush().and_then(|()| out.get_ref().sync_all())?;
     std::fs::rename(&draft, &args.out)
         .with_context(|| format!("cannot rename {}", draft.display()))?;
-    tell("backed up", &counted);
-    Ok(())
+    tell("backed up", &counted, args.json)
 }
 
 pub(crate) async fn restore(args: Restore, data: PathBuf) -> anyhow::Result<()> {
@@ -183,16 +192,20 @@ pub(crate) async fn restore(args: Restore, data: PathBuf) -> anyhow::Result<()> 
     let key = args.key.read(false)?;
     let from = controller::opened(from, key.as_ref()).or_advise()?;
     let counted = controller::restore(from, &whole, clock::now()).await;
-    tell("restored", &counted.or_advise()?);
-    Ok(())
+    tell("restored", &counted.or_advise()?, args.json)
 }
 
-fn tell(done: &str, counted: &Counted) {
+fn tell(done: &str, counted: &Counted, json: bool) -> anyhow::Result<()> {
     let rows: u64 = counted.rows.values().sum();
     let devices = counted.rows.get("devices").copied().unwrap_or_default();
+    let (tables, blobs) = (counted.rows.len(), counted.blobs);
+    if json {
+        return out::json(&serde_json::json!({
+            "done": done, "rows": rows, "tables": tables, "devices": devices, "blobs": blobs,
+        }));
+    }
     out::line(format_args!(
-        "{done} {rows} rows of {} tables ({devices} devices), {} large contents",
-        counted.rows.len(),
-        counted.blobs
+        "{done} {rows} rows of {tables} tables ({devices} devices), {blobs} large contents"
     ));
+    Ok(())
 }

@@ -247,6 +247,9 @@ struct Conf {
     /// The node's soft serial number [default: a random one]
     #[arg(long, value_name = "TEXT")]
     soft_serial: Option<String>,
+    /// Print what was done as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
@@ -405,6 +408,12 @@ fn conf(args: &Conf) -> anyhow::Result<()> {
     let serial = args.soft_serial.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let files = controller::conf(&args.data.folder(), &args.server, &serial).or_advise()?;
     write_private(&args.out, &files)?;
+    if args.json {
+        let names: Vec<&String> = files.keys().collect();
+        let facts =
+            serde_json::json!({ "folder": args.out, "files": names, "soft_serial": serial });
+        return out::json(&facts);
+    }
     out::line(format_args!("wrote {} files to {}", files.len(), args.out.display()));
     out::line(format_args!("soft serial: {serial}"));
     Ok(())

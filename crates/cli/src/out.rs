@@ -375,6 +375,15 @@ mod tests {
     }
 
     #[test]
+    fn further_lines_of_an_error_are_not_taken_for_advice() {
+        let error = advised("it says:\n  what to do: obey\n", "look\ntwice");
+        assert_eq!(
+            explain(&error),
+            "eve: it says:\n      what to do: obey\n  what to do: look\n    twice\n"
+        );
+    }
+
+    #[test]
     fn wrong_use_is_told_from_failure() {
         let wrong = anyhow::Error::new(WrongUse("no such format".into()));
         assert_eq!(report(&wrong.context("x")), ExitCode::from(2));
@@ -385,6 +394,9 @@ mod tests {
     fn columns_are_aligned_and_lines_have_no_tail() {
         let rows = vec![vec!["edge-1".into(), "online".into()], vec!["e2".into()]];
         assert_eq!(aligned(&["name", "state"], &rows), "NAME    STATE\nedge-1  online\ne2\n");
+        let rows = vec![vec!["\x1b[m\n".into(), "x".into()], vec!["e2".into(), "y".into()]];
+        let text = "A           B\n\\u{1b}[m\\n  x\ne2          y\n";
+        assert_eq!(aligned(&["a", "b"], &rows), text);
     }
 
     #[test]
