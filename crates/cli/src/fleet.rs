@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use controller::client::{Apply, Client};
+use controller::client::{Apply, Client, ClientError};
 use controller::objects::{Key, Kind};
 use controller::view;
 use host::clock;
@@ -276,10 +276,10 @@ pub(crate) struct To {
     /// says]
     #[arg(long, global = true, help_heading = crate::form::HEADING, value_name = "URL", env = "EVE_CONTROLLER")]
     controller: Option<String>,
-    /// A token of that controller
+    /// The token to act with [default: that of the login, or the administrator's in the data folder]
     #[arg(long, global = true, help_heading = crate::form::HEADING, env = "EVE_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The controller's root certificate
+    /// The controller's root certificate [default: that of the login or of the data folder]
     #[arg(long, global = true, help_heading = crate::form::HEADING, value_name = "FILE", env = "EVE_CA")]
     ca: Option<PathBuf>,
     /// The controller of this login (`eve context` lists them)
@@ -356,14 +356,25 @@ impl To {
 
     /// The options together, else the login that is named, else the data folder that is named, else
     /// the current login, else a controller on this machine: that of `eve controller serve` or that
-    /// of `eve up`, whichever is there.
+    /// of `eve up`, whichever is there. A token or a root certificate that is named takes the place
+    /// of the one that is found with the controller.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        let token = self.token.as_deref();
+        if token.is_some_and(|t| t.trim().is_empty()) {
+            // Not as if there were none: that would be the administrator's on this machine.
+            return Err(out::advised(
+                "the token is empty",
+                "give one with --token or EVE_TOKEN, or leave both away",
+            ));
+        }
+        let ca = self.ca.as_deref().map(read).transpose()?;
         let unnamed = self.controller.is_none() && self.data.is_none();
         if self.context.is_some() || unnamed {
             let contexts = crate::contexts::Contexts::load()?;
             if let Some(context) = contexts.pick(self.context.as_deref())? {
-                let token = self.token.as_ref().unwrap_or(&context.token);
-                return Client::new(&context.url, token, context.ca.as_bytes()).or_advise();
+                let token = token.unwrap_or(&context.token);
+                let ca = ca.as_deref().unwrap_or(&context.ca);
+                return Client::new(&context.url, token, ca.as_bytes()).or_advise();
             }
         }
         let data = self.data.clone().or_else(|| {
@@ -377,23 +388,45 @@ impl To {
                     "start one with `eve controller serve` or `eve up`, or give --controller, --token and --ca",
                 )
             })?;
-            return Client::from_data(&data).or_advise();
+            return client_of(&data, token, ca);
         };
         let in_data = |name: &str| data.as_ref().map(|d| d.join(name));
-        let token = match (&self.token, in_data("admin.token")) {
-            (Some(token), _) => token.clone(),
+        let token = match (token, in_data("admin.token")) {
+            (Some(token), _) => token.to_owned(),
             (None, Some(file)) => read(&file)?,
             (None, None) => {
                 return Err(out::advised("there is no token", "give it with --token or EVE_TOKEN"));
             }
         };
-        let ca = self.ca.clone().or_else(|| in_data("pki/root.cert.pem"));
-        let Some(ca) = ca else {
-            let text = "there is no root certificate to know the controller by";
-            return Err(out::advised(text, "give it with --ca or EVE_CA"));
+        let ca = match (ca, in_data("pki/root.cert.pem")) {
+            (Some(ca), _) => ca,
+            (None, Some(file)) => read(&file)?,
+            (None, None) => {
+                let text = "there is no root certificate to know the controller by";
+                return Err(out::advised(text, "give it with --ca or EVE_CA"));
+            }
         };
-        Client::new(url, &token, read(&ca)?.as_bytes()).or_advise()
+        Client::new(url, &token, ca.as_bytes()).or_advise()
     }
+}
+
+/// A client of the controller whose data folder is on this machine. Who names a token acts with it,
+/// and need not be allowed to read the administrator's.
+fn client_of(data: &Path, token: Option<&str>, ca: Option<String>) -> anyhow::Result<Client> {
+    let text = |name: &str| {
+        let path = data.join(name);
+        std::fs::read_to_string(&path).map_err(|source| ClientError::File { path, source })
+    };
+    let url = text("endpoint").or_advise()?;
+    let ca = match ca {
+        Some(ca) => ca,
+        None => text("root-certificate.pem").or_else(|_| text("pki/root.cert.pem")).or_advise()?,
+    };
+    let token = match token {
+        Some(token) => token.to_owned(),
+        None => text("admin.token").or_advise()?,
+    };
+    Client::new(url.trim(), &token, ca.as_bytes()).or_advise()
 }
 
 pub(crate) fn read(path: &Path) -> anyhow::Result<String> {
