@@ -1,10 +1,11 @@
 //! `eved config`: the controller's voice on the node, and the node's voice at the controller.
 //!
 //! `device::config` decides what to ask next; this file saves and publishes. [`fetch`] asks for the
-//! config and verifies it, [`attest`] earns the token that goes with it. [`checkpoint`] keeps what must outlive a reboot, [`desired`] publishes a config as topics, [`info`]
-//! and [`metrics`] tell what is, [`announce`] hands over our certificate, [`secrets`] opens what is
-//! sealed to it, [`bootstrap`] stands in until the first config, [`profile`] talks with a local profile
-//! server and [`console`] with a local operator console, [`nearby`] keeps what those changed.
+//! config and verifies it, [`attest`] earns the token that goes with it. [`checkpoint`] keeps what must
+//! outlive a reboot, [`desired`] publishes a config as topics, [`info`] and [`metrics`] tell what is,
+//! [`announce`] hands over our certificate, [`secrets`] opens what is sealed to it, [`first`] stands in
+//! until the first config ([`bootstrap`], [`legacy`]), [`profile`] talks with a local profile server and
+//! [`console`] with a local operator console, [`nearby`] keeps what those changed.
 
 mod announce;
 mod attest;
@@ -13,8 +14,10 @@ mod checkpoint;
 mod console;
 mod desired;
 mod fetch;
+mod first;
 mod health;
 mod info;
+mod legacy;
 mod metrics;
 mod nearby;
 mod profile;
@@ -34,7 +37,9 @@ use device::config::{self, Alarm, Answer, Effect, Event, Moment, State, Summary}
 use device::config::{exchange, floor};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Device, PortName, Properties};
-use model::reported::{ControllerStatus, Identity, Maintenance, SecretsOpened, Standing};
+use model::reported::{
+    ControllerStatus, Identity, Maintenance, PortsFrom, SecretsOpened, Standing,
+};
 use model::topic::{Boots, Controller, Identities, Only, Ports};
 use model::{DeviceId, Diagnose, Diagnosis, Problem, UnixMillis, VolumeId, Who, chain};
 use tokio::sync::{mpsc, watch};
@@ -44,6 +49,7 @@ use crate::chance::jitter;
 use crate::config::checkpoint::{Checkpoint, Signers};
 use crate::config::desired::Desired;
 use crate::config::fetch::{Eyes, Fetched, fetch};
+use crate::config::first::First;
 use crate::config::nearby::Nearby;
 use crate::config::secrets::Secrets;
 use crate::exchange::Exchange;
@@ -60,14 +66,15 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let identities = Reader::<Identities>::open(&roots);
     let watch = Watch::new(&[identities.dir()])?;
     ctx.ready();
-    let mut bootstrap_wanted = true;
+    let mut first = None;
+    let mut begun = false;
     loop {
-        if bootstrap_wanted {
-            bootstrap_wanted = !begin(&ctx, &mut writers);
+        if !begun {
+            (first, begun) = first::begin(&ctx.paths, &mut writers);
         }
         let identity = identities.get(&Only);
         if let Some((identity, link)) = identity.and_then(|i| open(&ctx, &mut writers, i)) {
-            let session = Session::new(&ctx, identity, link, &mut writers);
+            let session = Session::new(&ctx, identity, link, &mut writers, first.as_ref());
             tokio::select! {
                 () = ctx.stopped() => return Ok(()),
                 ended = session.run(&ctx) => ended?,
@@ -89,37 +96,6 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
 struct Writers {
     controller: Writer<Controller>,
     desired: Desired,
-}
-
-/// Puts a bootstrap file in force, if there is one and no config yet; whether that is done with.
-fn begin(ctx: &Context, writers: &mut Writers) -> bool {
-    let now = host::clock::now();
-    let trouble = match bootstrap::read(&ctx.paths, now) {
-        Ok(None) => return true,
-        Ok(Some(device)) => {
-            let properties =
-                api::convert::items::properties(&device.items, &Properties::default(), now);
-            for refused in &device.refused {
-                tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
-            }
-            match writers.desired.publish_bootstrap(&device, &properties) {
-                Ok(()) => {
-                    tracing::info!(ports = device.ports.len(), "bootstrap file in force");
-                    return true;
-                }
-                Err(e) => (chain(&e), e.problem(now)),
-            }
-        }
-        Err(why) => (chain(&why), why.problem(now)),
-    };
-    let (text, problem) = trouble;
-    tracing::error!("{text}");
-    let mut status = status(&State::default(), "", None);
-    status.problem = Some(problem);
-    if let Err(e) = writers.controller.publish(Table::<Controller>::from([(Only, status)])) {
-        tracing::error!("{}", chain(&e));
-    }
-    false
 }
 
 /// The way to the controller that gave us this identity. `None`: what is wrong is in the status.
@@ -204,6 +180,8 @@ struct InForce {
     /// Ports that are set up near the node.
     local_ports: Vec<PortName>,
     properties: Properties,
+    /// Who wished the ports.
+    ports_from: PortsFrom,
     /// The controller answers.
     reached: bool,
     /// The way to the console that stands in for it.
@@ -234,7 +212,14 @@ enum Came {
 }
 
 impl<'a> Session<'a> {
-    fn new(ctx: &Context, identity: Identity, link: Link, writers: &'a mut Writers) -> Session<'a> {
+    /// `first`: what counts until there is a config.
+    fn new(
+        ctx: &Context,
+        identity: Identity,
+        link: Link,
+        writers: &'a mut Writers,
+        first: Option<&First>,
+    ) -> Session<'a> {
         let checkpoint = Checkpoint::open(ctx.paths.persist.join("checkpoint"));
         let signers = checkpoint.certs(&link);
         let exchange = checkpoint.exchange();
@@ -243,7 +228,12 @@ impl<'a> Session<'a> {
         let known: Vec<Certificate> = exchange.values().cloned().collect();
         let mut secrets = Secrets::new(ours, &known, host::clock::now());
         let saved = checkpoint.config(&link, identity.id, &mut |c, b| secrets.open(c, b));
-        let told = InForce { secrets: secrets.counted, ..InForce::default() };
+        let mut in_force = InForce { secrets: secrets.counted, ..InForce::default() };
+        if let Some(first) = first.filter(|_| saved.is_none()) {
+            in_force.device = Some(first.device.clone());
+            in_force.properties = first.properties.clone();
+            in_force.ports_from = first.ports_from;
+        }
         let made = saved.as_ref().and_then(|s| s.timestamp);
         let floor = checkpoint.floor(&link.server, identity.id, made, &ctx.paths.config);
         Session {
@@ -252,7 +242,7 @@ impl<'a> Session<'a> {
             checkpoint,
             writers,
             state: State::default(),
-            properties: Properties::default(),
+            properties: in_force.properties.clone(),
             signers,
             exchange,
             referred: secrets.referred,
@@ -260,7 +250,7 @@ impl<'a> Session<'a> {
             received: None,
             saved,
             floor,
-            in_force: watch::Sender::new(told),
+            in_force: watch::Sender::new(in_force),
             unannounced: watch::Sender::default(),
             nearby: Nearby::open(ctx.paths.persist.join("checkpoint")),
             alarms: BTreeMap::new(),
@@ -509,7 +499,7 @@ impl<'a> Session<'a> {
     /// Whether nobody expects the controller to be reached.
     fn airgapped(&self) -> bool {
         let in_force = self.in_force.borrow();
-        let setting = in_force.told.as_ref().and_then(|d| d.items.get("airgap.mode"));
+        let setting = in_force.device.as_ref().and_then(|d| d.items.get("airgap.mode"));
         config::maintenance(false, setting.map(String::as_str))
     }
 
@@ -595,6 +585,7 @@ impl<'a> Session<'a> {
             f.told = Some(told);
             f.device = Some(device);
             f.properties = properties;
+            f.ports_from = PortsFrom::Controller;
         });
         published.map_err(|e| {
             tracing::error!("{}", chain(&e));
@@ -610,6 +601,7 @@ impl<'a> Session<'a> {
             self.state.attestation_problem.clone().or(unannounced);
         status.standing.local_profile = self.nearby.kept().overrides.profile;
         status.standing.local_ports = self.in_force.borrow().local_ports.clone();
+        status.standing.ports_from = self.in_force.borrow().ports_from;
         let reached = self.state.last_contact.is_some() && self.state.failures == 0;
         let stands_in = self.console().filter(|_| self.state.stands_in.is_some());
         if let Some(why) = &self.state.stands_in
@@ -671,6 +663,7 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
             },
             local_profile: String::new(),
             local_ports: Vec::new(),
+            ports_from: PortsFrom::Controller,
         },
     }
 }

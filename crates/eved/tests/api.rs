@@ -12,9 +12,7 @@ use common::scripted::{
 };
 use model::reported::{ConfigSource, OnboardingStep};
 use model::services::Service;
-use model::topic::{
-    Controller, DesiredApps, DesiredPorts, DesiredProperties, Identities, OnboardingState, Only,
-};
+use model::topic::{Controller, DesiredApps, DesiredProperties, Identities, OnboardingState, Only};
 
 /// Asked for the config each so many seconds at most.
 const FAST: &[(&str, &str)] = &[("timer.config.interval", "5")];
@@ -239,38 +237,6 @@ async fn a_node_whose_controller_moved_onboards_there() {
     })
     .await;
     assert_eq!((old.asked("uuid").len(), new.asked("uuid").len()), (1, 1));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_bootstrap_file_counts_until_there_is_a_config() {
-    if golden().is_none() {
-        return;
-    }
-    let scripted = Scripted::start(|_| Some(Answer::Status(503))).await;
-    let node = scripted.node();
-    let file = vector("config/bootstrap-config.pb");
-    let mut broken = file.clone();
-    *broken.last_mut().unwrap() ^= 1;
-    store::save(&node.path("config"), "bootstrap-config.pb", &broken).unwrap();
-    {
-        let _services = node.start(&[Service::Config]);
-        let why = eventually("the refusal", || node.get::<Controller>(&Only)?.problem).await;
-        assert!(why.text.contains("bootstrap-config.pb"), "{}", why.text);
-        assert!(node.table::<DesiredPorts>().is_empty());
-    }
-    // No identity, no answer, and yet there are ports.
-    store::save(&node.path("config"), "bootstrap-config.pb", &file).unwrap();
-    {
-        let _services = node.start(&[Service::Config]);
-        eventually("the ports", || node.table::<DesiredPorts>().into_values().next()).await;
-        eventually("the settings", || node.get::<DesiredProperties>(&Only)).await;
-    }
-    // A saved config is newer, whatever it says.
-    node.reboot();
-    store::save(&node.persist().join("checkpoint"), "lastconfig", b"anything").unwrap();
-    let _services = node.start(&[Service::Config]);
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert!(node.table::<DesiredPorts>().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

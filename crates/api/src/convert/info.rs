@@ -13,8 +13,8 @@ use model::desired::{
 };
 use model::reported::{
     AppNetworkStatus, AppState, AppStatus, Attestation, Boot, BootReason as Reason, ContentState,
-    ContentStatus, ControllerStatus, Maintenance, NetworkInstanceStatus, PortStatus, VolumeState,
-    VolumeStatus,
+    ContentStatus, ControllerStatus, Maintenance, NetworkInstanceStatus, PortStatus, PortsFrom,
+    VolumeState, VolumeStatus,
 };
 use model::{
     AppId, Bytes, ContentId, DeviceId, NetworkInstanceId, Problem, UnixMillis, VolumeId, Who,
@@ -600,7 +600,7 @@ fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> System
             .iter()
             .map(|port| {
                 let local = controller.standing.local_ports.contains(&port.port.name);
-                device_port(port, local, controller.config_timestamp)
+                device_port(port, local, controller)
             })
             .chain(refused().map(|r| DevicePort {
                 name: r.id.clone(),
@@ -617,12 +617,16 @@ fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> System
     SystemAdapterInfo { current_index: 0, status: vec![status] }
 }
 
-fn device_port(status: &PortStatus, local: bool, told: Option<UnixMillis>) -> DevicePort {
-    // When a server nearby set it up is not known: its messages have no time.
-    let (origin, told) = match local {
-        true => (NetworkConfigOrigin::Lps, None),
-        false => (NetworkConfigOrigin::Controller, told),
+fn device_port(status: &PortStatus, local: bool, controller: &ControllerStatus) -> DevicePort {
+    let told = controller.config_timestamp;
+    let (origin, told) = match (local, controller.standing.ports_from) {
+        // When a server nearby set it up is not known: its messages have no time.
+        (true, _) => (NetworkConfigOrigin::Lps, None),
+        (false, PortsFrom::Controller) => (NetworkConfigOrigin::Controller, told),
+        (false, PortsFrom::Bootstrap) => (NetworkConfigOrigin::Bootstrap, told),
+        (false, PortsFrom::Override) => (NetworkConfigOrigin::Override, told),
     };
+    let known = told.is_some() || origin != NetworkConfigOrigin::Controller;
     let port = &status.port;
     let dhcp = match &port.addressing {
         Addressing::Dhcp => DhcpType::Client,
@@ -658,7 +662,7 @@ fn device_port(status: &PortStatus, local: bool, told: Option<UnixMillis>) -> De
             }),
         cost: port.cost.into(),
         mtu: port.mtu.unwrap_or_default().into(),
-        config_source: (local || told.is_some()).then(|| PortConfigSource {
+        config_source: known.then(|| PortConfigSource {
             origin: origin.into(),
             submitted_at: told.map(to_timestamp),
         }),

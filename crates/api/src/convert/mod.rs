@@ -14,6 +14,7 @@ mod hardware;
 pub mod info;
 pub mod inventory;
 pub mod items;
+pub mod legacy;
 pub mod local;
 mod machine;
 pub mod metrics;

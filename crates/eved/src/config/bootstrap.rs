@@ -14,7 +14,7 @@ use model::{Bytes, Diagnose, Diagnosis, UnixMillis, Who};
 use crate::service::Paths;
 
 /// In the CONFIG partition (EVE API, bootstrap and local overrides).
-const FILE: &str = "bootstrap-config.pb";
+pub(super) const FILE: &str = "bootstrap-config.pb";
 /// Of the root certificate.
 const ROOT_MAX: Bytes = Bytes::kib(64);
 

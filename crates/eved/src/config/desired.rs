@@ -56,14 +56,14 @@ impl Desired {
         self.local_power.publish(rows.collect::<Table<LocalPowers>>())
     }
 
-    /// Publishes what of a bootstrap file counts: ports and settings.
-    pub(super) fn publish_bootstrap(
+    /// Publishes what counts before the first config: settings, and ports if anybody wished some.
+    pub(super) fn publish_first(
         &mut self,
-        device: &Device,
         properties: &Properties,
+        ports: Option<&Table<DesiredPorts>>,
     ) -> Result<(), TopicError> {
         self.properties.publish(Table::<DesiredProperties>::from([(Only, properties.clone())]))?;
-        self.ports.publish(device.ports.clone())
+        ports.map_or(Ok(()), |ports| self.ports.publish(ports.clone()))
     }
 
     /// Publishes a whole config: what is referred to before what refers to it, so that fewer

@@ -76,7 +76,7 @@ pub(super) async fn tell(
             queue.tell_all_again();
         }
         let to = config.console.clone().unwrap_or_else(|| link.clone());
-        let told = config.device.as_ref().map(|d| d.epoch);
+        let told = config.told.as_ref().map(|d| d.epoch);
         if epoch.is_some() && told.is_some() && epoch != told {
             tracing::info!("the controller wants to know everything again");
             queue.tell_all_again();

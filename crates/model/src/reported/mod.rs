@@ -17,8 +17,8 @@ pub use hardware::{
 pub use network::{DhcpLease, Lease, NetworkInstanceStatus, PortStatus, PortTest};
 pub use node::{
     Attestation, Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus,
-    Maintenance, Onboarding, OnboardingStep, Resources, SecretFailure, SecretsOpened, ServiceUse,
-    Standing, Storage, TimelineMark,
+    Maintenance, Onboarding, OnboardingStep, PortsFrom, Resources, SecretFailure, SecretsOpened,
+    ServiceUse, Standing, Storage, TimelineMark,
 };
 
 use crate::{Bytes, ContentId, Digest, Problem, VolumeId};

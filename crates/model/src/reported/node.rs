@@ -88,6 +88,22 @@ pub struct Standing {
     /// Ports that someone near the node set up.
     #[serde(default)]
     pub local_ports: Vec<crate::desired::PortName>,
+    /// Who wished the ports that are in force.
+    #[serde(default)]
+    pub ports_from: PortsFrom,
+}
+
+/// Who wishes the ports of a node, as far as it is said in the EVE API (`NetworkConfigOrigin`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PortsFrom {
+    /// The controller, or nobody.
+    #[default]
+    Controller,
+    /// The bootstrap file on CONFIG: there was no config yet.
+    Bootstrap,
+    /// EVE's old files of ports on CONFIG: there was no config yet, and no bootstrap file.
+    Override,
 }
 
 /// How far attestation is (EVE API, attestation states, as far as a node without a TPM has them).
