@@ -1,18 +1,22 @@
 //! The node's side of the EVE API against a controller that follows a script: what a real one does
-//! once in a year, and what none should do.
+//! once in a year, and what none should do. At the end, by their names, scenarios of the reference test
+//! suites (onboarding, zedagent) that need no node in QEMU.
 
 mod common;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::eventually;
 use common::scripted::{
     Answer, NEXT, SIGNING, Scripted, config, empty, golden, own, sign, told, uuid, vector,
 };
+use common::{Fleet, Node, eventually};
+use host::topics::{Table, Writer};
 use model::reported::{ConfigSource, OnboardingStep};
 use model::services::Service;
-use model::topic::{Controller, DesiredApps, DesiredProperties, Identities, OnboardingState, Only};
+use model::topic::{
+    Boots, Controller, DesiredApps, DesiredProperties, Identities, OnboardingState, Only,
+};
 
 /// Asked for the config each so many seconds at most.
 const FAST: &[(&str, &str)] = &[("timer.config.interval", "5")];
@@ -488,4 +492,223 @@ async fn what_is_sealed_to_the_node_reaches_its_app_also_over_a_change_of_keys()
     scripted.rule(|_| Some(Answer::Status(503)));
     let _services = node.start(&[Service::Onboard, Service::Config]);
     eventually("the saved secret", || environment().filter(|e| e == "A=second")).await;
+}
+
+/// The newest word about the node that fits.
+async fn device_info<T>(
+    scripted: &Scripted,
+    fits: impl Fn(api::pb::info::ZInfoDevice) -> Option<T>,
+) -> T {
+    use api::pb::info::{ZInfoMsg, z_info_msg::InfoContent};
+    eventually("the node's info", || {
+        scripted.asked("{id}/info").into_iter().rev().find_map(|asked| {
+            let info: ZInfoMsg = api::wire::decode(&asked.payload, model::Bytes::mib(4)).unwrap();
+            let Some(InfoContent::Dinfo(device)) = info.info_content else { return None };
+            fits(device)
+        })
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn onboarding_status() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|_| None).await;
+    let node = scripted.node();
+    store::save(&node.path("run/eve"), "serial", b"SN-7\n").unwrap();
+    let services = node.start(&[Service::Onboard, Service::Config]);
+    let status = eventually("the end of onboarding", || {
+        node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)
+    })
+    .await;
+    assert_eq!((status.serial.as_str(), status.soft_serial.as_str()), ("SN-7", "soft-1"));
+    assert_eq!(status.problem, None);
+    let name = device_info(&scripted, |device| Some(device.host_name)).await;
+    assert_eq!(name, own());
+    // It is on the disk, readable by whoever looks.
+    let saved = std::fs::read_dir(node.persist().join("status/identity")).unwrap();
+    let saved: Vec<serde_json::Value> = saved
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "json"))
+        .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+        .collect();
+    let [identity] = saved.as_slice() else { panic!("{saved:?}") };
+    assert!(identity.to_string().contains(&own()), "{identity}");
+    drop(services);
+    node.reboot();
+    let _services = node.start(&[Service::Onboard]);
+    let identity = eventually("the id", || node.get::<Identities>(&Only)).await;
+    assert_eq!(identity.id.to_string(), own());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pre_provisioned_uuid() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|_| None).await;
+    let node = scripted.node();
+    {
+        let _services = node.start(&[Service::Onboard]);
+        eventually("an id", || node.get::<Identities>(&Only)).await;
+    }
+    let asked = scripted.asked("uuid").len();
+    // The next boot has no network at all, as `reboot` would give it.
+    std::fs::remove_dir_all(node.path("run")).unwrap();
+    std::fs::create_dir_all(node.path("run/eve/log")).unwrap();
+    let begun = tokio::time::Instant::now();
+    let _services = node.start(&[Service::Onboard]);
+    eventually("the end of onboarding", || {
+        node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)
+    })
+    .await;
+    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
+    assert_eq!(node.get::<Identities>(&Only).unwrap().id.to_string(), own());
+    assert_eq!(scripted.asked("uuid").len(), asked);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_changes_at_runtime() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|_| None).await;
+    let node = scripted.node();
+    // Somebody else's controller: it listens, but not under a certificate that we believe.
+    let other = Fleet::start().await;
+    let server = std::fs::read(Node::new(&other).path("config/server")).unwrap();
+    store::save(&node.path("config"), "server", &server).unwrap();
+    {
+        let _services = node.start(&[Service::Onboard]);
+        let why = eventually("the refusal", || node.get::<OnboardingState>(&Only)?.problem).await;
+        assert!(why.text.contains("certificate"), "{}", why.text);
+        assert_eq!(node.get::<Identities>(&Only), None);
+    }
+    scripted.adopt(&node);
+    node.reboot();
+    let _services = node.start(&[Service::Onboard]);
+    let identity = eventually("an id", || node.get::<Identities>(&Only)).await;
+    assert_eq!(identity.id.to_string(), own());
+    let status = eventually("no trouble", || {
+        node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)
+    })
+    .await;
+    assert_eq!(status.problem, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn server_returns_403() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|asked| {
+        matches!(asked.path.as_str(), "register" | "uuid").then_some(Answer::Status(403))
+    })
+    .await;
+    let node = scripted.node();
+    let _services = node.start(&[Service::Onboard]);
+    let why = eventually("the refusal", || node.get::<OnboardingState>(&Only)?.problem).await;
+    assert!(why.text.contains("403"), "{}", why.text);
+    assert_eq!(why.diagnosis.who, model::Who::Operator, "{why:?}");
+    assert_eq!(node.get::<Identities>(&Only), None);
+    // Who is refused waits 1 s, then 2, 4 and so on, of which a quarter is left to chance.
+    tokio::time::sleep(std::time::Duration::from_secs(6)).await;
+    let times: Vec<_> = scripted.asked("register").iter().map(|asked| asked.at).collect();
+    assert!((2..=4).contains(&times.len()), "{} in 6 s", times.len());
+    for (wait, least) in times.windows(2).zip([750, 1500, 3000]) {
+        assert!((wait[1] - wait[0]).as_millis() >= least, "{times:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn device_info_completeness() {
+    use api::pb::info::DataSecAtRestStatus;
+    if golden().is_none() {
+        return;
+    }
+    let changed = Arc::new(AtomicUsize::new(60));
+    let seconds = changed.clone();
+    let scripted = Scripted::start(move |asked| {
+        let seconds = seconds.load(Ordering::SeqCst).to_string();
+        let items = [FAST, &[("timer.metric.interval", seconds.as_str())]].concat();
+        let answer = config(&seconds, empty(1000, &items));
+        (asked.path == "{id}/config").then_some(Answer::Signed(answer, SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    // As `eved health` would say.
+    let boot = model::reported::Boot {
+        reason: model::reported::BootReason::First,
+        detail: String::new(),
+        count: 3,
+        started: model::UnixMillis(1),
+        timeline: Vec::new(),
+        version: "0.0.0-test".to_owned(),
+        slot: "IMGA".to_owned(),
+    };
+    let mut boots = Writer::<Boots>::open(&node.roots()).unwrap();
+    boots.publish(Table::<Boots>::from([(Only, boot)])).unwrap();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let value = |device: &api::pb::info::ZInfoDevice| {
+        let items = &device.config_item_status.as_ref()?.config_items;
+        Some(items.get("timer.metric.interval")?.value.clone())
+    };
+    let told = device_info(&scripted, |device| value(&device).map(|_| device)).await;
+    let adapters = told.system_adapter.as_ref().unwrap();
+    let port = adapters.status[0].ports.first().unwrap();
+    assert_eq!((port.ifname.as_str(), port.is_mgmt), ("eth0", true));
+    assert_eq!(port.ip_addrs, ["10.0.2.15"]);
+    assert_eq!(told.machine_arch, std::env::consts::ARCH);
+    let software = &told.sw_list[0];
+    assert_eq!((software.short_version.as_str(), software.activated), ("0.0.0-test", true));
+    assert_eq!(software.partition_label, "IMGA");
+    let at_rest = told.data_sec_at_rest_info.as_ref().unwrap();
+    assert_eq!(at_rest.status, i32::from(DataSecAtRestStatus::DatasecAtRestDisabled));
+    assert!(told.ncpu > 0 && told.restart_counter == 3);
+    assert_eq!(value(&told).as_deref(), Some("60"));
+    changed.store(45, Ordering::SeqCst);
+    device_info(&scripted, |device| value(&device).filter(|v| v == "45")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn config_items_and_status() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|_| None).await;
+    let gives = |hash: &'static str, app: bool, seconds: &'static str| {
+        let mut told = told(if app { "container-app" } else { "minimal-device" });
+        let items = [FAST, &[("timer.metric.interval", seconds)]].concat();
+        told.config_items = empty(0, &items).config_items;
+        // Each is newer than the last.
+        let stamp = if app { 1_900_000_000 } else { 1_900_000_001 };
+        told.config_timestamp = empty(stamp, &[]).config_timestamp;
+        let answer = config(hash, told);
+        scripted.rule(move |asked| {
+            (asked.path == "{id}/config").then(|| Answer::Signed(answer.clone(), SIGNING))
+        });
+    };
+    let interval_told = |seconds: &'static str| {
+        device_info(&scripted, move |device| {
+            let items = device.config_item_status?.config_items;
+            let item = items.get("timer.metric.interval").filter(|item| item.value == seconds)?;
+            Some(item.error.clone())
+        })
+    };
+    let node = scripted.node();
+    gives("h1", true, "600");
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    eventually("the app", || node.table::<DesiredApps>().into_values().next()).await;
+    let settings = eventually("settings", || node.get::<DesiredProperties>(&Only)).await;
+    assert_eq!(settings.metric_interval.as_secs(), 600);
+    assert_eq!(interval_told("600").await, "");
+
+    gives("h2", false, "0");
+    let why = interval_told("0").await;
+    assert_eq!(why, "\"0\" is not 5 to 3600");
+    let settings = node.get::<DesiredProperties>(&Only).unwrap();
+    assert_eq!(settings.metric_interval.as_secs(), 600, "a bad value leaves the one before");
+    eventually("the app gone", || node.table::<DesiredApps>().is_empty().then_some(())).await;
 }
