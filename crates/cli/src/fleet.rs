@@ -566,6 +566,18 @@ fn config_of(file: &Path) -> anyhow::Result<Vec<u8>> {
         ));
     }
     let text = bytes.trim_ascii();
+    if text.is_empty() {
+        // No bytes are a valid protobuf message, of a node that runs nothing: nobody means that.
+        let what = if file == Path::new("-") {
+            "standard input".into()
+        } else {
+            file.display().to_string()
+        };
+        return Err(out::advised(
+            format!("{what} is empty: no config"),
+            "give the EdgeDevConfig, JSON or protobuf; look whether what was to write it failed",
+        ));
+    }
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
     Ok(if is_json { text.to_vec() } else { bytes })
 }
