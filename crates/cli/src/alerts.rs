@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use controller::alerts::When;
+use controller::alerts::{RuleSpec, When};
 use controller::client::escaped;
 use controller::objects::Kind;
 use controller::view::{Alert, NamedRule};
 
 use crate::fleet::{To, ago, objects, read, time};
 use crate::out::foreign::one_line;
-use crate::out::{self, OrAdvise};
+use crate::out::{self, OrAdvise, WrongUse};
 
 /// `eve alert …`
 #[derive(Debug, clap::Subcommand)]
@@ -52,7 +52,7 @@ pub(crate) enum AlertCommand {
 pub(crate) enum RuleCommand {
     /// All rules
     List,
-    /// Make a rule, or change one
+    /// Make a rule, or change one: what is not said stays as it is
     Set(SetRule),
     /// Tell the webhook of a rule that this is a test
     Test {
@@ -71,29 +71,32 @@ pub(crate) enum RuleCommand {
 pub(crate) struct SetRule {
     /// Its name
     name: String,
-    /// What it looks at
+    /// What it looks at; a new rule needs it
     #[arg(long, value_parser = When::ALL.map(When::name))]
-    when: String,
-    /// Which nodes, as a query over labels
-    #[arg(long = "match", value_name = "QUERY", default_value = "*")]
-    devices: String,
-    /// For how long something must be so
-    #[arg(long, default_value_t = 10, value_name = "MINUTES")]
-    minutes: u64,
-    /// How full a disk may become, for disk_full
-    #[arg(long, default_value_t = 90, value_name = "PERCENT")]
-    percent: u8,
-    /// How long before its end a certificate is spoken of, for certificate_ends
-    #[arg(long, default_value_t = 30, value_name = "DAYS")]
-    days: u32,
+    when: Option<String>,
+    /// Which nodes, as a query over labels [of a new rule: *]
+    #[arg(long = "match", value_name = "QUERY")]
+    devices: Option<String>,
+    /// For how long something must be so [of a new rule: 10]
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u64>,
+    /// How full a disk may become, for disk_full [of a new rule: 90]
+    #[arg(long, value_name = "PERCENT")]
+    percent: Option<u8>,
+    /// How long before its end a certificate is spoken of, for certificate_ends [of a new rule: 30]
+    #[arg(long, value_name = "DAYS")]
+    days: Option<u32>,
     /// Who is told: an https address that takes a POST
     #[arg(long, value_name = "URL")]
     url: Option<String>,
+    /// Tell nobody any more: the rule's alerts are only listed
+    #[arg(long, conflicts_with_all = ["url", "trust", "secret"])]
+    no_url: bool,
     /// A certificate that the webhook may present beyond the system's
-    #[arg(long, value_name = "PEM", requires = "url")]
+    #[arg(long, value_name = "PEM")]
     trust: Option<PathBuf>,
     /// A file with the secret that calls of the webhook are signed with; `-` reads standard input
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE")]
     secret: Option<PathBuf>,
 }
 
@@ -123,7 +126,9 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
             to.print(ask, |all| rules(all)).await
         }
         AlertCommand::Rule { command: RuleCommand::Set(set) } => {
-            client.put(&rule(&set.name), &body(&set)?).await.or_advise()?;
+            let all = client.ask::<Vec<NamedRule>>("/alert-rules").await.or_advise()?;
+            let before = all.into_iter().find(|r| r.name == set.name).map(|r| r.rule);
+            client.put(&rule(&set.name), &body(&set, before)?).await.or_advise()?;
             to.done(&format!("alert rule {} set", set.name))
         }
         AlertCommand::Rule { command: RuleCommand::Test { name } } => {
@@ -138,23 +143,49 @@ async fn perform(to: &To, command: AlertCommand) -> anyhow::Result<()> {
     }
 }
 
-fn body(set: &SetRule) -> anyhow::Result<String> {
+/// The rule as it is to be: what is not said is as `before`, or as in documents that do not say it.
+fn body(set: &SetRule, before: Option<RuleSpec>) -> anyhow::Result<String> {
     let trust = set.trust.as_deref().map(read).transpose()?;
     let secret = set.secret.as_deref().map(read).transpose()?;
     let secret = secret.as_deref().map(|s| s.trim_end_matches(['\n', '\r']));
-    let body = serde_json::json!({
-        "rule": {
-            "when": set.when,
-            "match": set.devices,
-            "minutes": set.minutes,
-            "percent": set.percent,
-            "days": set.days,
-            "url": set.url,
-            "trust": trust,
-        },
-        "secret": secret,
+    let mut rule = serde_json::Map::new();
+    match before {
+        Some(before) => {
+            if let serde_json::Value::Object(before) = serde_json::to_value(before)? {
+                rule = before;
+            }
+        }
+        None if set.when.is_none() => {
+            let text = format!("there is no alert rule {} yet; say --when to make it", set.name);
+            return Err(WrongUse(text).into());
+        }
+        None => {}
+    }
+    let said = serde_json::json!({
+        "when": set.when,
+        "match": set.devices,
+        "minutes": set.minutes,
+        "percent": set.percent,
+        "days": set.days,
+        "url": set.url,
+        "trust": trust,
     });
-    Ok(body.to_string())
+    if let serde_json::Value::Object(said) = said {
+        rule.extend(said.into_iter().filter(|(_, value)| !value.is_null()));
+    }
+    // The controller keeps the one that there is, unless another is said beside the rule.
+    rule.remove("secret");
+    if set.no_url {
+        rule.remove("url");
+        rule.remove("trust");
+    }
+    let told = rule.get("url").is_some_and(|url| !url.is_null());
+    if !told && (trust.is_some() || secret.is_some()) {
+        let text =
+            format!("the alert rule {} tells nobody; --trust and --secret need --url", set.name);
+        return Err(WrongUse(text).into());
+    }
+    Ok(serde_json::json!({ "rule": rule, "secret": secret }).to_string())
 }
 
 fn alerts(all: &[Alert]) -> String {
@@ -207,25 +238,57 @@ mod tests {
         assert!(lines[3].contains(" over "), "{text}");
     }
 
+    fn set() -> SetRule {
+        SetRule {
+            name: "x".to_owned(),
+            when: None,
+            devices: None,
+            minutes: None,
+            percent: None,
+            days: None,
+            url: None,
+            no_url: false,
+            trust: None,
+            secret: None,
+        }
+    }
+
+    fn rule(set: &SetRule, before: Option<&RuleSpec>) -> RuleSpec {
+        let body: serde_json::Value =
+            serde_json::from_str(&body(set, before.cloned()).unwrap()).unwrap();
+        serde_json::from_value(body["rule"].clone()).unwrap()
+    }
+
     #[test]
     fn every_word_for_when_is_one_that_rules_know() {
         for when in When::ALL.map(When::name) {
-            let set = SetRule {
-                name: "x".to_owned(),
-                when: when.to_owned(),
-                devices: "*".to_owned(),
-                minutes: 1,
-                percent: 80,
-                days: 7,
-                url: None,
-                trust: None,
-                secret: None,
-            };
-            let body: serde_json::Value = serde_json::from_str(&body(&set).unwrap()).unwrap();
-            let rule: controller::alerts::RuleSpec =
-                serde_json::from_value(body["rule"].clone()).unwrap();
+            let (percent, days) = (Some(80), Some(7));
+            let set = SetRule { when: Some(when.to_owned()), percent, days, ..set() };
+            let rule = rule(&set, None);
             assert_eq!(serde_json::to_value(rule.when).unwrap(), when);
-            assert_eq!((rule.percent, rule.days), (80, 7));
+            assert_eq!((rule.percent, rule.days, rule.minutes), (80, 7, 10));
         }
+    }
+
+    #[test]
+    fn what_is_not_said_of_a_rule_stays() {
+        let url = || Some("https://hooks.example/".to_owned());
+        let first = SetRule { when: Some("silent".to_owned()), url: url(), ..set() };
+        let mut first = rule(&first, None);
+        first.trust = Some("PEM".to_owned());
+        let changed = rule(&SetRule { minutes: Some(20), ..set() }, Some(&first));
+        assert_eq!(changed, RuleSpec { minutes: 20, ..first.clone() });
+        let untold = rule(&SetRule { no_url: true, ..set() }, Some(&changed));
+        assert_eq!((&untold.url, &untold.trust, untold.minutes), (&None, &None, 20));
+
+        let refused = |set: &SetRule, before: Option<&RuleSpec>| {
+            body(set, before.cloned()).unwrap_err().to_string()
+        };
+        assert!(refused(&set(), None).contains("say --when"));
+        let mut secret = tempfile::NamedTempFile::new().unwrap();
+        std::io::Write::write_all(&mut secret, b"words\n").unwrap();
+        let secret = SetRule { secret: Some(secret.path().to_owned()), ..set() };
+        assert!(refused(&secret, Some(&untold)).contains("tells nobody"));
+        assert!(body(&secret, Some(changed)).unwrap().contains(r#""secret":"words""#));
     }
 }

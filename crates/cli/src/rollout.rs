@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use controller::client::escaped;
-use controller::objects::Kind;
+use controller::objects::{Kind, WindowSpec};
 use controller::view::{Group, NamedWindow, Rollout, Scheduled};
 use model::UnixMillis;
 
@@ -146,14 +146,17 @@ pub(crate) enum GroupCommand {
         name: String,
     },
     /// Make or change one: `eve group set berlin 'site=berlin, !lab'`
+    ///
+    /// What is not said of one that exists stays as it is.
     Set {
         /// Its name
         name: String,
-        /// Its query: `key=value, key!=value, key in (a, b), key, !key, name=edge-*`
-        query: String,
+        /// Its query: `key=value, key!=value, key in (a, b), key, !key, name=edge-*`; a new group
+        /// needs it
+        query: Option<String>,
         /// What it is for
-        #[arg(long, default_value = "")]
-        note: String,
+        #[arg(long)]
+        note: Option<String>,
     },
     /// Remove one
     Delete {
@@ -168,29 +171,38 @@ pub(crate) enum WindowCommand {
     /// All windows
     List,
     /// Make or change one: `eve window set night 'group=berlin' --days sat,sun --from 02:00`
-    Set {
-        /// Its name
-        name: String,
-        /// Which nodes, as a query
-        query: String,
-        /// The days on which it opens; every day if not said
-        #[arg(long, value_delimiter = ',', value_name = "DAYS")]
-        days: Vec<String>,
-        /// When it opens
-        #[arg(long, value_name = "HH:MM")]
-        from: String,
-        /// How long it stays open
-        #[arg(long, value_name = "MINUTES", default_value_t = 120)]
-        minutes: u32,
-        /// Its time zone, as Europe/Berlin
-        #[arg(long, default_value = "UTC")]
-        zone: String,
-    },
+    ///
+    /// What is not said of one that exists stays as it is.
+    Set(SetWindow),
     /// Remove one; what waits for it is told at once
     Delete {
         /// Its name
         name: String,
     },
+}
+
+/// `eve window set …`
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetWindow {
+    /// Its name
+    name: String,
+    /// Which nodes, as a query; a new window needs it
+    query: Option<String>,
+    /// The days on which it opens, as sat,sun [of a new window: every day]
+    #[arg(long, value_delimiter = ',', value_name = "DAYS")]
+    days: Vec<String>,
+    /// Open it on every day
+    #[arg(long, conflicts_with = "days")]
+    every_day: bool,
+    /// When it opens; a new window needs it
+    #[arg(long, value_name = "HH:MM")]
+    from: Option<String>,
+    /// How long it stays open [of a new window: 120]
+    #[arg(long, value_name = "MINUTES")]
+    minutes: Option<u32>,
+    /// Its time zone, as Europe/Berlin [of a new window: UTC]
+    #[arg(long)]
+    zone: Option<String>,
 }
 
 /// `eve schedule …`
@@ -364,7 +376,14 @@ async fn group(to: &To, command: GroupCommand) -> anyhow::Result<()> {
             to.print(one, shown_group).await
         }
         GroupCommand::Set { name, query, note } => {
-            let body = serde_json::json!({ "query": query, "note": note });
+            let all = client.ask::<Vec<Group>>("/groups").await.or_advise()?;
+            let before = all.into_iter().find(|g| g.name == name);
+            let (was, noted) = before.map(|g| (g.query, g.note)).unzip();
+            let query = query.or(was).ok_or_else(|| {
+                WrongUse(format!("there is no group {name} yet; say its query to make it"))
+            })?;
+            let body =
+                serde_json::json!({ "query": query, "note": note.or(noted).unwrap_or_default() });
             client.put(&path(&name), &body.to_string()).await.or_advise()?;
             to.done(&format!("group {name} set"))
         }
@@ -395,18 +414,37 @@ async fn window(to: &To, command: WindowCommand) -> anyhow::Result<()> {
             let all = async || client.ask::<Vec<NamedWindow>>("/windows").await.or_advise();
             to.print(all, |all| windows(all)).await
         }
-        WindowCommand::Set { name, query, days, from, minutes, zone } => {
-            let body = serde_json::json!({
-                "match": query, "days": days, "from": from, "minutes": minutes, "zone": zone,
-            });
-            client.put(&path(&name), &body.to_string()).await.or_advise()?;
-            to.done(&format!("window {name} set"))
+        WindowCommand::Set(set) => {
+            let all = client.ask::<Vec<NamedWindow>>("/windows").await.or_advise()?;
+            let before = all.into_iter().find(|w| w.name == set.name).map(|w| w.spec);
+            let body = window_body(&set, before)?;
+            client.put(&path(&set.name), &body.to_string()).await.or_advise()?;
+            to.done(&format!("window {} set", set.name))
         }
         WindowCommand::Delete { name } => {
             client.remove(&path(&name)).await.or_advise()?;
             to.done(&format!("window {name} deleted"))
         }
     }
+}
+
+/// The window as it is to be: what is not said is as `before`, or as a new one has it.
+fn window_body(set: &SetWindow, before: Option<WindowSpec>) -> anyhow::Result<serde_json::Value> {
+    let was = before.as_ref();
+    let needed =
+        |what| WrongUse(format!("there is no window {} yet; say {what} to make it", set.name));
+    let query = set.query.as_ref().or(was.map(|w| &w.devices));
+    let query = query.ok_or_else(|| needed("its query"))?;
+    let from = set.from.as_ref().or(was.map(|w| &w.from)).ok_or_else(|| needed("--from"))?;
+    let days = match was {
+        Some(was) if set.days.is_empty() && !set.every_day => serde_json::to_value(&was.days)?,
+        _ => serde_json::to_value(&set.days)?,
+    };
+    let minutes = set.minutes.or(was.map(|w| w.minutes)).unwrap_or(120);
+    let zone = set.zone.as_deref().or(was.map(|w| w.zone.as_str())).unwrap_or("UTC");
+    Ok(serde_json::json!({
+        "match": query, "days": days, "from": from, "minutes": minutes, "zone": zone,
+    }))
 }
 
 fn groups(all: &[Group]) -> String {
@@ -504,6 +542,33 @@ fn moment(text: &str, now: UnixMillis) -> anyhow::Result<UnixMillis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_said_of_a_window_stays() {
+        let set = || SetWindow {
+            name: "night".to_owned(),
+            query: None,
+            days: Vec::new(),
+            every_day: false,
+            from: None,
+            minutes: None,
+            zone: None,
+        };
+        let is = |set: &SetWindow, before: Option<&WindowSpec>| -> WindowSpec {
+            serde_json::from_value(window_body(set, before.cloned()).unwrap()).unwrap()
+        };
+        let (query, from) = (Some("group=berlin".to_owned()), Some("02:00".to_owned()));
+        assert!(window_body(&SetWindow { query: query.clone(), ..set() }, None).is_err());
+        assert!(window_body(&SetWindow { from: from.clone(), ..set() }, None).is_err());
+        let days = vec!["sat".to_owned(), "sun".to_owned()];
+        let zone = Some("Europe/Berlin".to_owned());
+        let first = is(&SetWindow { query, from, days, zone, ..set() }, None);
+        assert_eq!((first.minutes, first.days.len()), (120, 2));
+        let longer = is(&SetWindow { minutes: Some(60), ..set() }, Some(&first));
+        assert_eq!(longer, WindowSpec { minutes: 60, ..first.clone() });
+        let daily = is(&SetWindow { every_day: true, ..set() }, Some(&first));
+        assert_eq!(daily, WindowSpec { days: Vec::new(), ..first });
+    }
 
     #[test]
     fn moments_are_seconds_or_minutes_from_now() {
