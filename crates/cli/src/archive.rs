@@ -63,10 +63,7 @@ struct Saved {
 pub(crate) fn is_one(path: &Path) -> bool {
     let tar = || -> std::io::Result<bool> {
         let mut file = File::open(path)?;
-        let mut magic = [0; MAGIC.len()];
-        file.seek(SeekFrom::Start(MAGIC_AT))?;
-        file.read_exact(&mut magic)?;
-        if magic != MAGIC {
+        if !begins_as_tar(&mut file)? {
             return Ok(false);
         }
         file.rewind()?;
@@ -81,6 +78,47 @@ pub(crate) fn is_one(path: &Path) -> bool {
     };
     // What cannot be read is told by who reads it in earnest.
     path.is_file() && tar().unwrap_or(false)
+}
+
+/// What a file is that looks like a tar, packed or not; `None`: it does not look like one. A
+/// virtual machine's `.ova` is a tar, too, and meant as a file.
+pub(crate) fn looks_like(path: &Path) -> std::io::Result<Option<Tar>> {
+    let ends = |ending: &str| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        name.ends_with(ending)
+    };
+    if ends(".ova") {
+        return Ok(None);
+    }
+    let mut file = File::open(path)?;
+    let mut start = [0; GZIP.len()];
+    let read = file.read(&mut start)?;
+    file.rewind()?;
+    if start.get(..read) == Some(GZIP) {
+        // What is damaged is no tar that anybody could unpack.
+        let tar = begins_as_tar(flate2::read::GzDecoder::new(file)).unwrap_or(false);
+        return Ok(tar.then_some(Tar::Packed("gunzip")));
+    }
+    let packed = [(".tar.zst", "unzstd"), (".tar.xz", "unxz"), (".tar.bz2", "bunzip2")];
+    if let Some((_, with)) = packed.iter().find(|(ending, _)| ends(ending)) {
+        return Ok(Some(Tar::Packed(with)));
+    }
+    Ok((begins_as_tar(file)? || ends(".tar")).then_some(Tar::Plain))
+}
+
+/// A tar, by its look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tar {
+    /// As it is.
+    Plain,
+    /// Packed; this program unpacks it.
+    Packed(&'static str),
+}
+
+fn begins_as_tar(file: impl Read) -> std::io::Result<bool> {
+    let mut start = Vec::new();
+    file.take(MAGIC_AT + MAGIC.len() as u64).read_to_end(&mut start)?;
+    Ok(start.len() as u64 == MAGIC_AT + MAGIC.len() as u64 && start.ends_with(MAGIC))
 }
 
 impl Archive {

@@ -1,7 +1,7 @@
 //! `eve volume|image|datastore|…`: objects of one kind, listed, shown and deleted. One
 //! implementation for all kinds that have no commands of their own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use controller::client::{Client, escaped};
@@ -103,6 +103,9 @@ pub(crate) enum ImageCommand {
         /// Which image of a layout or tar, if there are several
         #[arg(long, value_name = "NAME")]
         from: Option<String>,
+        /// Send the file as it is, for nodes' disks, also if it is empty or looks like a tar
+        #[arg(long, conflicts_with = "from")]
+        as_file: bool,
     },
     /// The files that are there
     Files,
@@ -138,15 +141,23 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 
 async fn perform(command: Command) -> anyhow::Result<()> {
     let (kind, of) = match command {
-        Command::Image { to, command: ImageCommand::Push { file, name, from } } => {
+        Command::Image { to, command: ImageCommand::Push { file, name, from, as_file } } => {
             let (named, from) = (name.as_deref(), from.as_deref());
+            if file == Path::new("-") {
+                let text = "what is pushed is read more than once, so not from standard input; \
+                            write it to a file first: `docker save web:1.0 -o web.tar`";
+                return Err(WrongUse(text.to_owned()).into());
+            }
+            if as_file {
+                return crate::push::file(&to, &file, named, true).await;
+            }
             if file.join("oci-layout").is_file() {
                 return crate::push_image::layout(&to, &file, named, from).await;
             }
             if crate::archive::is_one(&file) {
                 return crate::push_image::archive(&to, &file, named, from).await;
             }
-            return crate::push::file(&to, &file, name.as_deref()).await;
+            return crate::push::file(&to, &file, named, false).await;
         }
         Command::Image { to, command: ImageCommand::Files } => {
             return crate::push::list(&to).await;

@@ -9,6 +9,7 @@ use controller::view::ImageFile;
 use model::{Bytes, Digest};
 use sha2::{Digest as _, Sha256};
 
+use crate::archive::{self, Tar};
 use crate::fleet::{To, time};
 use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, Step, WrongUse};
@@ -17,8 +18,13 @@ use crate::out::{self, OrAdvise, Step, WrongUse};
 const PART: u64 = 4 << 20;
 const READ: usize = 256 << 10;
 
-/// Sends a file, beginning where an earlier try ended.
-pub(crate) async fn file(to: &To, path: &Path, name: Option<&str>) -> anyhow::Result<()> {
+/// Sends a file, beginning where an earlier try ended; with `as_file` whatever it looks like.
+pub(crate) async fn file(
+    to: &To,
+    path: &Path,
+    name: Option<&str>,
+    as_file: bool,
+) -> anyhow::Result<()> {
     let name = match name.or_else(|| path.file_name().and_then(|n| n.to_str())) {
         Some(name) => name.to_owned(),
         None => {
@@ -32,8 +38,11 @@ pub(crate) async fn file(to: &To, path: &Path, name: Option<&str>) -> anyhow::Re
             "push a single file, or a folder with the files oci-layout and index.json",
         ));
     }
-    let client = to.client()?;
     let cannot = || format!("cannot read {}", path.display());
+    if !as_file {
+        meant(path, archive::looks_like(path).with_context(cannot)?)?;
+    }
+    let client = to.client()?;
     let mut file = File::open(path).with_context(cannot)?;
     let (digest, total) = digest_of(&mut file).with_context(cannot)?;
     let there = client.image_file(&name, &digest).await.or_advise()?;
@@ -64,6 +73,29 @@ pub(crate) async fn file(to: &To, path: &Path, name: Option<&str>) -> anyhow::Re
     }
     step.done(Bytes(total));
     to.told(&whole, |_| format!("{name} sha256:{}", digest.hex()))
+}
+
+/// Refuses what nobody means as a disk: nothing at all, and what was to be a container image.
+fn meant(path: &Path, looks: Option<Tar>) -> anyhow::Result<()> {
+    let shown = path.display();
+    let empty = path.metadata().is_ok_and(|meta| meta.len() == 0);
+    let (what, advice) = match looks {
+        _ if empty => {
+            (format!("{shown} is empty"), "look whether what was to write it failed".to_owned())
+        }
+        None => return Ok(()),
+        Some(Tar::Plain) => (
+            format!(
+                "{shown} is a tar, and no container image: it has no index.json or manifest.json"
+            ),
+            "write it anew with `docker save` or `skopeo copy … oci-archive:FILE`".to_owned(),
+        ),
+        Some(Tar::Packed(with)) => (
+            format!("{shown} is a packed tar; images are read from tars as they are"),
+            format!("unpack it with `{with} {shown}` and push the tar"),
+        ),
+    };
+    Err(out::advised(what, format!("{advice}; --as-file sends it as a file for nodes' disks")))
 }
 
 /// The digest and size of a file; reads it whole.
@@ -141,5 +173,43 @@ mod tests {
         assert_eq!(second.len(), 5);
         assert!([first, second].concat() == bytes);
         assert!(part(&mut file, PART, total + 1).is_err());
+    }
+
+    #[test]
+    fn what_was_to_be_an_image_is_no_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let tar = {
+            let mut tar = tar::Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_size(2);
+            tar.append_data(&mut header, "etc/hosts", &b"::"[..]).unwrap();
+            tar.into_inner().unwrap()
+        };
+        let gzip = |bytes: &[u8]| {
+            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            gzip.write_all(bytes).unwrap();
+            gzip.finish().unwrap()
+        };
+        let disk = vec![7; 4096];
+        for (name, bytes, want) in [
+            ("rootfs.tar", tar.clone(), "is a tar, and no container image"),
+            ("rootfs", tar.clone(), "is a tar, and no container image"),
+            ("note.tar", b"words".to_vec(), "is a tar, and no container image"),
+            ("web.tar.gz", gzip(&tar), "is a packed tar"),
+            ("web.tgz", gzip(&tar), "is a packed tar"),
+            ("web.tar.zst", disk.clone(), "is a packed tar"),
+            ("disk.raw", Vec::new(), "is empty"),
+            ("machine.ova", tar.clone(), ""),
+            ("disk.raw", disk.clone(), ""),
+            ("disk.raw.gz", gzip(&disk), ""),
+            ("disk.gz", gzip(&tar)[..12].to_vec(), ""),
+            ("a", b"a".to_vec(), ""),
+        ] {
+            let path = dir.path().join(name);
+            store::save(dir.path(), name, &bytes).unwrap();
+            let is = meant(&path, archive::looks_like(&path).unwrap());
+            let said = is.err().map(|e| e.to_string()).unwrap_or_default();
+            assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{name}: {said}");
+        }
     }
 }
