@@ -15,6 +15,9 @@ use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::shown::Lines;
 
+/// A moment may have passed by so many milliseconds while it was typed, or by another clock.
+const LATE_MAX: u64 = 60_000;
+
 /// `eve rollout …`, `eve group …`, `eve window …`, `eve schedule …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
@@ -493,7 +496,7 @@ async fn schedule(to: &To, command: ScheduleCommand) -> anyhow::Result<()> {
             to.print(all, |all| due(all)).await
         }
         ScheduleCommand::Add { name, files, at } => {
-            let due = moment(&at, host::clock::now())?;
+            let due = due_at(&at, host::clock::now())?;
             let documents = Gathered::read(&files)?;
             let body = serde_json::json!({ "due": due, "documents": documents.text });
             let put = client.put(&path(&name), &body.to_string()).await;
@@ -519,6 +522,18 @@ fn here() -> Option<String> {
         let zone = link.to_str()?.split_once("zoneinfo/")?.1.to_owned();
         Some(zone)
     })
+}
+
+/// When a change is due; what is past by more than [`LATE_MAX`] is a slip of the pen.
+fn due_at(text: &str, now: UnixMillis) -> anyhow::Result<UnixMillis> {
+    let due = moment(text, now)?;
+    if due.0.saturating_add(LATE_MAX) < now.0 {
+        return Err(out::advised(
+            format!("{text} is past: that was {}, and it is {}", time(due), time(now)),
+            "give a moment to come; `eve apply` does it at once",
+        ));
+    }
+    Ok(due)
 }
 
 /// A moment as it is written after `--at`.
@@ -589,5 +604,15 @@ mod tests {
         ] {
             assert!(moment(wrong, now).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_is_past_is_not_due() {
+        let now = UnixMillis(1_770_000_000_000);
+        assert_eq!(due_at("1769999940", now).unwrap(), UnixMillis(now.0 - 60_000));
+        assert_eq!(due_at("+0m", now).unwrap(), now);
+        let said = due_at("2020-01-01T00:00:00Z", now).unwrap_err().to_string();
+        let want = "2020-01-01T00:00:00Z is past: that was 2020-01-01T00:00:00Z, and it is ";
+        assert_eq!(said, format!("{want}2026-02-02T02:40:00Z"));
     }
 }

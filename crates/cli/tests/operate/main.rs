@@ -186,10 +186,12 @@ fn nodes_are_listed_by_labels_and_found_by_what_is_on_the_box() {
     let (code, said) = site.fails("device list --match a,,b");
     assert!(code == 1 && said.starts_with("eve: match: "), "{said}");
 
-    let said = site.eve("schedule add later -f fleet.yml --at 2026-07-01T02:00:00+02:00");
-    let local = "later is due at 2026-07-01T00:00:00Z, here Wed 2026-07-01 02:00 (Europe/Berlin)";
+    let said = site.eve("schedule add later -f fleet.yml --at 2126-07-01T02:00:00+02:00");
+    let local = "later is due at 2126-07-01T00:00:00Z, here Mon 2126-07-01 02:00 (Europe/Berlin)";
     assert_eq!(said.trim(), local);
     assert_eq!(site.fails("schedule add x -f fleet.yml --at tomorrow").0, 2);
+    let (code, said) = site.fails("schedule add x -f fleet.yml --at 2020-01-01T00:00:00Z");
+    assert!(code == 1 && said.starts_with("eve: 2020-01-01T00:00:00Z is past: "), "{said}");
 
     let said = site.eve("fleet");
     assert!(said.contains("nodes       2: 2 expected\n"), "{said}");
@@ -243,6 +245,13 @@ fn what_docker_saves_goes_into_the_registry() {
     assert!(output.status.success() && errors.contains("2 there already"), "{errors}");
     let (code, said) = site.fails("image push web.tar --from other");
     assert!(code == 1 && said.contains("--from one of: team/web:1.0"), "{said}");
+    site.save("empty.raw", "");
+    let (code, said) = site.fails("image push empty.raw");
+    assert!(code == 1 && said.starts_with("eve: empty.raw is empty\n"), "{said}");
+    let said = site.eve("image push web.tar --as-file --name web.raw");
+    assert!(said.starts_with("web.raw sha256:"), "{said}");
+    let (code, said) = site.fails("image push -");
+    assert!(code == 2 && said.contains("not from standard input"), "{said}");
     site.save("app.yml", "kind: App\nname: web\nspec: {device: '*', image: 'team/web:2'}\n");
     assert!(site.eve("apply app.yml").contains("App web created"));
 }
