@@ -14,7 +14,7 @@ use model::UnixMillis;
 use crate::controller::{data_folder, runtime};
 use crate::form::Form;
 use crate::out::foreign::json;
-use crate::out::{self, OrAdvise};
+use crate::out::{self, OrAdvise, WrongUse};
 use crate::{nodes, places, shown};
 
 /// Documents of at most this size; the controller has the same bound.
@@ -288,8 +288,7 @@ pub(crate) struct To {
         global = true,
         help_heading = crate::form::HEADING,
         value_name = "NAME",
-        env = "EVE_CONTEXT",
-        conflicts_with = "controller"
+        env = "EVE_CONTEXT"
     )]
     context: Option<String>,
     /// The data folder of a controller on this machine
@@ -368,10 +367,17 @@ impl To {
             ));
         }
         let ca = self.ca.as_deref().map(read).transpose()?;
+        // A variable of the environment that is empty names none.
+        let named = self.context.as_deref().filter(|name| !name.is_empty());
+        if named.is_some() && self.controller.is_some() {
+            let text = "both a controller and a context are named; give --controller (EVE_CONTROLLER) \
+                        or --context (EVE_CONTEXT)";
+            return Err(WrongUse(text.to_owned()).into());
+        }
         let unnamed = self.controller.is_none() && self.data.is_none();
-        if self.context.is_some() || unnamed {
+        if named.is_some() || unnamed {
             let contexts = crate::contexts::Contexts::load()?;
-            if let Some(context) = contexts.pick(self.context.as_deref())? {
+            if let Some(context) = contexts.pick(named)? {
                 let token = token.unwrap_or(&context.token);
                 let ca = ca.as_deref().unwrap_or(&context.ca);
                 return Client::new(&context.url, token, ca.as_bytes()).or_advise();
@@ -385,7 +391,8 @@ impl To {
             let data = data.ok_or_else(|| {
                 out::advised(
                     "no controller is named, and none has run on this machine",
-                    "start one with `eve controller serve` or `eve up`, or give --controller, --token and --ca",
+                    "log in to one with `eve login URL`, start one here with `eve controller serve` or \
+                     `eve up`, or give --controller, --token and --ca",
                 )
             })?;
             return client_of(&data, token, ca);
