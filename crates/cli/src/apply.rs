@@ -45,6 +45,20 @@ BaseOs, Secret, Enrolment, Patch, Project, Template; and what says how the fleet
 days, url, trust, secret). A wrong or unknown field is refused by its place and name, with those that
 exist.
 
+Devices that are alike share a Template, and differ by variables. {{ name }} in a text of a Template,
+or of an App, stands for the variable of that name of the Device (its own before its Template's), and
+{{ device }} for its name:
+
+  kind: Template
+  name: shop
+  spec:
+    variables: {interval: 60}   # what holds where a Device does not say it
+    device: {settings: {timer.config.interval: \"{{ interval }}\"}}
+  ---
+  kind: Device
+  name: edge-2
+  spec: {soft_serial: 7d20c1aa, template: shop, variables: {interval: 300}}
+
 What `eve objects -o yaml` prints can be applied: the value of a secret stands there as (not shown),
 which keeps the one that there is.";
 
