@@ -1,5 +1,6 @@
 //! What operators type, against a controller in this process.
 
+mod asked;
 mod node;
 
 use std::io::{Read as _, Write as _};
