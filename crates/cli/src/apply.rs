@@ -45,9 +45,9 @@ BaseOs, Secret, Enrolment, Patch, Project, Template; and what says how the fleet
 days, url, trust, secret). A wrong or unknown field is refused by its place and name, with those that
 exist.
 
-Devices that are alike share a Template, and differ by variables. {{ name }} in a text of a Template,
-or of an App, stands for the variable of that name of the Device (its own before its Template's), and
-{{ device }} for its name:
+Devices that are alike share a Template, and differ by variables. {{ name }} in a text of a
+Template, or of an App, stands for the variable of that name of the Device (its own before its
+Template's), and {{ device }} for its name:
 
   kind: Template
   name: shop
