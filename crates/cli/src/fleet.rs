@@ -397,6 +397,9 @@ impl To {
             })?;
             return client_of(&data, token, ca);
         };
+        // The token of the controller on this machine is for who its own root vouches for; where
+        // another is named, only for its own address.
+        let data = data.filter(|d| ca.is_none() || leads_to(d, url));
         let in_data = |name: &str| data.as_ref().map(|d| d.join(name));
         let token = match (token, in_data("admin.token")) {
             (Some(token), _) => token.to_owned(),
@@ -415,6 +418,12 @@ impl To {
         };
         Client::new(url, &token, ca.as_bytes()).or_advise()
     }
+}
+
+/// Whether the controller of a data folder is reached at this address.
+fn leads_to(data: &Path, url: &str) -> bool {
+    let plain = |url: &str| url.trim().trim_end_matches('/').to_ascii_lowercase();
+    read(&data.join("endpoint")).is_ok_and(|endpoint| plain(&endpoint) == plain(url))
 }
 
 /// A client of the controller whose data folder is on this machine. Who names a token acts with it,

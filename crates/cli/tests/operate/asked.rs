@@ -42,6 +42,16 @@ fn the_root_certificate_that_is_named_is_the_one_that_counts() {
 }
 
 #[test]
+fn the_token_of_this_machine_is_told_to_no_other_controller() {
+    let (site, other) = (Site::start(), Site::start());
+    let root = other.dir.path().join("data/pki/root.cert.pem");
+    let url = std::fs::read_to_string(other.dir.path().join("data/endpoint")).unwrap();
+    let words = format!("device list --controller {} --ca {}", url.trim(), root.display());
+    let (code, said) = site.fails(&words);
+    assert!(code == 1 && said.contains("there is no token"), "{said}");
+}
+
+#[test]
 fn an_empty_context_is_none() {
     let site = Site::start();
     let run = |words: &[&str], context: &str| {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::convert::attest::{Answer as AttestAnswer, Quote, Request as AttestRequest};
 use controller::Location;
+use controller::view::Action;
 use hyper::StatusCode;
 use sqlx::Connection as _;
 
@@ -115,6 +116,7 @@ async fn two_controllers_serve_one_fleet() {
     let server = Postgres::start();
     let one = Home::on(Some(server.location())).await;
     let two = one.twin().await;
+    std::fs::copy(one.data().join("admin.token"), two.data().join("admin.token")).unwrap();
     one.operator().allow_serial("*").await.unwrap();
 
     // Registers with one, is known to the other at once.
@@ -135,6 +137,17 @@ async fn two_controllers_serve_one_fleet() {
     node.port = one.port();
     assert!(matches!(attest(&node, id, quote()).await, AttestAnswer::Quote(Err(_))));
     assert!(node.config(id, "", &admission.token).await.unwrap().is_some());
+
+    // Groups lie in the database only: where one stopped, the other goes on.
+    for (home, query, action) in [
+        (&one, "site=a", Action::Created),
+        (&two, "site=b", Action::Changed),
+        (&one, "site=b", Action::Unchanged),
+    ] {
+        let group = format!("kind: Group\nname: shops\nspec: {{query: '{query}'}}\n");
+        let applied = home.operator().apply(&group, false).await.unwrap();
+        assert_eq!(applied.changes[0].action, action, "{query}");
+    }
 
     // What is applied at one is told by the other; both tell the same.
     one.operator().apply(APP, false).await.unwrap();
