@@ -32,6 +32,7 @@ mod fleet;
 mod history;
 mod images;
 mod ingest;
+mod linger;
 pub mod listener;
 mod logs;
 pub mod objects;

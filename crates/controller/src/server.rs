@@ -25,6 +25,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::access::guard::Peer;
 use crate::access::limits::{Held, Hold, Limits};
+use crate::linger::Linger;
 use crate::listener::ACME_TLS;
 
 /// Open files that are plenty.
@@ -127,7 +128,8 @@ async fn connection(
     mut stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let tls = tokio::time::timeout(limits.handshake, acceptor.accept(stream)).await??;
+    let tls = acceptor.accept(Linger::new(stream));
+    let tls = tokio::time::timeout(limits.handshake, tls).await??;
     if tls.get_ref().1.alpn_protocol() == Some(ACME_TLS) {
         return Ok(()); // It has seen the certificate.
     }

@@ -44,6 +44,20 @@ async fn who_says_nothing_or_little_by_little_is_let_go() {
 }
 
 #[tokio::test]
+async fn who_sends_much_in_vain_sees_why() {
+    let site = Site::with(|_| {}).await;
+    let mut connection = site.node.dial().await.unwrap();
+    let path = "/api/operator/v1/images/disk.raw";
+    let head =
+        format!("PUT {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", 8 << 20);
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(&vec![0; 8 << 20]).await.unwrap();
+    let mut status = [0; 12];
+    connection.read_exact(&mut status).await.unwrap();
+    assert_eq!(status, *b"HTTP/1.1 401");
+}
+
+#[tokio::test]
 async fn one_address_has_so_many_connections() {
     let limits = Limits { connections_of_one: 2, spare_loopback: false, ..Limits::default() };
     let site = Site::with(|s| s.limits = limits).await;
