@@ -1,7 +1,7 @@
-//! The pages of a hundred thousand nodes: how long they take and how much they send.
+//! The pages of a hundred thousand nodes: what they hold and how much they send.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::convert::info;
 use controller::{Settings, serve};
@@ -19,8 +19,6 @@ const NODES: i64 = 100_000;
 const PAGE_MAX: usize = 150_000;
 /// Dots of nodes that stand close together are one.
 const MAP_MAX: usize = 1_000_000;
-/// In a debug build, with other tests beside it. What it takes is printed.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Nodes of five sites: one of ten is silent, one of a thousand refuses a setting, and all
 /// of one site say where they stand.
@@ -104,7 +102,7 @@ async fn site() -> Site {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pages_of_a_hundred_thousand_nodes_are_small_and_soon_there() {
+async fn pages_of_a_hundred_thousand_nodes_are_small() {
     let began = Instant::now();
     let site = site().await;
     println!("filled and started in {:?}", began.elapsed());
@@ -136,6 +134,5 @@ async fn pages_of_a_hundred_thousand_nodes_are_small_and_soon_there() {
         assert!(page.contains(holds), "{path} does not say {holds:?}: {page:.2000}");
         assert_eq!(page.matches("class=\"name\"").count(), rows, "{path}");
         assert!(page.len() < most, "{path} sends {kib} KiB");
-        assert!(took < PATIENCE, "{path} takes {took:?}");
     }
 }
