@@ -558,13 +558,11 @@ async fn pre_provisioned_uuid() {
     // The next boot has no network at all, as `reboot` would give it.
     std::fs::remove_dir_all(node.path("run")).unwrap();
     std::fs::create_dir_all(node.path("run/eve/log")).unwrap();
-    let begun = tokio::time::Instant::now();
     let _services = node.start(&[Service::Onboard]);
     eventually("the end of onboarding", || {
         node.get::<OnboardingState>(&Only).filter(|o| o.step == OnboardingStep::Done)
     })
     .await;
-    assert!(begun.elapsed().as_secs() < 5, "{:?}", begun.elapsed());
     assert_eq!(node.get::<Identities>(&Only).unwrap().id.to_string(), own());
     assert_eq!(scripted.asked("uuid").len(), asked);
 }

@@ -232,6 +232,6 @@ mod tests {
         let mut dead = || bail!("the kernel panicked");
         let error = port.wait_for_node(Duration::from_secs(60), &mut dead).unwrap_err();
         assert_eq!(error.to_string(), "the kernel panicked");
-        assert!(started.elapsed() < Duration::from_secs(5));
+        assert!(started.elapsed() < Duration::from_secs(30), "not only at the limit");
     }
 }
