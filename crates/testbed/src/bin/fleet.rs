@@ -8,6 +8,8 @@
 //! {"do":"hammer","kind":"poll","kept":false,"workers":4,"seconds":5}
 //! {"do":"steady","devices":1000,"interval":60,"workers":64,"seconds":30}
 //! {"do":"body","bytes":314572800}                             a body that is far too long
+//! {"do":"apply","documents":"..."}                            what an operator writes
+//! {"do":"list","query":"site=berlin"}                         devices that fit; all, if it is empty
 //! ```
 //!
 //! DATA is the data folder of a controller on this machine; several are processes of one controller.
@@ -36,6 +38,8 @@ enum Command {
     Hammer { kind: Kind, kept: bool, workers: usize, seconds: f64 },
     Steady { devices: usize, interval: u64, workers: usize, seconds: u64 },
     Body { bytes: u64 },
+    Apply { documents: String },
+    List { query: String },
 }
 
 /// An answer; what a command does not measure is zero.
@@ -102,6 +106,20 @@ async fn obey(
         Command::Admit => {
             controller::client::Client::from_data(data)?.allow_serial("*").await?;
             Told::default()
+        }
+        Command::Apply { documents } => {
+            let client = controller::client::Client::from_data(data)?;
+            let applied = client.apply(&documents, false).await?;
+            Told { requests: applied.changes.len(), ..Told::default() }
+        }
+        Command::List { query } => {
+            let client = controller::client::Client::from_data(data)?;
+            let found = if query.is_empty() {
+                client.devices().await?
+            } else {
+                client.devices_matching(&query).await?
+            };
+            Told { requests: found.len(), ..Told::default() }
         }
         Command::Enrol { devices, workers } => fleet.enrol(SEED, devices, workers).await.into(),
         Command::Hammer { kind, kept, workers, seconds } => {

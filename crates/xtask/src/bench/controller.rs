@@ -23,6 +23,8 @@ const PROMISED: [f64; 2] = [0.6, 0.15];
 /// Per core of the controller.
 const STEADY_DEVICES: u32 = 20_000;
 const BODY: u64 = 300 << 20;
+/// Devices in one folder of documents.
+const WRITTEN: u32 = 1000;
 
 /// How to measure.
 #[derive(Debug, clap::Args)]
@@ -133,6 +135,7 @@ impl Bench {
         self.enrol()?;
         self.interleaved()?;
         self.steady()?;
+        self.operators()?;
         self.body()?;
         self.durable()
     }
@@ -237,6 +240,45 @@ impl Bench {
             cpu / told.seconds,
         );
         ensure!(told.failed == 0, "requests of the steady load failed");
+        Ok(())
+    }
+
+    /// What operators ask for beside all these devices.
+    fn operators(&mut self) -> anyhow::Result<()> {
+        let many = self.scale.devices.min(WRITTEN);
+        let template = |interval: u32| {
+            let items = format!("timer.config.interval: \"{interval}\"");
+            format!("kind: Template\nname: bench\nspec: {{device: {{settings: {{{items}}}}}}}\n")
+        };
+        let device = |n: u32, site: &str| {
+            let labels = format!("labels: {{site: {site}}}, template: bench");
+            format!("---\nkind: Device\nname: bench-{n}\nspec: {{serial: bench-{n}, {labels}}}\n")
+        };
+        let all = |site: &str| (0..many).map(|n| device(n, site)).collect::<String>();
+        let apply = |documents: String| json!({"do": "apply", "documents": documents});
+        let list = |query: &str| json!({"do": "list", "query": query});
+        println!("{:32} {:>9} {:>9} {:>9}", "", "CPU ms", "took ms", "objects");
+        for (name, command) in [
+            (format!("apply {many} new devices"), apply(template(60) + &all("berlin"))),
+            ("apply the same again".to_owned(), apply(template(60) + &all("berlin"))),
+            ("apply one changed device".to_owned(), apply(device(0, "oslo"))),
+            ("apply their changed template".to_owned(), apply(template(90))),
+            ("list those of a query".to_owned(), list("site=berlin")),
+            ("list all devices".to_owned(), list("")),
+        ] {
+            for server in &self.servers {
+                server.forget_peak()?;
+            }
+            let before = self.memory()?;
+            let (told, cpu) = self.measured(&command)?;
+            let (cpu, took) = (cpu * 1000.0, told.seconds * 1000.0);
+            let mut peak = 0;
+            for server in &self.servers {
+                peak += server.memory()?.1;
+            }
+            let more = peak.saturating_sub(before);
+            println!("{name:32} {cpu:9.1} {took:9.1} {:9}  {more} KiB more memory", told.requests);
+        }
         Ok(())
     }
 
