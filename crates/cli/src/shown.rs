@@ -7,7 +7,7 @@ use controller::view;
 
 use crate::fleet::ago;
 use crate::out::foreign::{json, one_line};
-use crate::out::{Seconds, aligned};
+use crate::out::{Seconds, aligned, short};
 
 /// Lines, one after the other.
 #[derive(Debug, Default)]
@@ -42,6 +42,8 @@ impl Lines {
     }
 }
 
+/// A cell with labels is cut to so many characters; `eve device show` has all.
+const LABELS_MAX: usize = 60;
 const NETWORKS: &[&str] = &["network", "device", "state", "gateway", "problems"];
 const APPS: &[&str] = &["app", "device", "state", "since", "ports", "addresses", "problems"];
 
@@ -50,17 +52,28 @@ pub(crate) fn devices(all: &[view::Device]) -> String {
         let serials = [d.serial.as_str(), &d.soft_serial];
         let serials: Vec<&str> = serials.into_iter().filter(|s| !s.is_empty()).collect();
         let running = d.apps.iter().filter(|a| a.running).count();
-        vec![
+        // The last column: rows without labels end before it, and without any it has no head.
+        let labels = (!d.labels.is_empty()).then(|| short(&labels(d), LABELS_MAX));
+        let row = vec![
             d.name.clone(),
             d.state.name().to_owned(),
             ago(d.seen),
             format!("{running}/{}", d.apps.len()),
             or_dash(&d.version),
             or_dash(&serials.join(", ")),
-        ]
+        ];
+        row.into_iter().chain(labels).collect()
     };
     let rows: Vec<Vec<String>> = all.iter().map(row).collect();
-    aligned(&["name", "state", "last seen", "apps", "version", "serial, soft serial"], &rows)
+    let head = ["name", "state", "last seen", "apps", "version", "serial, soft serial", "labels"];
+    let labelled = all.iter().any(|d| !d.labels.is_empty());
+    aligned(if labelled { &head } else { &head[..6] }, &rows)
+}
+
+/// `site=berlin, tier=a`
+fn labels(d: &view::Device) -> String {
+    let all: Vec<String> = d.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    all.join(", ")
 }
 
 pub(crate) fn device(d: &view::Device) -> String {
@@ -69,6 +82,7 @@ pub(crate) fn device(d: &view::Device) -> String {
     text.fact("id", d.id);
     text.fact("state", format_args!("{}, last seen {}", d.state.name(), ago(d.seen)));
     text.fact("serials", [d.serial.as_str(), &d.soft_serial].join(" ").trim());
+    text.fact("labels", labels(d));
     text.fact("version", [d.version.as_str(), &d.slot].join(" ").trim());
     text.fact("hardware", &d.hardware);
     if let Some(boot) = &d.boot {

@@ -271,6 +271,10 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
     let registered = row.and_then(|r| r.registered);
     let (state, seen) = liveness(fleet, known, stored);
     let flaws = known.flaws.iter().filter(|f| f.key == *key);
+    let labels = match &stored.object.spec {
+        Spec::Device(spec) => spec.labels.clone(),
+        _ => BTreeMap::new(),
+    };
     view::Device {
         id: DeviceId::new(id),
         name: key.name.clone(),
@@ -279,6 +283,7 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
         registered,
         serial: row.map(|r| r.serial.clone()).unwrap_or_default(),
         soft_serial: row.map(|r| r.soft_serial.clone()).unwrap_or_default(),
+        labels,
         version: String::new(),
         slot: String::new(),
         config_in_force: None,

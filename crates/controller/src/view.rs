@@ -146,6 +146,9 @@ pub struct Device {
     pub serial: String,
     /// Soft serial number.
     pub soft_serial: String,
+    /// Its labels, which queries ask for.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The version it runs, as it says.
     pub version: String,
     /// The partition it runs from.

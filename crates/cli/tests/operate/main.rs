@@ -176,6 +176,16 @@ fn nodes_are_listed_by_labels_and_found_by_what_is_on_the_box() {
     let said = site.eve("device list --match group=berlin");
     assert!(said.contains("edge-1") && !said.contains("edge-2"), "{said}");
     assert!(site.eve("device show SN-1").starts_with("name        edge-1\n"));
+    // Why it fits is to be seen.
+    let said = site.eve("device list");
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].ends_with("LABELS") && lines[1].ends_with("  site=berlin"), "{said}");
+    assert!(!site.eve("device list --match name=edge-2").contains("LABELS"));
+    assert!(site.eve("device show edge-1").contains("\nlabels      site=berlin\n"));
+    let facts = site.eve("device list --match site=berlin --json");
+    let facts: serde_json::Value = serde_json::from_str(&facts).unwrap();
+    assert_eq!(facts[0]["labels"], serde_json::json!({ "site": "berlin" }));
+    assert!(site.eve("device show edge-1 -o yaml").contains("labels:\n  site: berlin\n"));
     let id = site.eve("device show edge-2 --json");
     let id: serde_json::Value = serde_json::from_str(&id).unwrap();
     let said = site.eve(&format!("device restart {}", id["id"].as_str().unwrap()));
