@@ -6,8 +6,9 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::BufReader;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use anyhow::Context;
 use model::{Bytes, Digest};
@@ -17,6 +18,7 @@ use store::tarball::{Kind, clean_path};
 use store::{ArchiveIndex, Descriptor, Index, Manifest, Place, media_type};
 
 use crate::out::{self, OrAdvise};
+use crate::packed::{Input, Packing};
 
 /// Documents in a tar, at most.
 const DOCUMENT_MAX: Bytes = Bytes::mib(4);
@@ -25,8 +27,8 @@ const LINKS_MAX: usize = 8;
 /// Images in one tar, and layers of one image, at most.
 const COUNT_MAX: usize = 1000;
 /// Where a tar says that it is one, and how.
-const MAGIC_AT: u64 = 257;
 const MAGIC: &[u8] = b"ustar";
+const HEAD: usize = 257 + MAGIC.len();
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// What names an image in an index: ours and most others' key, and containerd's, which is longer.
@@ -35,7 +37,9 @@ const NAMES: [&str; 2] = ["io.containerd.image.name", "org.opencontainers.image.
 /// A tar with images.
 #[derive(Debug)]
 pub(crate) struct Archive {
-    path: PathBuf,
+    file: File,
+    /// How messages call it.
+    shown: String,
     members: BTreeMap<Vec<u8>, Place>,
     blobs: BTreeMap<Digest, (Bytes, Bytes)>,
     /// Manifests that were made here.
@@ -60,14 +64,13 @@ struct Saved {
 }
 
 /// Whether a file is a tar with images: it has an `index.json` or a `manifest.json` at its top.
-pub(crate) fn is_one(path: &Path) -> bool {
-    let tar = || -> std::io::Result<bool> {
-        let mut file = File::open(path)?;
-        if !begins_as_tar(&mut file)? {
+/// What cannot be read is told by who reads it in earnest.
+pub(crate) fn is_one(input: &mut Input) -> bool {
+    let mut tar = || -> anyhow::Result<bool> {
+        if !begins_as_tar(&input.head(HEAD)?) {
             return Ok(false);
         }
-        file.rewind()?;
-        let mut archive = store::tarball::Reader::new(BufReader::new(file));
+        let mut archive = store::tarball::Reader::new(BufReader::new(input.start()?));
         while let Some(header) = archive.next()? {
             let path = clean_path(&header.path);
             if header.kind == Kind::File && (path == b"index.json" || path == b"manifest.json") {
@@ -76,34 +79,7 @@ pub(crate) fn is_one(path: &Path) -> bool {
         }
         Ok(false)
     };
-    // What cannot be read is told by who reads it in earnest.
-    path.is_file() && tar().unwrap_or(false)
-}
-
-/// What a file is that looks like a tar, packed or not; `None`: it does not look like one. A
-/// virtual machine's `.ova` is a tar, too, and meant as a file.
-pub(crate) fn looks_like(path: &Path) -> std::io::Result<Option<Tar>> {
-    let ends = |ending: &str| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        name.ends_with(ending)
-    };
-    if ends(".ova") {
-        return Ok(None);
-    }
-    let mut file = File::open(path)?;
-    let mut start = [0; GZIP.len()];
-    let read = file.read(&mut start)?;
-    file.rewind()?;
-    if start.get(..read) == Some(GZIP) {
-        // What is damaged is no tar that anybody could unpack.
-        let tar = begins_as_tar(flate2::read::GzDecoder::new(file)).unwrap_or(false);
-        return Ok(tar.then_some(Tar::Packed("gunzip")));
-    }
-    let packed = [(".tar.zst", "unzstd"), (".tar.xz", "unxz"), (".tar.bz2", "bunzip2")];
-    if let Some((_, with)) = packed.iter().find(|(ending, _)| ends(ending)) {
-        return Ok(Some(Tar::Packed(with)));
-    }
-    Ok((begins_as_tar(file)? || ends(".tar")).then_some(Tar::Plain))
+    tar().unwrap_or(false)
 }
 
 /// A tar, by its look.
@@ -111,24 +87,44 @@ pub(crate) fn looks_like(path: &Path) -> std::io::Result<Option<Tar>> {
 pub(crate) enum Tar {
     /// As it is.
     Plain,
-    /// Packed; this program unpacks it.
-    Packed(&'static str),
+    /// Packed.
+    Packed(Packing),
+    /// Packed as nothing here unpacks; this program does.
+    Foreign(&'static str),
 }
 
-fn begins_as_tar(file: impl Read) -> std::io::Result<bool> {
-    let mut start = Vec::new();
-    file.take(MAGIC_AT + MAGIC.len() as u64).read_to_end(&mut start)?;
-    Ok(start.len() as u64 == MAGIC_AT + MAGIC.len() as u64 && start.ends_with(MAGIC))
+/// What a file is that looks like a tar, packed or not; `None`: it does not look like one. A
+/// virtual machine's `.ova` is a tar, too, and meant as a file.
+pub(crate) fn looks_like(input: &mut Input) -> anyhow::Result<Option<Tar>> {
+    let name = input.name().unwrap_or_default().to_ascii_lowercase();
+    let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
+    if ends(&[".ova"]) {
+        return Ok(None);
+    }
+    let head = input.head(HEAD)?;
+    let packed = ends(&[".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz"]);
+    if let Some(packing) = Packing::of(&head) {
+        let tar = packed || begins_as_tar(&input.head_within(packing, HEAD)?);
+        return Ok(tar.then_some(Tar::Packed(packing)));
+    }
+    if ends(&[".tar.bz2", ".tbz2", ".tbz"]) {
+        return Ok(Some(Tar::Foreign("bunzip2")));
+    }
+    Ok((packed || begins_as_tar(&head) || ends(&[".tar"])).then_some(Tar::Plain))
+}
+
+fn begins_as_tar(head: &[u8]) -> bool {
+    head.len() == HEAD && head.ends_with(MAGIC)
 }
 
 impl Archive {
     /// Reads a tar to its end.
-    pub(crate) fn open(path: &Path) -> anyhow::Result<Archive> {
-        let cannot = || format!("cannot read {}", path.display());
-        let file = File::open(path).with_context(cannot)?;
-        let index = ArchiveIndex::of(BufReader::new(file)).with_context(cannot)?;
+    pub(crate) fn open(mut input: Input) -> anyhow::Result<Archive> {
+        let cannot = format!("cannot read {}", input.shown());
+        let index = ArchiveIndex::of(BufReader::new(input.start()?)).context(cannot)?;
         let mut archive = Archive {
-            path: path.to_owned(),
+            shown: input.shown().to_owned(),
+            file: input.into_file(),
             members: BTreeMap::new(),
             blobs: BTreeMap::new(),
             made: BTreeMap::new(),
@@ -235,10 +231,7 @@ impl Archive {
         let kind = match kind {
             Some(kind) => kind,
             None => {
-                let mut file = self.at(place.at)?;
-                let mut start = Vec::new();
-                let most = place.header.size.min(4);
-                (&mut file).take(most).read_to_end(&mut start).with_context(|| self.cannot())?;
+                let start = self.bytes(place.at, Bytes(place.header.size.min(4)))?;
                 match start.as_slice() {
                     start if start.starts_with(GZIP) => media_type::LAYER_GZIP,
                     start if start.starts_with(ZSTD) => media_type::LAYER_ZSTD,
@@ -285,37 +278,43 @@ impl Archive {
         if let Some(made) = self.made.get(digest) {
             return Ok(made.clone());
         }
-        let (mut file, _, size) = self.open_blob(digest)?;
+        let (at, size) = self.blob_at(digest)?;
         if size > most {
             return Err(self.wrong(&format!("its document {digest} is larger than {most}")));
         }
-        let mut bytes = Vec::new();
-        (&mut file).take(size.0).read_to_end(&mut bytes).with_context(|| self.cannot())?;
+        let bytes = self.bytes(at, size)?;
         if Digest(Sha256::digest(&bytes).into()) != *digest {
             return Err(self.wrong("it was changed while it was read"));
         }
         Ok(bytes)
     }
 
-    /// The file with a blob in it, at its beginning, where that is, and the blob's size.
+    /// The file with a blob in it, where that begins, and its size. To be read at that place: all
+    /// that are handed out are at one.
     pub(crate) fn open_blob(&self, digest: &Digest) -> anyhow::Result<(File, u64, Bytes)> {
-        let none = || self.wrong(&format!("it has no blob {digest}"));
-        let (at, size) = self.blobs.get(digest).ok_or_else(none)?;
-        Ok((self.at(*at)?, at.0, *size))
+        let (at, size) = self.blob_at(digest)?;
+        let file = self.file.try_clone().with_context(|| self.cannot())?;
+        Ok((file, at.0, size))
     }
 
-    fn at(&self, place: Bytes) -> anyhow::Result<File> {
-        let mut file = File::open(&self.path).with_context(|| self.cannot())?;
-        file.seek(SeekFrom::Start(place.0)).with_context(|| self.cannot())?;
-        Ok(file)
+    fn blob_at(&self, digest: &Digest) -> anyhow::Result<(Bytes, Bytes)> {
+        let none = || self.wrong(&format!("it has no blob {digest}"));
+        self.blobs.get(digest).copied().ok_or_else(none)
+    }
+
+    /// So many bytes of the tar; they fit into memory.
+    fn bytes(&self, at: Bytes, size: Bytes) -> anyhow::Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(size.0)?];
+        self.file.read_exact_at(&mut bytes, at.0).with_context(|| self.cannot())?;
+        Ok(bytes)
     }
 
     fn cannot(&self) -> String {
-        format!("cannot read {}", self.path.display())
+        format!("cannot read {}", self.shown)
     }
 
     fn wrong(&self, text: &str) -> anyhow::Error {
-        let text = format!("{}: {text}", self.path.display());
+        let text = format!("{}: {text}", self.shown);
         out::advised(text, "write it anew with `docker save` or `skopeo copy … oci-archive:FILE`")
     }
 }
@@ -339,7 +338,7 @@ mod tests {
     use super::*;
 
     /// A tar of files, and of links if a target stands behind `->`.
-    fn tar(members: &[(&str, &[u8])]) -> tempfile::NamedTempFile {
+    fn tar(members: &[(&str, &[u8])]) -> Input {
         let file = tempfile::NamedTempFile::new().unwrap();
         let mut writer = tar::Builder::new(file.reopen().unwrap());
         for (name, bytes) in members {
@@ -358,7 +357,7 @@ mod tests {
             writer.append(&header, *bytes).unwrap();
         }
         writer.finish().unwrap();
-        file
+        Input::open(file.path()).unwrap()
     }
 
     const SAVED: &[u8] = br#"[{"Config": "c.json", "RepoTags": ["web:1", "web:2"],
@@ -366,14 +365,14 @@ mod tests {
 
     #[test]
     fn what_docker_saves_becomes_a_manifest_of_its_files() {
-        let file = tar(&[
+        let mut file = tar(&[
             ("a/layer.tar", b"one"),
             ("b/layer.tar->../a/layer.tar", b""),
             ("c.json", b"{}"),
             ("manifest.json", SAVED),
         ]);
-        assert!(is_one(file.path()));
-        let mut archive = Archive::open(file.path()).unwrap();
+        assert!(is_one(&mut file));
+        let mut archive = Archive::open(file).unwrap();
         assert_eq!(archive.names(), ["web:1", "web:2"]);
         let target = archive.target(1).unwrap();
         let bytes = archive.read(&target.digest, DOCUMENT_MAX).unwrap();
@@ -382,10 +381,11 @@ mod tests {
         let layers: Vec<_> =
             manifest.layers.iter().map(|l| (l.media_type.as_str(), l.digest)).collect();
         assert_eq!(layers, [(media_type::LAYER, one), (media_type::LAYER, one)]);
-        let (mut file, _, size) = archive.open_blob(&one).unwrap();
-        let mut text = String::new();
-        (&mut file).take(size.0).read_to_string(&mut text).unwrap();
-        assert_eq!(text, "one");
+        let (file, at, size) = archive.open_blob(&one).unwrap();
+        assert_eq!(size, Bytes(3));
+        let mut text = [0; 3];
+        file.read_exact_at(&mut text, at).unwrap();
+        assert_eq!(&text, b"one");
     }
 
     #[test]
@@ -400,19 +400,19 @@ mod tests {
         );
         let blob = format!("blobs/sha256/{}", digest.hex());
         let file = tar(&[("./index.json", index.as_bytes()), (&blob, manifest)]);
-        let mut archive = Archive::open(file.path()).unwrap();
+        let mut archive = Archive::open(file).unwrap();
         assert_eq!(archive.names(), ["1.0"]);
         assert_eq!(archive.target(0).unwrap().digest, digest);
         // Another content under the same name is another blob, and this image is not there.
         let file = tar(&[("index.json", index.as_bytes()), (&blob, b"something else")]);
-        assert!(Archive::open(file.path()).unwrap().names().is_empty());
+        assert!(Archive::open(file).unwrap().names().is_empty());
     }
 
     #[test]
     fn a_hostile_tar_is_refused_and_named() {
         let refused = |members: &[(&str, &[u8])]| {
             let file = tar(members);
-            let open = Archive::open(file.path());
+            let open = Archive::open(file);
             let error = open.and_then(|mut archive| archive.target(0)).unwrap_err();
             format!("{error:#}")
         };
@@ -440,7 +440,6 @@ mod tests {
         let large = vec![b' '; 5 << 20];
         let text = refused(&[("manifest.json", &large)]);
         assert!(text.contains("is larger than"), "{text}");
-        let file = tar(&[("a", b"b")]);
-        assert!(!is_one(file.path()) && !is_one(Path::new("/nonexistent")));
+        assert!(!is_one(&mut tar(&[("a", b"b")])));
     }
 }

@@ -32,8 +32,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         "image",
         &[
             "eve image push debian.qcow2",
-            "eve image push ./layout --name web:1.0",
-            "eve image push web.tar",
+            "eve image push web.tar.gz",
+            "eve image push ./layout web:1.0",
+            "docker save web:1.0 | eve image push -",
             "eve image files",
         ],
     ),
@@ -124,8 +125,9 @@ mod tests {
     use crate::Eve;
 
     /// Words as a shell makes them, as far as the examples need it: single quotes, and what comes
-    /// from or goes to files.
+    /// from or goes to files, or comes from another program.
     fn words(line: &str) -> Vec<String> {
+        let line = line.rsplit('|').next().unwrap_or_default();
         let line = line.split(['<', '>']).next().unwrap_or_default();
         let quoted = line.split('\'').enumerate();
         let mut words = Vec::new();

@@ -27,6 +27,7 @@ mod mkfs;
 mod nodes;
 mod objects;
 mod overview;
+mod packed;
 mod pkg;
 mod places;
 mod push;

@@ -1,8 +1,6 @@
 //! `eve volume|image|datastore|…`: objects of one kind, listed, shown and deleted. One
 //! implementation for all kinds that have no commands of their own.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::Context;
 use controller::client::{Client, escaped};
 use controller::objects::{Key, Kind};
@@ -91,22 +89,11 @@ pub(crate) enum ImageCommand {
     /// image
     ///
     /// `eve image push disk.qcow2` is told to nodes as an Image. A container image goes into the
-    /// registry, for apps with `image: web:1.0`: the folder of an OCI image layout (`eve image push
-    /// ./layout --name web:1.0`), the same in a tar, or what `docker save` writes. What is there already is not
-    /// sent again: after an interruption the same command goes on.
-    Push {
-        /// The file, or the folder or tar with oci-layout and index.json, or a tar of `docker save`
-        file: PathBuf,
-        /// Its name there, for a layout NAME:TAG [default: that of the file or in the layout]
-        #[arg(long)]
-        name: Option<String>,
-        /// Which image of a layout or tar, if there are several
-        #[arg(long, value_name = "NAME")]
-        from: Option<String>,
-        /// Send the file as it is, for nodes' disks, also if it is empty or looks like a tar
-        #[arg(long, conflicts_with = "from")]
-        as_file: bool,
-    },
+    /// registry, for apps with `image: web:1.0`: what `docker save` writes, packed (gzip, zstd, xz)
+    /// or not, the folder of an OCI image layout (`eve image push ./layout web:1.0`), or the same
+    /// in a tar. What is there already is not sent again: after an interruption the same command
+    /// goes on. `docker save web:1.0 | eve image push -` needs no file.
+    Push(crate::push::Args),
     /// The files that are there
     Files,
     /// What the controller's registry holds, as NAME:TAG
@@ -141,23 +128,8 @@ pub(crate) fn run(command: Command) -> anyhow::Result<()> {
 
 async fn perform(command: Command) -> anyhow::Result<()> {
     let (kind, of) = match command {
-        Command::Image { to, command: ImageCommand::Push { file, name, from, as_file } } => {
-            let (named, from) = (name.as_deref(), from.as_deref());
-            if file == Path::new("-") {
-                let text = "what is pushed is read more than once, so not from standard input; \
-                            write it to a file first: `docker save web:1.0 -o web.tar`";
-                return Err(WrongUse(text.to_owned()).into());
-            }
-            if as_file {
-                return crate::push::file(&to, &file, named, true).await;
-            }
-            if file.join("oci-layout").is_file() {
-                return crate::push_image::layout(&to, &file, named, from).await;
-            }
-            if crate::archive::is_one(&file) {
-                return crate::push_image::archive(&to, &file, named, from).await;
-            }
-            return crate::push::file(&to, &file, named, false).await;
+        Command::Image { to, command: ImageCommand::Push(args) } => {
+            return crate::push::run(&to, &args).await;
         }
         Command::Image { to, command: ImageCommand::Files } => {
             return crate::push::list(&to).await;

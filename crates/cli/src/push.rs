@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
 use controller::view::ImageFile;
@@ -13,37 +13,79 @@ use crate::archive::{self, Tar};
 use crate::fleet::{To, time};
 use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::packed::Input;
+use crate::push_image;
 
 /// A call carries so much: it has to be through within the minute that a call may take.
 const PART: u64 = 4 << 20;
 const READ: usize = 256 << 10;
 
-/// Sends a file, beginning where an earlier try ended; with `as_file` whatever it looks like.
-pub(crate) async fn file(
-    to: &To,
-    path: &Path,
-    name: Option<&str>,
+/// `eve image push`
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The file, a folder with oci-layout and index.json, or a tar with images, packed or not; `-`
+    /// reads standard input
+    file: PathBuf,
+    /// Its name there: NAME:TAG of a container image [default: that of the file, or in the image]
+    #[arg(conflicts_with = "named")]
+    name: Option<String>,
+    /// The same as NAME
+    #[arg(long = "name", value_name = "NAME", hide = true)]
+    named: Option<String>,
+    /// Which image of a layout or tar, if there are several
+    #[arg(long, value_name = "NAME")]
+    from: Option<String>,
+    /// Send the file as it is, for nodes' disks, also if it is empty or looks like a tar
+    #[arg(long, conflicts_with = "from")]
     as_file: bool,
-) -> anyhow::Result<()> {
-    let name = match name.or_else(|| path.file_name().and_then(|n| n.to_str())) {
-        Some(name) => name.to_owned(),
-        None => {
-            let text = format!("{} has no name that can be sent; give --name", path.display());
-            return Err(WrongUse(text).into());
-        }
-    };
+}
+
+pub(crate) async fn run(to: &To, args: &Args) -> anyhow::Result<()> {
+    let path = &args.file;
+    let name = args.name.as_deref().or(args.named.as_deref());
+    let from = args.from.as_deref();
     if path.is_dir() {
+        if !args.as_file && path.join("oci-layout").is_file() {
+            return push_image::layout(to, path, name, from).await;
+        }
         return Err(out::advised(
             format!("{} is a folder, and no OCI image layout", path.display()),
             "push a single file, or a folder with the files oci-layout and index.json",
         ));
     }
-    let cannot = || format!("cannot read {}", path.display());
-    if !as_file {
-        meant(path, archive::looks_like(path).with_context(cannot)?)?;
+    let mut input = Input::open(path)?;
+    if args.as_file {
+        return file(to, input, name).await;
     }
+    let mut looks = archive::looks_like(&mut input)?;
+    if let Some(Tar::Packed(packing)) = looks {
+        input = input.unpacked(packing)?;
+        looks = Some(Tar::Plain);
+    }
+    if looks.is_some() && archive::is_one(&mut input) {
+        return push_image::archive(to, input, name, from).await;
+    }
+    meant(&mut input, looks)?;
+    if from.is_some() {
+        let text = format!("{} holds no images to choose --from", path.display());
+        return Err(WrongUse(text).into());
+    }
+    file(to, input, name).await
+}
+
+/// Sends a file, beginning where an earlier try ended.
+async fn file(to: &To, input: Input, name: Option<&str>) -> anyhow::Result<()> {
+    let shown = input.shown().to_owned();
+    let name = match name.or(input.name()) {
+        Some(name) => name.to_owned(),
+        None => {
+            let text = format!("{shown} has no name that can be sent; give NAME after it");
+            return Err(WrongUse(text).into());
+        }
+    };
+    let cannot = || format!("cannot read {shown}");
+    let mut file = input.into_file();
     let client = to.client()?;
-    let mut file = File::open(path).with_context(cannot)?;
     let (digest, total) = digest_of(&mut file).with_context(cannot)?;
     let there = client.image_file(&name, &digest).await.or_advise()?;
     let step = Step::start(format!("sending {name}"));
@@ -76,22 +118,22 @@ pub(crate) async fn file(
 }
 
 /// Refuses what nobody means as a disk: nothing at all, and what was to be a container image.
-fn meant(path: &Path, looks: Option<Tar>) -> anyhow::Result<()> {
-    let shown = path.display();
-    let empty = path.metadata().is_ok_and(|meta| meta.len() == 0);
+fn meant(input: &mut Input, looks: Option<Tar>) -> anyhow::Result<()> {
+    let empty = input.head(1)?.is_empty();
+    let shown = input.shown();
     let (what, advice) = match looks {
         _ if empty => {
             (format!("{shown} is empty"), "look whether what was to write it failed".to_owned())
         }
         None => return Ok(()),
-        Some(Tar::Plain) => (
+        Some(Tar::Plain | Tar::Packed(_)) => (
             format!(
                 "{shown} is a tar, and no container image: it has no index.json or manifest.json"
             ),
             "write it anew with `docker save` or `skopeo copy … oci-archive:FILE`".to_owned(),
         ),
-        Some(Tar::Packed(with)) => (
-            format!("{shown} is a packed tar; images are read from tars as they are"),
+        Some(Tar::Foreign(with)) => (
+            format!("{shown} is packed as images are not read: gzip, zstd and xz are"),
             format!("unpack it with `{with} {shown}` and push the tar"),
         ),
     };
@@ -100,6 +142,7 @@ fn meant(path: &Path, looks: Option<Tar>) -> anyhow::Result<()> {
 
 /// The digest and size of a file; reads it whole.
 fn digest_of(file: &mut File) -> std::io::Result<(Digest, u64)> {
+    file.rewind()?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; READ];
     let mut size = 0;
@@ -158,6 +201,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::packed::tests::packed;
 
     #[test]
     fn a_file_is_read_in_parts_that_are_the_file() {
@@ -185,30 +229,32 @@ mod tests {
             tar.append_data(&mut header, "etc/hosts", &b"::"[..]).unwrap();
             tar.into_inner().unwrap()
         };
-        let gzip = |bytes: &[u8]| {
-            let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-            gzip.write_all(bytes).unwrap();
-            gzip.finish().unwrap()
-        };
         let disk = vec![7; 4096];
+        let [(_, gz_tar), (_, zst_tar), (_, xz_tar)] = packed(&tar);
+        let [(_, gz_disk), ..] = packed(&disk);
+        let (is_tar, no_disk) = ("is a tar, and no container image", "is packed as images are not");
         for (name, bytes, want) in [
-            ("rootfs.tar", tar.clone(), "is a tar, and no container image"),
-            ("rootfs", tar.clone(), "is a tar, and no container image"),
-            ("note.tar", b"words".to_vec(), "is a tar, and no container image"),
-            ("web.tar.gz", gzip(&tar), "is a packed tar"),
-            ("web.tgz", gzip(&tar), "is a packed tar"),
-            ("web.tar.zst", disk.clone(), "is a packed tar"),
+            ("rootfs.tar", tar.clone(), is_tar),
+            ("rootfs", tar.clone(), is_tar),
+            ("note.tar", b"words".to_vec(), is_tar),
+            ("web.tar.gz", gz_tar.clone(), is_tar),
+            ("web", gz_tar.clone(), is_tar),
+            ("web.tar.zst", zst_tar, is_tar),
+            ("web.txz", xz_tar, is_tar),
+            ("web.tar.zst", disk.clone(), is_tar),
+            ("web.tar.gz", gz_tar[..12].to_vec(), is_tar),
+            ("web.tar.bz2", b"BZh9".to_vec(), no_disk),
             ("disk.raw", Vec::new(), "is empty"),
             ("machine.ova", tar.clone(), ""),
             ("disk.raw", disk.clone(), ""),
-            ("disk.raw.gz", gzip(&disk), ""),
-            ("disk.gz", gzip(&tar)[..12].to_vec(), ""),
+            ("disk.raw.gz", gz_disk, ""),
+            ("disk.gz", gz_tar[..12].to_vec(), ""),
             ("a", b"a".to_vec(), ""),
         ] {
-            let path = dir.path().join(name);
             store::save(dir.path(), name, &bytes).unwrap();
-            let is = meant(&path, archive::looks_like(&path).unwrap());
-            let said = is.err().map(|e| e.to_string()).unwrap_or_default();
+            let mut input = Input::open(&dir.path().join(name)).unwrap();
+            let looks = archive::looks_like(&mut input).unwrap();
+            let said = meant(&mut input, looks).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(said.contains(want) && said.is_empty() == want.is_empty(), "{name}: {said}");
         }
     }

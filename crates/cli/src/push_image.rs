@@ -1,9 +1,9 @@
-//! `eve image push` of an OCI image layout, or of a tar with images: into the controller's registry, by the distribution API.
-//! What is there already is not sent again.
+//! `eve image push` of an OCI image layout, or of a tar with images: into the controller's registry,
+//! by the distribution API. What is there already is not sent again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use controller::client::{Client, escaped};
@@ -13,6 +13,7 @@ use store::{Descriptor, Index, Layout, Manifest, Ref, media_type};
 use crate::archive::Archive;
 use crate::fleet::To;
 use crate::out::{self, OrAdvise, Step, WrongUse};
+use crate::packed::Input;
 
 /// A call carries so much: it has to be through within the minute that a call may take.
 const PART: u64 = 4 << 20;
@@ -73,52 +74,73 @@ pub(crate) async fn layout(
     let layout = Layout::open(path).or_advise()?;
     let refs = layout.refs().or_advise()?;
     let all: Vec<&str> = refs.iter().map(|r| r.name.as_str()).collect();
-    let chosen = refs.get(choose(path, &all, from)?);
-    let Ref { name: is, target } = chosen.cloned().ok_or_else(|| nothing(path))?;
+    let shown = path.display().to_string();
+    let chosen = refs.get(choose(&shown, &all, from)?);
+    let Ref { name: is, target } = chosen.cloned().ok_or_else(|| nothing(&shown))?;
     let folder = path.canonicalize().ok();
     let folder = folder.as_deref().and_then(Path::file_name).and_then(|n| n.to_str());
-    let named = name.map_or_else(|| named(&is, folder.unwrap_or("image")), str::to_owned);
+    let named = name.map(str::to_owned).or_else(|| named(&is, Some(folder.unwrap_or("image"))));
+    let named = named.ok_or_else(|| nothing(&shown))?;
     send(to, Source::Layout(layout), target, &named).await
 }
 
 /// Sends an image of a tar; `from` is its name there, if there are several.
 pub(crate) async fn archive(
     to: &To,
-    path: &Path,
+    input: Input,
     name: Option<&str>,
     from: Option<&str>,
 ) -> anyhow::Result<()> {
-    let step = Step::start(format!("reading {}", path.display()));
-    let mut archive = Archive::open(path)?;
+    let shown = input.shown().to_owned();
+    let stem = input.name().map(stem).map(str::to_owned);
+    let step = Step::start(format!("reading {shown}"));
+    let mut archive = Archive::open(input)?;
     step.done("");
     let names = archive.names();
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
-    let at = choose(path, &all, from)?;
-    let is = names.get(at).ok_or_else(|| nothing(path))?;
+    let at = choose(&shown, &all, from)?;
+    let is = names.get(at).ok_or_else(|| nothing(&shown))?;
     let target = archive.target(at)?;
-    let stem = path.file_stem().and_then(|n| n.to_str()).unwrap_or("image");
-    let named = name.map_or_else(|| named(is, stem), str::to_owned);
+    let named = match name {
+        Some(name) => name.to_owned(),
+        None => named(is, stem.as_deref()).ok_or_else(|| {
+            let text = format!(
+                "{shown} does not say what the image is called: `eve image push - NAME:TAG`"
+            );
+            WrongUse(text)
+        })?,
+    };
     send(to, Source::Archive(archive), target, &named).await
 }
 
-fn nothing(path: &Path) -> anyhow::Error {
-    let text = format!("{} names no image", path.display());
+/// `web` of `web.tar.gz`.
+fn stem(name: &str) -> &str {
+    let bare = match name.rsplit_once('.') {
+        Some((bare, _)) if !bare.is_empty() => bare,
+        _ => name,
+    };
+    bare.strip_suffix(".tar").filter(|b| !b.is_empty()).unwrap_or(bare)
+}
+
+fn nothing(shown: &str) -> anyhow::Error {
+    let text = format!("{shown} names no image");
     out::advised(text, "name one in it, as `skopeo copy … oci:DIR:NAME` does")
 }
 
-/// Which of the images of a layout or tar is meant.
-fn choose(path: &Path, all: &[&str], from: Option<&str>) -> anyhow::Result<usize> {
-    let found = all.iter().enumerate().filter(|(_, name)| from.is_none_or(|f| **name == f));
-    let found: Vec<usize> = found.map(|(at, _)| at).collect();
+/// Which of the images of a layout or tar is meant, by its name as it stands there or as the
+/// registry will have it.
+fn choose(shown: &str, all: &[&str], from: Option<&str>) -> anyhow::Result<usize> {
+    let meant = |name: &str| from.is_none_or(|f| name == f || bare(name) == f);
+    let found: Vec<usize> = (0..).zip(all).filter(|(_, n)| meant(n)).map(|(at, _)| at).collect();
     match found.as_slice() {
         [one] => Ok(*one),
-        [] if all.is_empty() => Err(nothing(path)),
+        [] if all.is_empty() => Err(nothing(shown)),
         [] => {
-            let text = format!("{} has no image of this name", path.display());
+            let text = format!("{shown} has no image of this name");
             Err(out::advised(text, format!("--from one of: {}", all.join(", "))))
         }
         _ => {
-            let text = format!("{} has {} images", path.display(), all.len());
+            let text = format!("{shown} has {} images", all.len());
             Err(out::advised(text, format!("choose one with --from: {}", all.join(", "))))
         }
     }
@@ -140,14 +162,21 @@ async fn send(to: &To, source: Source, target: Descriptor, named: &str) -> anyho
 }
 
 /// A name for the registry: that in the layout, without the host of another registry; if that is a
-/// tag only, the folder's name comes before it.
-fn named(name: &str, folder: &str) -> String {
-    let bare = match name.split_once('/') {
+/// tag only, the name of the folder or file comes before it. `None`: that has none.
+fn named(name: &str, stem: Option<&str>) -> Option<String> {
+    let bare = bare(name);
+    let is_tag = !bare.contains(['/', ':', '@']) && bare.len() == name.len();
+    if is_tag { stem.map(|stem| format!("{stem}:{bare}")) } else { Some(bare.to_owned()) }
+}
+
+/// A name without the host of another registry. Docker writes `neu:3` as it is or, since it keeps
+/// images in containerd, as `docker.io/library/neu:3`: both are `neu:3` here.
+fn bare(name: &str) -> &str {
+    match name.split_once('/') {
+        Some(("docker.io", rest)) => rest.strip_prefix("library/").unwrap_or(rest),
         Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => rest,
         _ => name,
-    };
-    let is_tag = !bare.contains(['/', ':', '@']) && bare.len() == name.len();
-    if is_tag { format!("{folder}:{bare}") } else { bare.to_owned() }
+    }
 }
 
 /// Repository and tag.
@@ -235,14 +264,14 @@ impl Image {
             sent.there += 1;
             return Ok(());
         }
-        let (mut file, first, size) = self.source.open(&blob.digest)?;
+        let (file, first, size) = self.source.open(&blob.digest)?;
         let place = client.registry("POST", &format!("{blobs}/uploads/"), &[], "").await;
         let place = place.or_advise()?.unwrap_or_default();
         let mut at = 0;
         while at < size.0 {
-            let mut part = Vec::new();
-            file.seek(SeekFrom::Start(first + at))?;
-            (&mut file).take(PART.min(size.0 - at)).read_to_end(&mut part)?;
+            let mut part = vec![0; usize::try_from(PART.min(size.0 - at))?];
+            let read = file.read_at(&mut part, first + at)?;
+            part.truncate(read);
             if part.is_empty() {
                 let text = format!("{} became shorter meanwhile", blob.digest);
                 return Err(out::advised(text, "push it again when nobody writes to it"));
@@ -269,15 +298,34 @@ mod tests {
     fn an_image_gets_a_name_that_registries_take() {
         for (name, is) in [
             ("latest", "web:latest"),
-            ("docker.io/library/nginx:1.27", "library/nginx:1.27"),
+            ("docker.io/library/nginx:1.27", "nginx:1.27"),
+            ("docker.io/team/hello:1", "team/hello:1"),
+            ("library/nginx:1.27", "library/nginx:1.27"),
+            ("quay.io/library/nginx:1", "library/nginx:1"),
             ("localhost/hello:latest", "hello:latest"),
             ("hello:2", "hello:2"),
             ("team/hello", "team/hello"),
         ] {
-            assert_eq!(named(name, "web"), is);
+            assert_eq!(named(name, Some("web")).unwrap(), is);
+        }
+        assert_eq!(named("latest", None), None);
+        assert_eq!(named("hello:2", None).unwrap(), "hello:2");
+        for (file, is) in [
+            ("web.tar", "web"),
+            ("web.tar.gz", "web"),
+            ("web.tgz", "web"),
+            ("web", "web"),
+            ("web-1.2.tar.zst", "web-1.2"),
+            (".tar", ".tar"),
+        ] {
+            assert_eq!(stem(file), is);
         }
         assert_eq!(split("team/hello").unwrap(), ("team/hello".into(), "latest".into()));
         assert_eq!(split("a/b:1.0").unwrap(), ("a/b".into(), "1.0".into()));
+        let all = ["docker.io/library/neu:3", "neu:4"];
+        assert_eq!(choose("it", &all, Some("neu:3")).unwrap(), 0);
+        assert_eq!(choose("it", &all, Some(all[0])).unwrap(), 0);
+        assert!(choose("it", &all, None).is_err() && choose("it", &all, Some("neu")).is_err());
         for wrong in ["Web:1", "a@b", "a//b", "a:", "", "a:1?b", "a:1 2", "a:b@c"] {
             assert!(split(wrong).is_err(), "{wrong}");
         }

@@ -212,6 +212,10 @@ fn nodes_are_listed_by_labels_and_found_by_what_is_on_the_box() {
 
 /// A tar as `docker save` writes it.
 fn saved(path: &Path) {
+    saved_as(path, "team/web:1.0");
+}
+
+fn saved_as(path: &Path, name: &str) {
     let layer = {
         let mut layer = tar::Builder::new(Vec::new());
         let mut header = tar::Header::new_gnu();
@@ -223,7 +227,7 @@ fn saved(path: &Path) {
     let config =
         r#"{"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": []}}"#;
     let manifest =
-        r#"[{"Config": "c.json", "RepoTags": ["team/web:1.0"], "Layers": ["a/layer.tar"]}]"#;
+        format!(r#"[{{"Config": "c.json", "RepoTags": ["{name}"], "Layers": ["a/layer.tar"]}}]"#);
     let mut archive = tar::Builder::new(std::fs::File::create(path).unwrap());
     for (name, bytes) in [
         ("a/layer.tar", layer.as_slice()),
@@ -261,10 +265,69 @@ fn what_docker_saves_goes_into_the_registry() {
     assert!(code == 1 && said.starts_with("eve: empty.raw is empty\n"), "{said}");
     let said = site.eve("image push web.tar --as-file --name web.raw");
     assert!(said.starts_with("web.raw sha256:"), "{said}");
-    let (code, said) = site.fails("image push -");
-    assert!(code == 2 && said.contains("not from standard input"), "{said}");
     site.save("app.yml", "kind: App\nname: web\nspec: {device: '*', image: 'team/web:2'}\n");
     assert!(site.eve("apply app.yml").contains("App web created"));
+}
+
+/// What an older docker and one that keeps images in containerd call the same image.
+const NEU: [&str; 2] = ["neu:3", "docker.io/library/neu:3"];
+
+#[test]
+fn an_image_comes_packed_or_through_a_pipe_under_one_name() {
+    let site = Site::start();
+    let file = |name: &str| site.dir.path().join(name);
+    for (at, name) in NEU.into_iter().enumerate() {
+        saved_as(&file(&format!("{at}.tar")), name);
+        let tar = std::fs::read(file(&format!("{at}.tar"))).unwrap();
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        gzip.write_all(&tar).unwrap();
+        site.save(&format!("{at}.tar.gz"), gzip.finish().unwrap());
+        site.save(&format!("{at}.zst"), zstd::encode_all(tar.as_slice(), 1).unwrap());
+        let mut xz = liblzma::write::XzEncoder::new(Vec::new(), 1);
+        xz.write_all(&tar).unwrap();
+        site.save(&format!("{at}.tar.xz"), xz.finish().unwrap());
+    }
+    let said = site.eve("image push 0.tar.gz");
+    assert!(said.starts_with("neu:3 sha256:"), "{said}");
+    for other in ["1.tar.gz", "0.zst", "1.zst", "1.tar.xz", "1.tar --from neu:3"] {
+        assert_eq!(site.eve(&format!("image push {other}")), said, "{other}");
+    }
+    site.save("app.yml", "kind: App\nname: neu\nspec: {device: '*', image: 'neu:3'}\n");
+    assert!(site.eve("apply app.yml").contains("App neu created"));
+
+    // As it is and packed; from a pipe and from a file.
+    let pushed = |words: &[&str], stdin: Stdio, input: &[u8]| {
+        let mut child = site.command(words).stdin(stdin).spawn().unwrap();
+        if let Some(mut pipe) = child.stdin.take() {
+            // Who refuses reads no further.
+            let _ = pipe.write_all(input);
+        }
+        let output = child.wait_with_output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    };
+    for name in ["1.tar", "1.tar.gz"] {
+        let bytes = std::fs::read(file(name)).unwrap();
+        let (code, out, errors) = pushed(&["image", "push", "-"], Stdio::piped(), &bytes);
+        assert!(code == 0 && out == said, "{name}: {out}{errors}");
+        let stdin = Stdio::from(std::fs::File::open(file(name)).unwrap());
+        let (code, out, errors) = pushed(&["image", "push", "-", "more/neu"], stdin, b"");
+        assert!(code == 0 && out.starts_with("more/neu:latest "), "{name}: {out}{errors}");
+    }
+    assert_eq!(site.eve("image tags"), "more/neu:latest\nneu:3\n");
+    let whole = std::fs::read(file("1.tar.gz")).unwrap();
+    let cut = &whole[..whole.len() / 2];
+    let (code, _, errors) = pushed(&["image", "push", "-"], Stdio::piped(), cut);
+    let damaged = "eve: cannot read standard input to its end: ";
+    assert!(code == 1 && errors.contains(damaged), "{errors}");
+    let (code, _, errors) = pushed(&["image", "push", "-"], Stdio::piped(), b"");
+    assert!(code == 1 && errors.contains("standard input is empty\n"), "{errors}");
+    let (code, _, errors) = pushed(&["image", "push", "-"], Stdio::piped(), b"disk");
+    assert!(code == 2 && errors.contains("give NAME after it"), "{errors}");
+    let (code, out, _) = pushed(&["image", "push", "-", "disk.raw"], Stdio::piped(), b"disk");
+    assert!(code == 0 && out.starts_with("disk.raw sha256:"), "{out}");
+    let (code, errors) = site.fails("image push nothing.tar");
+    assert!(code == 1 && errors.starts_with("eve: cannot read nothing.tar: "), "{errors}");
 }
 
 /// What a program that goes on says on standard error, until it says this.
