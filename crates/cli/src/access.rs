@@ -81,7 +81,9 @@ pub(crate) struct LoginArgs {
     /// fingerprint]
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// What the fingerprint must be (SHA-256), instead of asking
+    /// What the fingerprint (SHA-256) must be, instead of asking: that of the controller's own
+    /// certificate, as browsers, `openssl s_client` and the start of `eve controller serve` show it, or
+    /// that of the certificate which vouches for it
     #[arg(long, value_name = "HEX", conflicts_with = "ca")]
     fingerprint: Option<String>,
     /// What to call this login [default: the host's name]
@@ -244,30 +246,32 @@ async fn pinned(args: &LoginArgs, url: &str) -> anyhow::Result<(String, String)>
         return Ok((ca, String::new()));
     }
     let shown = look(url).await.or_advise()?;
-    let bare = |text: &str| text.replace([':', ' '], "").to_ascii_uppercase();
     match &args.fingerprint {
-        Some(expected) if bare(expected) == bare(&shown.fingerprint) => {}
+        Some(expected) if shown.is(expected) => {}
         Some(_) => {
             return Err(out::advised(
-                format!("{url} has another fingerprint: {}", shown.fingerprint),
+                format!("{url} has another fingerprint: {}", shown.own),
                 "check the address; somebody may be in between",
             ));
         }
         None => {
-            say!("{url} is vouched for by a certificate with the SHA-256 fingerprint");
-            say!("  {}", shown.fingerprint);
+            say!("{url} shows a certificate with the SHA-256 fingerprint");
+            say!("  {}", shown.own);
+            if shown.root != shown.own {
+                say!("and one that vouches for it with");
+                say!("  {}", shown.root);
+            }
             let answer = ask_open("Is that right? (yes/no) ")?;
             if !["yes", "y"].contains(&answer.to_lowercase().as_str()) {
                 return Err(out::advised(
                     "not logged in",
-                    "compare it with what `openssl x509 -noout -fingerprint -sha256 -in \
-                     pki/intermediate.cert.pem` says in the controller's data folder, or give \
-                     root-certificate.pem from there with --ca",
+                    "compare it with what `eve controller serve` said at its start, or give \
+                     root-certificate.pem from the controller's data folder with --ca",
                 ));
             }
         }
     }
-    Ok((shown.root_pem, shown.fingerprint))
+    Ok((shown.root_pem, shown.root))
 }
 
 async fn logout(name: Option<&str>, form: &Form) -> anyhow::Result<()> {
@@ -389,10 +393,14 @@ async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
             to.done("password changed; browsers have to log in again")
         }
         UserCommand::Link { name } => {
+            // First: the link is good once, and must not be lost for want of this.
+            let fingerprint = client.fingerprint().await.or_advise()?;
             let link = client.link(&name).await.or_advise()?;
-            say!("good once, for {} minutes:", link.minutes);
             let url = format!("{}{}", client.url(), link.path);
-            let facts = serde_json::json!({ "link": url, "minutes": link.minutes });
+            let login = login_line(client.url(), &name, &fingerprint);
+            say!("good once, for {} minutes; after that they log in with", link.minutes);
+            say!("  {login}");
+            let facts = serde_json::json!({ "link": url, "minutes": link.minutes, "login": login });
             to.told(&facts, |_| url)
         }
     }
@@ -473,6 +481,21 @@ fn tokens(all: &[Token]) -> String {
     out::aligned(&["token", "role", "projects", "ends", "last used"], &rows)
 }
 
+/// What somebody types who knows the controller by nothing yet.
+pub(crate) fn login_line(url: &str, user: &str, fingerprint: &str) -> String {
+    format!("eve login {url} --user {} --fingerprint {fingerprint}", quoted(user))
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-@+".contains(c);
+    if word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
 /// `edge.example` of `https://edge.example:8443`.
 fn short(url: &str) -> &str {
     let rest = url.strip_prefix("https://").unwrap_or(url);
@@ -532,5 +555,13 @@ mod tests {
         assert_eq!(short("https://edge.example:8443"), "edge.example");
         assert_eq!(short("https://edge.example"), "edge.example");
         assert_eq!(short("https://[::1]:9"), "[::1]");
+    }
+
+    #[test]
+    fn the_line_to_hand_on_is_one_that_a_shell_reads() {
+        let line = login_line("https://edge.example:8443", "ann@example.com", "AB:CD");
+        let want = "eve login https://edge.example:8443 --user ann@example.com --fingerprint AB:CD";
+        assert_eq!(line, want);
+        assert_eq!(quoted("o'neill $(id)"), r"'o'\''neill $(id)'");
     }
 }

@@ -367,6 +367,8 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
     };
     let mut running = controller::serve(settings).await.or_advise()?;
     out::line(format_args!("controller at {}, data in {}", running.url, data.display()));
+    out::line("its certificate has the SHA-256 fingerprint (`eve login URL --fingerprint …`)");
+    out::line(format_args!("  {}", running.fingerprint));
     if let Some(link) = &running.first_link {
         if std::io::stdout().is_terminal() {
             out::line("choose the administrator's password here, within 15 minutes:");

@@ -186,6 +186,54 @@ mod tests {
         assert_eq!(documents[0].written, json!({ "size": "1GiB" }));
     }
 
+    /// Readers of YAML 1.1, PyYAML and Ruby's among them, see numbers, times and truths in more
+    /// texts than those of 1.2.
+    #[test]
+    fn texts_that_other_readers_take_for_more_are_quoted() {
+        for text in [
+            "10:30",
+            "1:30:00",
+            "0012",
+            "012",
+            "1_000",
+            "0x1f",
+            "0o17",
+            "0b1",
+            "1e3",
+            "1.5",
+            ".5",
+            "+1",
+            "yes",
+            "No",
+            "on",
+            "OFF",
+            "y",
+            "n",
+            "true",
+            "null",
+            "~",
+            "",
+            ".inf",
+            "=",
+            "<<",
+            "2026-12-24",
+            "2026-12-24T02:00:00+01:00",
+            "- x",
+            "a: b",
+            "a #b",
+            " a",
+        ] {
+            let written = yaml(&json!({ "value": text })).unwrap();
+            let value = written.trim_end().strip_prefix("value: ").unwrap();
+            assert!(value.starts_with(['"', '\'']), "{written}");
+            let written = yaml(&json!({ text: 1 })).unwrap();
+            assert!(written.starts_with(['"', '\'']), "{written}");
+        }
+        for text in ["edge-1", "10.0.0.0/24", "web:1.0", "1GiB", "a b"] {
+            assert_eq!(yaml(&json!({ "value": text })).unwrap(), format!("value: {text}\n"));
+        }
+    }
+
     #[test]
     fn a_list_of_facts_stays_a_list() {
         let text = yaml(&json!([{ "name": "edge-1" }, { "name": "edge-2" }])).unwrap();

@@ -20,6 +20,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::access::TOKEN_FILE;
 use crate::objects::{Key, Kind};
@@ -581,18 +582,7 @@ impl Client {
         request: Request<Full<Bytes>>,
     ) -> Result<(hyper::http::response::Parts, Bytes), ClientError> {
         let talk = |source| ClientError::Talk { url: self.url.clone(), source };
-        let connect = |source| ClientError::Connect { url: self.url.clone(), source };
-        let dial = TcpStream::connect((self.host.as_str(), self.port));
-        let stream = tokio::time::timeout(DIAL, dial)
-            .await
-            .map_err(|_| ClientError::Slow { url: self.url.clone() })?
-            .map_err(connect)?;
-        let name = ServerName::try_from(self.host.clone())
-            .map_err(|_| ClientError::Url(self.url.clone()))?;
-        let tls = TlsConnector::from(self.tls.clone())
-            .connect(name, stream)
-            .await
-            .map_err(|e| talk(e.into()))?;
+        let tls = self.connected().await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
             .await
             .map_err(|e| talk(e.into()))?;
@@ -602,6 +592,23 @@ impl Client {
         let body = Limited::new(body, ANSWER_MAX).collect().await.map_err(talk)?;
         connection.abort();
         Ok((head, body.to_bytes()))
+    }
+
+    /// A connection to a controller that is the one we trust.
+    pub(crate) async fn connected(&self) -> Result<TlsStream<TcpStream>, ClientError> {
+        let connect = |source| ClientError::Connect { url: self.url.clone(), source };
+        let dial = TcpStream::connect((self.host.as_str(), self.port));
+        let stream = tokio::time::timeout(DIAL, dial)
+            .await
+            .map_err(|_| ClientError::Slow { url: self.url.clone() })?
+            .map_err(connect)?;
+        let name = ServerName::try_from(self.host.clone())
+            .map_err(|_| ClientError::Url(self.url.clone()))?;
+        let shake = TlsConnector::from(self.tls.clone()).connect(name, stream);
+        let shaken = tokio::time::timeout(DIAL, shake).await;
+        shaken
+            .map_err(|_| ClientError::Slow { url: self.url.clone() })?
+            .map_err(|e| ClientError::Talk { url: self.url.clone(), source: e.into() })
     }
 }
 

@@ -17,6 +17,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::access::client::fingerprint;
 use crate::access::limits::Limits;
 use crate::access::oidc::{Oidc, OidcSettings};
 use crate::access::password::Cost;
@@ -118,6 +119,8 @@ pub struct Running {
     pub address: SocketAddr,
     /// How people on this machine reach it.
     pub url: String,
+    /// SHA-256 of the certificate that it shows to everybody, as browsers print it.
+    pub fingerprint: String,
     /// The administrator's token, at the first start only.
     pub first_token: Option<String>,
     /// A link by which the administrator chooses a password, while there is none.
@@ -255,6 +258,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let now = clock();
     let pki = Pki::open(&data, &files, now)?;
     let shown = Arc::new(Shown::new(pki.tls(&data, &files, &names, now)?)?);
+    let fingerprint = shown.leaf().map(|der| fingerprint(&der)).unwrap_or_default();
     let tls = shown.tls()?;
     let acme = settings.acme.map(|acme| Acme::new(acme, &names, &data)).transpose()?;
     let source = Source { data: data.clone(), files, names: names.clone(), acme };
@@ -305,7 +309,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
         lock,
         settings.retention,
     ));
-    Ok(Running { address, url, first_token, first_link, stop, serving })
+    Ok(Running { address, url, fingerprint, first_token, first_link, stop, serving })
 }
 
 /// The database of a controller that was there before: without the check, a folder whose controller

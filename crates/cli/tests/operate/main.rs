@@ -369,6 +369,42 @@ fn who_watches_goes_on_until_it_is_refused() {
 }
 
 #[test]
+fn who_was_handed_a_line_logs_in_with_it() {
+    let site = Site::start();
+    let password = "correct horse battery\n";
+    site.eve("user set ann");
+    assert!(site.run(&["user", "password", "ann"], password).status.success());
+    let output = site.run(&["user", "link", "ann", "--json"], "");
+    let link: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let line = link["login"].as_str().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains(line), "{line}");
+    let own = site.running.as_ref().unwrap().fingerprint.clone();
+    let words: Vec<&str> = line.split(' ').collect();
+    let (eve, words) = words.split_first().unwrap();
+    assert!(*eve == "eve" && words.ends_with(&["--fingerprint", &own]), "{line}");
+    let log_in = |words: &[&str], input: &str| {
+        let output = site.run(words, input);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(log_in(words, password), (0, String::new()));
+
+    // The certificate that vouches for it, as the login keeps it; in another writing.
+    let known: serde_json::Value = serde_json::from_str(&site.eve("context --json")).unwrap();
+    let root = known[0]["fingerprint"].as_str().unwrap();
+    assert_ne!(root, own);
+    let plain = root.replace(':', "").to_lowercase();
+    let words = [&words[..4], &["--fingerprint", &plain]].concat();
+    assert_eq!(log_in(&words, password), (0, String::new()));
+    let (code, said) = log_in(&[&words[..5], &[&plain[..62]]].concat(), password);
+    assert!(code == 1 && said.contains(&format!("another fingerprint: {own}")), "{said}");
+    // Who has none is shown both.
+    let (code, said) = log_in(&words[..4], "no\n");
+    assert!(code == 1 && said.contains(&own) && said.contains(root), "{said}");
+    let (code, said) = log_in(&words[..4], &format!("yes\n{password}"));
+    assert_eq!(code, 0, "{said}");
+}
+
+#[test]
 fn what_is_done_to_users_and_logins_is_said_for_programs_too() {
     let site = Site::start();
     let json = |line: &str, input: &str| -> serde_json::Value {

@@ -62,6 +62,15 @@ impl Client {
         self.tell(Method::POST, &format!("/users/{}/password", escaped(name)), new).await
     }
 
+    /// The SHA-256 fingerprint of the certificate that the controller shows to this client, which
+    /// trusts it.
+    pub async fn fingerprint(&self) -> Result<String, ClientError> {
+        let connection = self.connected().await?;
+        let shown = connection.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let none = || ClientError::Root("the controller shows no certificate".to_owned());
+        shown.map(|der| fingerprint(der)).ok_or_else(none)
+    }
+
     /// A link by which a user chooses a password, once.
     pub async fn link(&self, name: &str) -> Result<Link, ClientError> {
         let path = format!("/users/{}/link", escaped(name));
@@ -141,13 +150,32 @@ fn of(user: Option<&str>, rest: &str) -> String {
     }
 }
 
-/// What a controller shows of itself before anybody trusts it.
+/// What a controller shows of itself before anybody trusts it. Fingerprints are SHA-256, as
+/// `openssl x509 -fingerprint -sha256` and browsers print them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
     /// The last certificate of its chain: what vouches for its own.
     pub root_pem: String,
-    /// SHA-256 of that, as `openssl x509 -fingerprint -sha256` prints it.
-    pub fingerprint: String,
+    /// The fingerprint of that.
+    pub root: String,
+    /// The fingerprint of its own certificate, the first of the chain. Who has that one's key chose
+    /// what else is in the chain: it may stand for the whole.
+    pub own: String,
+}
+
+impl Shown {
+    /// Whether a fingerprint that a person has is one of these, with colons, spaces or neither.
+    pub fn is(&self, fingerprint: &str) -> bool {
+        let bare = |text: &str| text.replace([':', ' '], "").to_ascii_uppercase();
+        let said = bare(fingerprint);
+        said == bare(&self.root) || said == bare(&self.own)
+    }
+}
+
+/// The SHA-256 fingerprint of a certificate: pairs of upper-case digits with colons between.
+pub(crate) fn fingerprint(der: &[u8]) -> String {
+    let pairs: Vec<String> = Sha256::digest(der).iter().map(|b| format!("{b:02X}")).collect();
+    pairs.join(":")
 }
 
 /// Asks a controller for its certificates and believes nothing. For a person to compare and pin.
@@ -155,7 +183,7 @@ pub async fn look(url: &str) -> Result<Shown, ClientError> {
     let (host, port) = split(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
     let unusable = |e: rustls::Error| ClientError::Root(e.to_string());
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let seen = Arc::new(Seen { provider: provider.clone(), last: Mutex::default() });
+    let seen = Arc::new(Seen { provider: provider.clone(), ends: Mutex::default() });
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
@@ -170,10 +198,8 @@ pub async fn look(url: &str) -> Result<Shown, ClientError> {
     };
     let shaken = tokio::time::timeout(std::time::Duration::from_secs(10), shake).await;
     shaken.map_err(|_| ClientError::Slow { url: url.to_owned() })?.map_err(connect)?;
-    let der = seen.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let digest = Sha256::digest(&der);
-    let pairs: Vec<String> = digest.iter().map(|b| format!("{b:02X}")).collect();
-    Ok(Shown { root_pem: pem(&der), fingerprint: pairs.join(":") })
+    let (own, root) = seen.ends.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    Ok(Shown { root_pem: pem(&root), root: fingerprint(&root), own: fingerprint(&own) })
 }
 
 fn pem(der: &[u8]) -> String {
@@ -190,12 +216,12 @@ fn pem(der: &[u8]) -> String {
     pem
 }
 
-/// Takes any certificate, and remembers the last of the chain. The handshake's signature is checked
+/// Takes any certificate, and remembers the first and the last of the chain. The handshake's signature is checked
 /// all the same: who shows a certificate must have its key.
 #[derive(Debug)]
 struct Seen {
     provider: Arc<CryptoProvider>,
-    last: Mutex<Vec<u8>>,
+    ends: Mutex<(Vec<u8>, Vec<u8>)>,
 }
 
 impl ServerCertVerifier for Seen {
@@ -208,7 +234,8 @@ impl ServerCertVerifier for Seen {
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let last = between.last().unwrap_or(end);
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last.to_vec();
+        let ends = (end.to_vec(), last.to_vec());
+        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
         Ok(ServerCertVerified::assertion())
     }
 
