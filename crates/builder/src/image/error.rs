@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::{Diagnose, Diagnosis, Who};
+use model::{Bytes, Diagnose, Diagnosis, Who};
 
 use super::cache::CacheError;
 use super::net::NetError;
@@ -87,6 +87,16 @@ pub enum ImageError {
     /// It is larger than its place.
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+    /// The virtual disk was to be smaller than what goes onto it.
+    #[error("a disk of {asked} is too small: {name} takes {takes}")]
+    Media {
+        /// What was asked for.
+        asked: Bytes,
+        /// The disk.
+        name: &'static str,
+        /// What it takes.
+        takes: Bytes,
+    },
     /// What it may be cannot be told.
     #[error("cannot use {path}")]
     Limits {
@@ -143,6 +153,13 @@ impl Diagnose for ImageError {
             }
             ImageError::TooLarge(cause) => cause.diagnose(),
             ImageError::NoRoom(cause) => cause.diagnose(),
+            ImageError::Media { takes, .. } => Diagnosis::of(
+                Who::Operator,
+                format!(
+                    "give {} MiB or more (--media-size, MEDIA_SIZE), or choose a smaller --profile",
+                    takes.0.div_ceil(1 << 20),
+                ),
+            ),
             ImageError::Limits { .. } => Diagnosis::of(Who::Operator, "correct the rules"),
             ImageError::File { .. } | ImageError::Save(_) => {
                 Diagnosis::of(Who::Operator, "check that the path is right and may be used")

@@ -314,6 +314,10 @@ impl<'a> Run<'a> {
             System::Installer => RootFormat::Squash,
         };
         let method = self.request.packing.method();
+        let made_by = match format {
+            RootFormat::Squash => String::new(),
+            RootFormat::Ext4 => mkfs::ext4_version()?,
+        };
         let key = format!(
             "{} {} {} {format:?} {} {} {:?} {:?} {}",
             self.request.arch,
@@ -327,8 +331,10 @@ impl<'a> Run<'a> {
         );
         let bits_key = bits.map(|bits| bits.key(self.request).hex()).unwrap_or_default();
         let started = self.begin(&format!("making the slot image of the {}", system.name()));
-        let made =
-            self.steps.step("slot", &[VERSION, &key, &origin.key(), &bits_key], |folder| {
+        let made = self.steps.step(
+            "slot",
+            &[VERSION, &key, &made_by, &origin.key(), &bits_key],
+            |folder| {
                 let mut rootfs = self.rootfs(system, origin)?;
                 store::save(folder, CONTENTS, &rootfs.record()?.to_bytes())?;
                 if let Some(bits) = bits {
@@ -356,7 +362,8 @@ impl<'a> Run<'a> {
                 let file_system = slot::FileSystem { image: &image, used };
                 let facts = slot::build(&rootfs, &file_system, (&parts, initrd), &recipe, &uki)?;
                 Ok::<_, ImageError>(store::save(folder, FACTS, &to_json(&facts))?)
-            })?;
+            },
+        )?;
         self.end("slot", started, made.cached);
         let facts = read_facts(&made.folder.join(FACTS))?;
         let (image, uki) = (made.folder.join(SLOT), made.folder.join(UKI));

@@ -93,6 +93,16 @@ pub enum SlotsError {
         /// The slot.
         name: String,
     },
+    /// There is nothing in the slot that could boot.
+    #[error("the slot {name} of {path} is empty: nothing in it could be {mark}", mark = mark.name())]
+    Empty {
+        /// The disk.
+        path: PathBuf,
+        /// The slot.
+        name: String,
+        /// What it was to become.
+        mark: SlotMark,
+    },
     /// No slot would boot.
     #[error("no slot of {0} would boot")]
     Nothing(PathBuf),
@@ -110,6 +120,10 @@ impl Diagnose for SlotsError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
             SlotsError::Disk(_) | SlotsError::Read { .. } => "give a raw disk image or a disk",
+            SlotsError::Empty { .. } => {
+                "install a node onto the disk with `eve install`, or give it an update by its \
+                 controller; `eve slot show` tells what is in its slots"
+            }
             SlotsError::None { .. } => "see what is there with `eve slot show`",
             SlotsError::Nothing(_) => "make another slot active first, or in the same command",
         };
@@ -140,17 +154,27 @@ pub fn slots(path: &Path) -> Result<Vec<SlotState>, SlotsError> {
     Ok(all)
 }
 
-/// Sets the states of these slots of a raw disk in one step; refuses to leave none that boots. A
-/// power cut leaves the old table or the new: the backup is written and synced first, then the
+/// Sets the states of these slots of a raw disk in one step; refuses to leave none that boots, and to
+/// have one booted that holds no root file system. A power cut leaves the old table or the new: the backup is written and synced first, then the
 /// primary.
 pub fn set_slots(path: &Path, states: &[(String, SlotMark)]) -> Result<(), SlotsError> {
     let disk = Disk::at(path);
     let mut table = disk.table()?;
+    let read = |source| SlotsError::Read { path: path.to_owned(), source };
+    let mut file = File::open(path).map_err(read)?;
     for (name, state) in states {
         let role = ROLES.into_iter().find(|r| r.name() == name);
-        let found = role.and_then(|role| role.find(&table)).map(|(n, p)| (n, p.attributes));
+        let found = role.and_then(|role| role.find(&table));
+        let found = found.map(|(n, p)| (n, p.attributes, p.offset(), p.length()));
         let none = || SlotsError::None { path: path.to_owned(), name: name.clone() };
-        let (number, have) = found.ok_or_else(none)?;
+        let (number, have, at, length) = found.ok_or_else(none)?;
+        if *state != SlotMark::Unused && root(&mut file, at, length).map_err(read)?.is_none() {
+            return Err(SlotsError::Empty {
+                path: path.to_owned(),
+                name: name.clone(),
+                mark: *state,
+            });
+        }
         let others = have.0 & 0x0000_FFFF_FFFF_FFFF;
         table.set_attributes(number, Attributes(others | state.attributes().0));
     }
@@ -165,20 +189,33 @@ fn boots(table: &Gpt) -> bool {
     ROLES.iter().any(|role| role.find(table).is_some_and(|(_, p)| may(p.attributes)))
 }
 
+/// Where the root file system of a slot ends; `None` if there is none, of ours or of others.
+fn root(file: &mut File, at: Bytes, length: Bytes) -> io::Result<Option<Bytes>> {
+    let start = read_at(file, (at, length), Bytes(0), slot::HEAD)?;
+    Ok(start.and_then(|start| slot::verity_at(&start).ok()))
+}
+
+/// Bytes of a partition; `None` if it ends before.
+fn read_at(
+    file: &mut File,
+    (at, length): (Bytes, Bytes),
+    from: Bytes,
+    count: usize,
+) -> io::Result<Option<Vec<u8>>> {
+    if from.0.saturating_add(count as u64) > length.0 {
+        return Ok(None);
+    }
+    file.seek(SeekFrom::Start(at.0 + from.0))?;
+    let mut bytes = vec![0; count];
+    file.read_exact(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
 /// The version that the descriptor in a slot tells; `None` if there is none. What cannot be read as
 /// a slot is an empty one: only the disk itself may fail.
 fn version(file: &mut File, at: Bytes, length: Bytes) -> io::Result<Option<String>> {
-    let mut read = |from: Bytes, count: usize| -> io::Result<Option<Vec<u8>>> {
-        if from.0 + count as u64 > length.0 {
-            return Ok(None);
-        }
-        file.seek(SeekFrom::Start(at.0 + from.0))?;
-        let mut bytes = vec![0; count];
-        file.read_exact(&mut bytes)?;
-        Ok(Some(bytes))
-    };
-    let Some(start) = read(Bytes(0), slot::HEAD)? else { return Ok(None) };
-    let Ok(verity_at) = slot::verity_at(&start) else { return Ok(None) };
+    let Some(verity_at) = root(file, at, length)? else { return Ok(None) };
+    let mut read = |from, count| read_at(file, (at, length), from, count);
     let Some(superblock) = read(verity_at, SECTOR)? else { return Ok(None) };
     let Ok(descriptor_at) = slot::descriptor_at(verity_at, &superblock) else { return Ok(None) };
     let Some(bytes) = read(descriptor_at, DESCRIPTOR)? else { return Ok(None) };

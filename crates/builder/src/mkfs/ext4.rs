@@ -53,6 +53,17 @@ pub(super) fn write<C>(
     scratch.remove()
 }
 
+/// What says of itself who makes them: another version may make other bytes of the same tree.
+pub(super) fn version() -> Result<String, MkfsError> {
+    let tool = Tool::Mke2fs;
+    let out = tool.command().arg("-V").stdin(Stdio::null()).output();
+    let out = out.map_err(|source| ToolError::Spawn { tool, source })?;
+    // It speaks on standard error.
+    let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+    finish(tool, &["-V"], out)?;
+    Ok(said)
+}
+
 /// A folder for what programs read, gone when we are.
 struct Scratch {
     folder: PathBuf,

@@ -270,6 +270,11 @@ pub(crate) fn ext4_root<C>(
     ext4::write(tree, contents, &volume, path)
 }
 
+/// The version of the programs that make ext4, as they tell it.
+pub(crate) fn ext4_version() -> Result<String, MkfsError> {
+    ext4::version()
+}
+
 /// Copies what cannot be read at any place, a pipe, to a file without a name in `folder`.
 pub fn spool(mut input: impl Read, folder: &Path) -> Result<File, MkfsError> {
     let path = folder.join(format!(".{}.tar", own_name()));

@@ -208,3 +208,10 @@ fn what_is_no_tar_is_told_as_what_it_is() {
         make(spool(&bytes[..], dir.path()).unwrap(), "FILE", &ext4, None, &dir.path().join("x"));
     assert_eq!(refused.unwrap_err().to_string(), want);
 }
+
+#[test]
+fn the_programs_that_make_ext4_tell_their_version() {
+    let said = ext4_version().unwrap();
+    let version = said.strip_prefix("mke2fs ").and_then(|rest| rest.split(' ').next());
+    assert!(version.is_some_and(|v| v.contains('.')), "{said}");
+}

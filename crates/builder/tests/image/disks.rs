@@ -7,8 +7,8 @@ use std::path::Path;
 use builder::image::{self, Arch, Format, Request, SlotMark};
 use formats::gpt::Gpt;
 use formats::layout::{Profile, Role};
-use model::Bytes;
 use model::installer::Manifest;
+use model::{Bytes, Diagnose};
 
 use crate::small::{self, read};
 use crate::tools::tool;
@@ -319,13 +319,42 @@ fn the_marks_of_slots_are_shown_and_set_and_one_slot_always_boots() {
     assert_eq!(marks(), [(a.clone(), "active", version()), (b.clone(), "unused", None)]);
     let none = image::set_slots(&disk, &[(a.clone(), SlotMark::Unused)]).unwrap_err();
     assert!(none.to_string().ends_with("would boot"), "{none}");
+    // Nothing that could boot is in it: also beside one that boots.
+    for mark in [SlotMark::Updating, SlotMark::Active, SlotMark::InProgress] {
+        let empty = image::set_slots(&disk, &[(b.clone(), mark)]).unwrap_err();
+        let said = format!("is empty: nothing in it could be {}", mark.name());
+        assert!(
+            empty.to_string().contains("the slot IMGB of ") && empty.to_string().ends_with(&said)
+        );
+    }
+    image::set_slots(&disk, &[(b.clone(), SlotMark::Unused)]).unwrap();
+    assert_eq!(marks()[1].1, "unused");
+    let slot = std::fs::read(folder(dir.path()).join("slot.img")).unwrap();
+    let (_, at) = Role::ImgB.find(&table(&disk)).map(|(n, p)| (n, p.offset())).unwrap();
+    file.write_all_at(&slot, at.0).unwrap();
     let swap = [(a.clone(), SlotMark::Unused), (b.clone(), SlotMark::Updating)];
     image::set_slots(&disk, &swap).unwrap();
-    assert_eq!(marks(), [(a, "unused", version()), (b, "updating", None)]);
+    assert_eq!(marks(), [(a, "unused", version()), (b, "updating", version())]);
     let said = tool("sgdisk", "gdisk", disk.parent().unwrap(), &["-i", "3", "live.raw"]);
     assert!(said.contains("Attribute flags: 0013000000000000"), "{said}");
     let said = tool("sgdisk", "gdisk", disk.parent().unwrap(), &["-v", "live.raw"]);
     assert!(said.contains("No problems found"), "{said}");
     let missing = image::set_slots(&disk, &[("IMGC".to_owned(), SlotMark::Active)]).unwrap_err();
     assert!(missing.to_string().ends_with("has no partition IMGC"), "{missing}");
+}
+
+#[test]
+fn a_disk_that_is_smaller_than_what_goes_onto_it_is_refused_with_the_size_it_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    small::inputs(dir.path());
+    let request = |media| Request { media: Some(media), ..small::request(dir.path()) };
+    let error = image::live(&request(Bytes::mib(10)), &()).unwrap_err();
+    let said = error.to_string();
+    assert!(said.starts_with("a disk of 10.0 MiB is too small: live.raw takes "), "{said}");
+    let advice = error.diagnose().advice;
+    let enough = advice.split(' ').find_map(|word| word.parse().ok()).unwrap();
+    assert!(!folder(dir.path()).join("live.qcow2").exists());
+    // What it says is enough, and no more than that.
+    image::live(&request(Bytes::mib(enough)), &()).unwrap();
+    assert!(image::live(&request(Bytes::mib(enough - 1)), &()).is_err());
 }

@@ -27,6 +27,7 @@ impl Run<'_> {
         let started = self.begin("writing the live disk");
         let (esp, empty) = (self.esp(System::Node, slot, loader.as_ref())?, Files::new());
         let mut disk = Disk::new(self.plan(Purpose::Live, slot, loader.as_ref())?);
+        self.fits("live.raw", disk.size())?;
         disk.volume(Role::Esp, &esp, slot.facts.time)?;
         disk.volume(Role::EspB, &empty, slot.facts.time)?;
         disk.volume(Role::Config, config, self.config_time())?;
@@ -233,6 +234,14 @@ impl Run<'_> {
     }
 
     /// The table of a disk that this image goes onto.
+    /// Refuses a virtual disk that would be smaller than the disk that goes onto it.
+    fn fits(&self, name: &'static str, takes: Bytes) -> Result<(), ImageError> {
+        match self.request.media {
+            Some(asked) if asked < takes => Err(ImageError::Media { asked, name, takes }),
+            _ => Ok(()),
+        }
+    }
+
     fn plan(
         &self,
         purpose: Purpose,
