@@ -9,6 +9,7 @@ pub mod explain;
 pub mod image;
 pub mod inspect;
 pub mod mkfs;
+mod near;
 pub mod pkg;
 pub mod sbom;
 pub mod sizes;

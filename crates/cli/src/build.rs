@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use formats::fat::Files;
 use formats::layout::Profile;
 use model::Bytes;
+use model::installer::ANSWERS;
 
 use crate::edit;
 use crate::out::{self, OrAdvise, WrongUse};
@@ -169,6 +170,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
             files.extend(image::read_folder(folder).or_advise()?);
         }
         files.extend(single_files(&args.file, &args.set)?);
+        answers_mean_something(&files)?;
         return edit::run(&args.edit, &files, json);
     }
     let dry_run = args.dry_run;
@@ -251,6 +253,12 @@ fn request(args: Args) -> anyhow::Result<Request> {
     let mut conf: Vec<PathBuf> = wanted.then_some(defaults).into_iter().collect();
     conf.extend(args.conf);
     let mut set = single_files(&args.file, &args.set)?;
+    let answers = conf.iter().map(|folder| folder.join(ANSWERS)).filter(|path| path.is_file());
+    for path in answers {
+        let body = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        answers_mean_something(&Files::from([(ANSWERS.to_owned(), body)]))?;
+    }
+    answers_mean_something(&set)?;
     if args.target == Target::UsbConfig {
         set.extend(args.ask.iter().map(|folder| (format!("{folder}/"), Vec::new())));
     } else if !args.ask.is_empty() {
@@ -342,6 +350,20 @@ fn single_files(files: &[PathBuf], settings: &[(String, String)]) -> anyhow::Res
         all.insert(name.clone(), format!("{text}\n").into());
     }
     Ok(all)
+}
+
+/// Whether the installer could do what `installer.json` wishes: it is asked here, by the code that
+/// reads the file there. Names that mean nothing are told by who writes the image.
+fn answers_mean_something(files: &Files) -> anyhow::Result<()> {
+    use device::install::{WishError, read};
+
+    match files.get(ANSWERS).map(|body| read("", Some(body))) {
+        None | Some(Ok(_) | Err(WishError::Unknown(_))) => Ok(()),
+        Some(Err(wrong)) => {
+            let advice = "correct the file; README.md has an example";
+            Err(out::advised(format!("the installer cannot use {ANSWERS}: {wrong}"), advice))
+        }
+    }
 }
 
 fn show(facts: &Facts) {

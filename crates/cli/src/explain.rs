@@ -42,7 +42,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(mut args: Args) -> anyhow::Result<()> {
     let path = args.words.pop().unwrap_or_default();
-    let image = args.words.pop().unwrap_or_else(places::newest_images);
+    let image = places::image_or_newest(args.words.pop())?;
     let mut about = BTreeMap::new();
     let contents = inspect::visit(&image, &mut |member, _, _, body| {
         if OF_ITSELF.contains(&member.path.as_str()) {

@@ -90,7 +90,7 @@ struct PartitionFacts<'a> {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let from = args.from.clone().unwrap_or_else(places::newest_images);
+    let from = places::image_or_newest(args.from.clone())?;
     let mut payload = Payload::from_path(&from).or_advise()?;
     payload.profile = args.profile.unwrap_or(payload.profile);
     let wish = wish(&args)?;

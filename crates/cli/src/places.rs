@@ -36,10 +36,27 @@ pub(crate) fn repository() -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The folder of the newest images for the machines that `ZARCH` names, else amd64.
-pub(crate) fn newest_images() -> PathBuf {
+/// The image that was named, else the folder of the newest images for the machines that `ZARCH`
+/// names, else amd64.
+pub(crate) fn image_or_newest(named: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    if let Some(named) = named {
+        return Ok(named);
+    }
     let asked = std::env::var("ZARCH").ok().and_then(|name| Arch::from_name(&name));
-    newest_images_for(asked.unwrap_or(Arch::Amd64))
+    let newest = newest_images_for(asked.unwrap_or(Arch::Amd64));
+    if newest.exists() {
+        return Ok(newest);
+    }
+    let here = std::env::current_dir().context("cannot find the current folder")?;
+    Err(out::advised(
+        format!(
+            "no image is named, and none was built: there is no {} in {} or above",
+            newest.display(),
+            here.display()
+        ),
+        "name one: a disk, a slot.img, a rootfs.tar, a folder of dist; or build one with \
+         `eve build live` in a clone of the repository",
+    ))
 }
 
 /// The folder of the newest images for a kind of machine: `dist/amd64/current`, here or in a

@@ -95,7 +95,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 /// The bill of an image, or of the newest build.
 pub(crate) fn bill(image: Option<PathBuf>, about: About) -> anyhow::Result<Bill> {
-    let image = image.unwrap_or_else(places::newest_images);
+    let image = places::image_or_newest(image)?;
     let mut scan = Scan::new();
     inspect::visit(&image, &mut |member, origin, time, body| scan.see(member, origin, time, body))
         .or_advise()?;

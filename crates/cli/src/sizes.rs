@@ -43,7 +43,7 @@ struct Facts {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
-    let image = args.image.unwrap_or_else(places::newest_images);
+    let image = places::image_or_newest(args.image)?;
     let sizes = inspect::sizes(&image).or_advise()?;
     let before = args.since.map(|i| inspect::sizes(&i).or_advise()).transpose()?;
     let growth = before.map(|before| sizes.growth(&before));

@@ -31,6 +31,30 @@ pub const BIOS_GAP: &str = "bios/core.img";
 /// In the CONFIG partition of a boot medium: wishes, as the kernel command line has them.
 pub const ANSWERS: &str = "installer.json";
 
+/// The names that [`ANSWERS`] may have, in small or large letters: those of EVE's kernel parameters
+/// for its installer.
+pub const WISHES: [&str; 19] = [
+    "eve_blackbox",
+    "eve_disable_verify",
+    "eve_install_debug",
+    "eve_install_disk",
+    "eve_install_k3s_etcd_sizeGB",
+    "eve_install_server",
+    "eve_install_skip_config",
+    "eve_install_skip_persist",
+    "eve_install_skip_rootfs",
+    "eve_install_skip_zfs_checks",
+    "eve_install_zfs_with_raid_level",
+    "eve_nuke_all_disks",
+    "eve_nuke_disks",
+    "eve_pause_after_install",
+    "eve_pause_before_install",
+    "eve_persist_disk",
+    "eve_reboot_after_install",
+    "eve_skip_dev_cert",
+    "eve_soft_serial",
+];
+
 /// At the root of an installer's ISO: the slot image of the installer itself.
 pub const ISO_SYSTEM: &str = "installer.img";
 

@@ -9,6 +9,7 @@ use store::{Image, Layout, Platform, flatten};
 
 use crate::contents::{Contents, Kind, Member, Origin, text};
 use crate::describe::Described;
+use crate::near::distance;
 
 /// So many guesses are offered for a path that is not there.
 const GUESSES: usize = 5;
@@ -152,26 +153,6 @@ fn near(standing: &Standing<'_>, asked: &str) -> Vec<String> {
     let mut found: Vec<_> = standing.keys().filter_map(close).collect();
     found.sort();
     found.into_iter().take(GUESSES).map(|(_, _, path)| format!("/{path}")).collect()
-}
-
-/// How many letters must change to make one text of the other (Levenshtein). Long texts count by
-/// their length alone.
-fn distance(one: &str, other: &str) -> usize {
-    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
-    if one.len() > 256 || other.len() > 256 || one.len().abs_diff(other.len()) > 64 {
-        return one.len().max(other.len());
-    }
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (n, a) in one.iter().enumerate() {
-        let mut corner = row[0];
-        row[0] = n + 1;
-        for (m, b) in other.iter().enumerate() {
-            let change = corner + usize::from(a != b);
-            corner = row[m + 1];
-            row[m + 1] = change.min(corner + 1).min(row[m] + 1);
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }
 
 /// Where a description says the entry that brought a member. `None`: nowhere, or its entry of this

@@ -1,9 +1,13 @@
 //! What is known of files in the CONFIG partition: mistakes that would strand a node are found before
-//! the image is written, not where it is installed. Files that are not known here may hold anything.
+//! the image is written, not where it is installed. Files that are not known here may hold anything,
+//! unless they are called almost like one that is known.
 
 use std::fmt;
 
 use formats::fat::Files;
+use model::installer::{ANSWERS, WISHES};
+
+use crate::near::nearest;
 
 /// What lies in a CONFIG partition has at most so many bytes as a serialized message.
 const MESSAGE_MAX: usize = 1 << 20;
@@ -14,7 +18,7 @@ pub struct Unusable {
     /// Its path.
     pub path: String,
     /// What is wrong with it, as a verb.
-    pub what: &'static str,
+    pub what: String,
 }
 
 impl fmt::Display for Unusable {
@@ -28,16 +32,59 @@ impl std::error::Error for Unusable {}
 /// Looks at the files that are known.
 pub(super) fn check(files: &Files) -> Result<(), Unusable> {
     for (path, body) in files {
-        if let Err(what) = check_one(path, body) {
-            return Err(Unusable { path: path.clone(), what });
-        }
+        let checked = check_name(path).and_then(|()| check_one(path, body));
+        checked.map_err(|what| Unusable { path: path.clone(), what })?;
     }
     Ok(())
 }
 
-fn check_one(path: &str, body: &[u8]) -> Result<(), &'static str> {
-    let must = |good: bool, what: &'static str| if good { Ok(()) } else { Err(what) };
+/// What EVE and its makers put into a CONFIG partition, and what ours reads there.
+const NAMES: [&str; 29] = [
+    "DevicePortConfig/override.json",
+    "DevicePortConfig/override.json.template",
+    "DevicePortConfig/usb.json",
+    "GlobalConfig/global.json",
+    "accept-older-config",
+    "authorized_keys",
+    "bootstrap-config.pb",
+    "device.cert.pem",
+    "device.key.pem",
+    "ecdh.cert.pem",
+    "ecdh.key.pem",
+    "eve.dtb",
+    "ftpm.tar.xz",
+    "grub.cfg",
+    "grub.cfg.tmpl",
+    "hosts",
+    ANSWERS,
+    "onboard.cert.pem",
+    "onboard.key.pem",
+    "remote_access_disabled",
+    "root-certificate.pem",
+    "server",
+    "soft_serial",
+    "tpm_credential",
+    "usb.json",
+    "v2tlsbaseroot-certificates.pem",
+    "wpa_supplicant.conf",
+    "dump/",
+    "identity/",
+];
+
+/// Refuses what is called almost like a file that is known: nobody would read it.
+fn check_name(path: &str) -> Result<(), String> {
+    match nearest(path, NAMES) {
+        Some(known) if known != path && !path.starts_with("origin.") => {
+            Err(format!("is read by nobody: did you mean {known}?"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_one(path: &str, body: &[u8]) -> Result<(), String> {
+    let must = |good: bool, what: &str| if good { Ok(()) } else { Err(what.to_owned()) };
     match path {
+        ANSWERS => check_answers(body),
         "server" => {
             must(line(body).is_some_and(is_server), "is not one line with a host, or host:port")
         }
@@ -53,7 +100,7 @@ fn check_one(path: &str, body: &[u8]) -> Result<(), &'static str> {
             find(body, b"-----BEGIN ") && find(body, b"-----END "),
             "is not PEM: it has no BEGIN and END line",
         ),
-        _ if path == "usb.json"
+        _ if ["usb.json", "GlobalConfig/global.json"].contains(&path)
             || path.starts_with("DevicePortConfig/") && path.ends_with(".json") =>
         {
             let json = serde_json::from_slice::<serde_json::Value>(body);
@@ -61,6 +108,25 @@ fn check_one(path: &str, body: &[u8]) -> Result<(), &'static str> {
         }
         _ => Ok(()),
     }
+}
+
+/// The names that the installer would not know. What it makes of the values is its own affair.
+fn check_answers(body: &[u8]) -> Result<(), String> {
+    let all: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(body).map_err(|e| format!("is no JSON object: {e}"))?;
+    for name in all.keys() {
+        if WISHES.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            continue;
+        }
+        let meant = match nearest(name, WISHES) {
+            Some(known) => format!("did you mean {known}?"),
+            None => format!("there are {}", WISHES.join(", ")),
+        };
+        return Err(format!(
+            "has the name {name:?}, which means nothing to the installer: {meant}"
+        ));
+    }
+    Ok(())
 }
 
 /// The only line of a text; a line feed behind it, and blanks around it, do not count.
@@ -197,5 +263,42 @@ mod tests {
         refused("DevicePortConfig/override.json", b"{");
         taken("DevicePortConfig/override.json.template", b"anything");
         taken("hosts", b"anything");
+        refused("GlobalConfig/global.json", b"[]");
+    }
+
+    #[test]
+    fn what_is_called_almost_like_a_known_file_is_refused_by_the_name_it_should_have() {
+        for (path, known) in [
+            ("soft_serail", "soft_serial"),
+            ("Server", "server"),
+            ("onboard.cert.pen", "onboard.cert.pem"),
+            ("root-certificates.pem", "root-certificate.pem"),
+            ("DevicePortConfig/overide.json", "DevicePortConfig/override.json"),
+            ("installer.jsn", "installer.json"),
+        ] {
+            let said = check_name(path).unwrap_err();
+            assert_eq!(said, format!("is read by nobody: did you mean {known}?"), "{path}");
+        }
+        for path in NAMES.iter().chain(&["notes.txt", "origin.2026-11-22.1.0", "vendor/site.json"])
+        {
+            assert_eq!(check_name(path), Ok(()), "{path}");
+        }
+    }
+
+    #[test]
+    fn answers_have_names_that_the_installer_knows() {
+        taken(ANSWERS, br#"{"eve_install_disk": "sda", "EVE_REBOOT_AFTER_INSTALL": true}"#);
+        taken(ANSWERS, b"{}");
+        for (name, meant) in [
+            ("eve_install_dsik", "did you mean eve_install_disk?"),
+            ("install_disk", "did you mean eve_install_disk?"),
+            ("console", "there are eve_blackbox, "),
+        ] {
+            let answers = serde_json::json!({ name: "sda" }).to_string();
+            let said = check_one(ANSWERS, answers.as_bytes()).unwrap_err();
+            assert!(said.contains(&format!("{name:?}")) && said.contains(meant), "{said}");
+        }
+        refused(ANSWERS, b"[]");
+        refused(ANSWERS, b"{");
     }
 }

@@ -93,6 +93,12 @@ fn what_is_set_again_keeps_what_is_not_said() {
     site.eve("window set night group=berlin --days sat,sun --from 02:00 --zone Europe/Berlin");
     site.eve("window set night --minutes 60");
     let said = site.eve("objects window night -o yaml");
+    site.save(
+        "late.yml",
+        "kind: Window\nname: late\nspec: {match: a=b, from: 10:30, minutes: 60}\n",
+    );
+    site.eve("apply late.yml");
+    assert!(site.eve("objects window late -o yaml").contains("from: \"10:30\""));
     for want in ["group=berlin", "- sat", "02:00", "minutes: 60", "Europe/Berlin"] {
         assert!(said.contains(want), "{want}: {said}");
     }
@@ -131,4 +137,48 @@ fn the_documents_of_the_help_can_be_applied() {
     assert_eq!(said.matches(" created").count(), 4, "{said}");
     let said = site.eve("device config edge-2");
     assert!(said.contains("timer.config.interval") && said.contains("\"300\""), "{said}");
+}
+
+/// These need no controller, only a folder where nothing was ever built.
+#[test]
+fn without_an_image_the_tools_say_what_they_looked_for() {
+    let site = Site::start();
+    let here = site.dir.path().canonicalize().unwrap();
+    for line in ["sizes", "explain /etc/passwd", "sbom", "sources"] {
+        let output = site.command(&line.split(' ').collect::<Vec<_>>());
+        let output = { output }.env("ZARCH", "arm64").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let want = format!("there is no dist/arm64/current in {} or above\n", here.display());
+        assert_eq!(output.status.code(), Some(1), "{line}: {said}");
+        assert!(said.contains(&want) && said.contains("eve build live"), "{line}: {said}");
+    }
+    let (code, said) = site.fails("sizes nothing.raw");
+    assert!(code == 1 && said.contains("nothing.raw"), "{said}");
+}
+
+#[test]
+fn what_the_installer_could_not_use_is_refused_before_an_image_is_made() {
+    let site = Site::start();
+    let build = |answers: &str| {
+        site.save("installer.json", answers);
+        site.save("rootfs.tar", "");
+        let words = ["build", "config", "--rootfs", "rootfs.tar", "--version", "1.0"];
+        site.run(&[&words[..], &["--file", "installer.json", "--out", "dist"]].concat(), "")
+    };
+    for (answers, want) in [
+        (r#"{"eve_install_dsik": "sda"}"#, "did you mean eve_install_disk?"),
+        (r#"{"eve_install_disk": "../sda"}"#, "that is no name of a disk"),
+        (r#"{"eve_nuke_all_disks": "maybe"}"#, "1 or 0"),
+        ("{", "JSON object"),
+    ] {
+        let output = build(answers);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("installer.json") && said.contains(want), "{said}");
+    }
+    let output = build(r#"{"eve_install_disk": "sda", "eve_install_skip_persist": true}"#);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let words = ["--rootfs", "rootfs.tar", "--version", "1.0", "--set", "soft_serail=17"];
+    let (code, said) = site.fails(&format!("build config {}", words.join(" ")));
+    assert!(code == 1 && said.contains("did you mean soft_serial?"), "{said}");
 }

@@ -210,6 +210,8 @@ impl Wish {
             }
             "eve_install_zfs_with_raid_level"
             | "eve_install_skip_zfs_checks"
+            // Names in a file of answers come in small letters.
+            | "eve_install_k3s_etcd_sizegb"
             | "eve_install_k3s_etcd_sizeGB"
             | "eve_disable_verify"
             | "eve_skip_dev_cert"
@@ -285,6 +287,18 @@ mod tests {
             "eve_skip_dev_cert",
             Wish { without_effect: vec!["eve_skip_dev_cert".into()], ..plain() },
         );
+    }
+
+    /// The builder takes these names for a file of answers.
+    #[test]
+    fn each_name_of_the_list_means_something() {
+        for name in model::installer::WISHES {
+            let answers = serde_json::json!({ name: ["x"] }).to_string();
+            let known = read("", Some(answers.as_bytes()));
+            assert!(!matches!(known, Err(WishError::Unknown(_))), "{name}");
+            // What means nothing leaves no trace.
+            assert_ne!(known, Ok(Wish::default()), "{name}");
+        }
     }
 
     #[test]
