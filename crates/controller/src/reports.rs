@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::db::{Blob, DbError, InfoRow, Message, NewLog, Policy, StoredObject, Subject};
 use crate::drift::liveness::patience;
 use crate::fleet::{Fleet, Known, policies};
-use crate::objects::{Key, Kind, Spec};
+use crate::objects::{self, Key, Kind, Spec};
 use crate::view;
 
 /// An info message as it is to be kept, or that something is gone.
@@ -271,10 +271,7 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
     let registered = row.and_then(|r| r.registered);
     let (state, seen) = liveness(fleet, known, stored);
     let flaws = known.flaws.iter().filter(|f| f.key == *key);
-    let labels = match &stored.object.spec {
-        Spec::Device(spec) => spec.labels.clone(),
-        _ => BTreeMap::new(),
-    };
+    let labels = objects::labels(&known.objects, &stored.object).into_iter();
     view::Device {
         id: DeviceId::new(id),
         name: key.name.clone(),
@@ -283,7 +280,7 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
         registered,
         serial: row.map(|r| r.serial.clone()).unwrap_or_default(),
         soft_serial: row.map(|r| r.soft_serial.clone()).unwrap_or_default(),
-        labels,
+        labels: labels.map(|(key, value)| (key.to_owned(), value.into_owned())).collect(),
         version: String::new(),
         slot: String::new(),
         config_in_force: None,

@@ -146,7 +146,7 @@ pub struct Device {
     pub serial: String,
     /// Soft serial number.
     pub soft_serial: String,
-    /// Its labels, which queries ask for.
+    /// Its labels, with those of its template: what queries look at.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
     /// The version it runs, as it says.

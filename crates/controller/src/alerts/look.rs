@@ -76,7 +76,7 @@ pub(super) async fn look(
     }
     let long_ago = |at: UnixMillis| now.since(at).as_secs() >= spec.minutes.saturating_mul(60);
     let known = fleet.known();
-    for stored in known.of_kind(Kind::Device).filter(|s| query.fits(&labels(s))) {
+    for stored in known.of_kind(Kind::Device).filter(|s| query.fits(&labels(&known, s))) {
         let id = stored.object.uid;
         let text = match spec.when {
             When::Silent => {

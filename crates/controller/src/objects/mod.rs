@@ -49,6 +49,7 @@ pub use spec::{
     TemplateSpec, TextOrSecret, VlanSpec, VncSpec, VolumeSpec, VolumeUse, When, WifiSpec,
     WindowSpec,
 };
+pub(crate) use template::labels;
 pub use template::{Node, node};
 
 /// The datastore that always exists: this controller's own registry.

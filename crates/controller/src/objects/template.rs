@@ -14,6 +14,9 @@ use serde_path_to_error::Segment;
 use super::spec::{AppSpec, DeviceSpec, Spec};
 use super::{Flaw, Key, Kind, Object, Objects};
 
+/// The variable that is a node's name.
+const DEVICE: &str = "device";
+
 /// A device with its template in place.
 #[derive(Debug, Clone)]
 pub struct Node<'a> {
@@ -37,7 +40,7 @@ pub fn node<'a>(objects: &'a Objects, object: &'a Object) -> Option<Node<'a>> {
     if let Some((key, Object { spec: Spec::Template(template), .. })) = template {
         node.variables.clone_from(&template.variables);
         node.variables.extend(own.variables.clone());
-        node.variables.insert("device".to_owned(), object.key.name.clone());
+        node.variables.insert(DEVICE.to_owned(), object.key.name.clone());
         let mut value = template.device.clone();
         let mut used = Used { variables: &node.variables, unknown: Vec::new(), any: false };
         used.substitute(&mut value, &mut "device".to_owned());
@@ -52,9 +55,57 @@ pub fn node<'a>(objects: &'a Objects, object: &'a Object) -> Option<Node<'a>> {
         }
     } else {
         node.variables.clone_from(&own.variables);
-        node.variables.insert("device".to_owned(), object.key.name.clone());
+        node.variables.insert(DEVICE.to_owned(), object.key.name.clone());
     }
     Some(node)
+}
+
+/// The labels of a device as it has them with its template in place, by key: what [`node`] says of
+/// them, without the rest, since queries ask a hundred thousand devices. Empty of what is no device.
+pub(crate) fn labels<'a>(
+    objects: &'a Objects,
+    device: &'a Object,
+) -> BTreeMap<&'a str, Cow<'a, str>> {
+    let Spec::Device(own) = &device.spec else { return BTreeMap::new() };
+    let mut all = BTreeMap::new();
+    if let Some(name) = &own.template
+        && let Some(template) = objects.get(&Key::new(Kind::Template, name))
+        && let Spec::Template(template) = &template.spec
+        && let Some(Value::Object(given)) = template.device.get("labels")
+    {
+        for (key, value) in given {
+            let Some(text) = label(value, &template.variables, device, own) else {
+                // A template that cannot be read gives nothing.
+                all.clear();
+                break;
+            };
+            all.insert(key.as_str(), text);
+        }
+    }
+    all.extend(own.labels.iter().map(|(k, v)| (k.as_str(), Cow::Borrowed(v.as_str()))));
+    all
+}
+
+/// A label of a template, as it is on a device. `None`: it is neither a text, a number nor a truth
+/// value.
+fn label<'a>(
+    value: &'a Value,
+    variables: &BTreeMap<String, String>,
+    device: &Object,
+    own: &DeviceSpec,
+) -> Option<Cow<'a, str>> {
+    match value {
+        Value::String(text) if text.contains("{{") => {
+            let mut variables = variables.clone();
+            variables.extend(own.variables.clone());
+            variables.insert(DEVICE.to_owned(), device.key.name.clone());
+            let mut used = Used { variables: &variables, unknown: Vec::new(), any: false };
+            Some(used.text(text, "").into())
+        }
+        Value::String(text) => Some(text.into()),
+        Value::Number(_) | Value::Bool(_) => Some(value.to_string().into()),
+        Value::Null | Value::Array(_) | Value::Object(_) => None,
+    }
 }
 
 impl Node<'_> {

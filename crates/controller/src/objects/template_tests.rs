@@ -1,5 +1,6 @@
 //! Templates, variables, and what changes in words.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use expect_test::{Expect, expect};
@@ -7,7 +8,7 @@ use model::desired::Device;
 
 use super::check_tests::objects;
 use super::compile_tests::told;
-use super::{check, diff};
+use super::{check, diff, labels, node};
 
 const FLEET: &str = "
 kind: Template
@@ -69,6 +70,58 @@ fn an_app_finds_its_nodes_by_labels_and_takes_their_variables() {
     let of = |all, device| told(all, device).apps.into_values().next().unwrap().restart;
     assert_ne!(of(&moved, "a"), a.restart);
     assert_eq!(of(&moved, "b"), b.restart);
+}
+
+/// What queries see is what the compiler sees, whatever is written.
+#[test]
+fn labels_for_queries_are_those_of_the_completed_device() {
+    let mut all = objects(FLEET);
+    all.extend(objects(
+        "
+kind: Template
+name: wide
+spec:
+  variables: {tier: '2'}
+  device: {labels: {tier: '{{ tier }}', rack: 7, lit: true, of: '{{device}}-{{none}}x'}}
+---
+kind: Template
+name: bare
+spec: {device: {profile: p}}
+---
+kind: Template
+name: broken
+spec: {device: {labels: {kind: [a], rack: '1'}}}
+---
+{kind: Device, name: d, spec: {template: wide, labels: {rack: '8', own: x}}}
+---
+{kind: Device, name: e, spec: {template: wide, variables: {tier: lab}}}
+---
+{kind: Device, name: f, spec: {template: bare, labels: {own: x}}}
+---
+{kind: Device, name: g, spec: {template: gone, labels: {own: x}}}
+---
+{kind: Device, name: h, spec: {template: broken, labels: {own: x}}}
+",
+    ));
+    let mut said = Vec::new();
+    for object in all.values() {
+        let Some(node) = node(&all, object) else { continue };
+        let found: BTreeMap<String, String> =
+            labels(&all, object).into_iter().map(|(k, v)| (k.to_owned(), v.into_owned())).collect();
+        assert_eq!(found, node.spec.labels, "{}", object.key);
+        said.push(format!("{} {found:?}\n", object.key.name));
+    }
+    expect![[r#"
+        a {"kind": "kiosk", "site": "berlin"}
+        b {"kind": "kiosk", "site": "bonn"}
+        c {}
+        d {"lit": "true", "of": "d-x", "own": "x", "rack": "8", "tier": "2"}
+        e {"lit": "true", "of": "e-x", "rack": "7", "tier": "lab"}
+        f {"own": "x"}
+        g {"own": "x"}
+        h {"own": "x"}
+    "#]]
+    .assert_eq(&said.concat());
 }
 
 #[track_caller]

@@ -267,7 +267,7 @@ async fn diff(
             continue;
         }
         let disrupts = consequences.iter().any(|c| c.disrupts);
-        let waits = calendar.closed(&labels(stored), now).filter(|_| disrupts);
+        let waits = calendar.closed(&labels(&known, stored), now).filter(|_| disrupts);
         all.push(DeviceDiff { device: stored.object.key.name.clone(), consequences, waits });
     }
     Ok(all)

@@ -196,7 +196,7 @@ async fn all_devices(
     };
     let mut devices = Vec::new();
     for stored in found {
-        let meant = query.as_ref().is_none_or(|q| q.fits(&calendar::labels(stored)));
+        let meant = query.as_ref().is_none_or(|q| q.fits(&calendar::labels(&known, stored)));
         if meant && caller.covers(stored) {
             devices.push(reports::of_device(&fleet, &known, stored).await?);
         }

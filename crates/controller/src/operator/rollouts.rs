@@ -186,8 +186,9 @@ pub(crate) async fn all_groups(fleet: &Fleet) -> Result<Vec<Group>, Failed> {
     let mut all = Vec::new();
     for (name, (query, note)) in fleet.db.groups().await? {
         let matcher = calendar::query(&fleet.db, &query).await?.ok();
-        let meant =
-            |s: &&crate::db::StoredObject| matcher.as_ref().is_some_and(|m| m.fits(&labels(s)));
+        let meant = |s: &&crate::db::StoredObject| {
+            matcher.as_ref().is_some_and(|m| m.fits(&labels(&known, s)))
+        };
         let devices = known.of_kind(Kind::Device).filter(meant);
         let devices = devices.map(|s| s.object.key.name.clone()).collect();
         all.push(Group { name, query, note, devices });

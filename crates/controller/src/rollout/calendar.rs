@@ -9,7 +9,7 @@ use super::window::{Window, WindowError};
 use crate::db::{Change, Db, DbError, Overlaid, Policies, StoredObject};
 use crate::drift::consequence::consequences;
 use crate::fleet::{Fleet, Known, policies};
-use crate::objects::{Kind, Labels, NAME, Objects, Query, QueryError, Spec};
+use crate::objects::{self, Kind, Labels, NAME, Objects, Query, QueryError, Spec};
 use crate::words::time;
 
 /// Who holds what waits for a window.
@@ -29,12 +29,11 @@ pub(crate) async fn queries(db: &Db) -> Result<BTreeMap<String, String>, DbError
     Ok(db.groups().await?.into_iter().map(|(name, (query, _))| (name, query)).collect())
 }
 
-/// The labels of a device, with its name.
-pub(crate) fn labels(stored: &StoredObject) -> Labels {
-    let mut labels: Labels = match &stored.object.spec {
-        Spec::Device(device) => device.labels.clone(),
-        _ => Labels::new(),
-    };
+/// What queries look at: the labels of a device, its template's among them, with its name.
+pub(crate) fn labels(known: &Known, stored: &StoredObject) -> Labels {
+    let labels = objects::labels(&known.objects, &stored.object);
+    let mut labels: Labels =
+        labels.into_iter().map(|(key, value)| (key.to_owned(), value.into_owned())).collect();
     labels.insert(NAME.to_owned(), stored.object.key.name.clone());
     labels
 }
@@ -126,7 +125,7 @@ impl Calendar {
             next.remove(key);
         }
         for stored in known.of_kind(Kind::Device) {
-            let Some(closed) = self.closed(&labels(stored), change.at) else { continue };
+            let Some(closed) = self.closed(&labels(known, stored), change.at) else { continue };
             let id = stored.object.uid;
             let Some(device) = next.get(&stored.object.key) else { continue };
             let (Some(before), Some(after)) =
@@ -174,7 +173,7 @@ pub(crate) async fn let_go(fleet: &Fleet) -> Result<(), crate::fleet::FleetError
             let mut change = Change::by("controller", now);
             for said in known.held_by(HOLDER) {
                 let stored = known.object_of(said.device);
-                let closed = stored.and_then(|s| calendar.closed(&labels(s), now));
+                let closed = stored.and_then(|s| calendar.closed(&labels(known, s), now));
                 if closed.is_none() {
                     change.log(Some(said.device), &said.key, "told now that the window is open");
                     change.overlays.push(released(said));

@@ -197,7 +197,7 @@ fn in_words(theirs: &BTreeMap<Key, String>) -> Option<String> {
 fn due(fleet: &Fleet, calendar: &Calendar, id: Uuid) -> Health {
     let known = fleet.known();
     let Some(stored) = known.object_of(id) else { return Health::Gone };
-    calendar.closed(&labels(stored), fleet.now()).map_or(Health::Good, Health::Closed)
+    calendar.closed(&labels(&known, stored), fleet.now()).map_or(Health::Good, Health::Closed)
 }
 
 async fn taking(
@@ -504,7 +504,7 @@ fn begun(
         if before == after {
             continue;
         }
-        if within.fits(&labels(stored)) {
+        if within.fits(&labels(known, stored)) {
             touched.push(stored);
         } else {
             outside.push(stored.object.key.name.clone());
@@ -519,7 +519,7 @@ fn begun(
     if touched.is_empty() || change.put.is_empty() {
         return Err(RolloutError::Nothing);
     }
-    let all: Vec<_> = touched.iter().map(|s| labels(s)).collect();
+    let all: Vec<_> = touched.iter().map(|s| labels(known, s)).collect();
     for (wave, wanted) in plan.waves.iter().zip(waves) {
         if let (Wave::Match { devices }, Wanted::Match(query)) = (wave, wanted)
             && !all.iter().any(|l| query.fits(l))

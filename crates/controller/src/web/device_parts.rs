@@ -148,6 +148,9 @@ pub(super) fn facts(device: &Device, now: UnixMillis) -> Markup {
                 @if !device.hardware.is_empty() { dt { "Hardware" } dd { (device.hardware) } }
                 @if !device.serial.is_empty() { dt { "Serial number" } dd { code { (device.serial) } } }
                 @if !device.soft_serial.is_empty() { dt { "Soft serial" } dd { code { (device.soft_serial) } } }
+                @if !device.labels.is_empty() {
+                    dt { "Labels" } dd { @for (key, value) in &device.labels { span.label { (key) "=" (value) } " " } }
+                }
                 dt { "Registered" } dd { (when_if(now, device.registered)) }
                 @if device.state != DeviceState::Expected {
                     dt { "Config in force" }

@@ -1,5 +1,6 @@
 //! The fleet as a list and as a map. Both are made of what is in memory.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use super::{Caller, Part, Trouble, answer};
 use crate::db::{DeviceRow, StoredObject};
 use crate::fleet::{Fleet, Known};
 use crate::objects::{
-    AppSpec, Kind, LOCATION, Object, Query as Labels, QueryError, Spec, coordinates, node, targets,
+    self, AppSpec, Kind, LOCATION, Object, Query as Labels, QueryError, Spec, coordinates, node,
+    targets,
 };
 use crate::reports;
 use crate::rollout::calendar;
@@ -75,6 +77,7 @@ impl Wish {
 
 /// A node, as the list shows it.
 struct Row<'a> {
+    known: &'a Known,
     stored: &'a StoredObject,
     device: Option<&'a DeviceRow>,
     state: DeviceState,
@@ -85,9 +88,19 @@ struct Row<'a> {
     flawed: bool,
 }
 
-impl Row<'_> {
+impl<'a> Row<'a> {
     fn name(&self) -> &str {
         &self.stored.object.key.name
+    }
+
+    /// Its labels, with those of its template.
+    fn labels(&self) -> BTreeMap<&'a str, Cow<'a, str>> {
+        objects::labels(&self.known.objects, &self.stored.object)
+    }
+
+    /// Where it says it stands: the label `location`.
+    fn location(&self) -> Option<(f64, f64)> {
+        coordinates(self.labels().get(LOCATION)?)
     }
 
     fn version(&self) -> &str {
@@ -123,23 +136,6 @@ impl Row<'_> {
     }
 }
 
-/// The labels of a device.
-pub(super) fn labels(stored: &StoredObject) -> Vec<(&str, String)> {
-    match &stored.object.spec {
-        Spec::Device(device) => {
-            device.labels.iter().map(|(key, value)| (key.as_str(), value.clone())).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn label<'a>(stored: &'a StoredObject, key: &str) -> Option<&'a str> {
-    match &stored.object.spec {
-        Spec::Device(device) => device.labels.get(key).map(String::as_str),
-        _ => None,
-    }
-}
-
 fn project(stored: &StoredObject) -> &str {
     match &stored.object.spec {
         Spec::Device(device) => device.project.as_deref().unwrap_or_default(),
@@ -153,11 +149,6 @@ async fn query(fleet: &Fleet, text: &str) -> Result<Option<Result<Labels, QueryE
         return Ok(None);
     }
     Ok(Some(calendar::query(&fleet.db, text).await?))
-}
-
-/// Where a node says it stands: the label `location`.
-fn location(stored: &StoredObject) -> Option<(f64, f64)> {
-    coordinates(label(stored, LOCATION)?)
 }
 
 /// The names of apps, by how they find their nodes.
@@ -217,6 +208,7 @@ fn rows<'a>(fleet: &Fleet, known: &'a Known, all: &'a HashMap<Uuid, Summary>) ->
         let apps = apps_of.on(known, &stored.object);
         let apps = apps.into_iter().map(|app| (app, summary.and_then(|s| s.apps.get(app))));
         Row {
+            known,
             stored,
             device: known.device(id),
             state,
@@ -237,7 +229,7 @@ fn holds(text: &str, words: &str) -> bool {
 }
 
 fn found(row: &Row<'_>, words: &str) -> bool {
-    let label = |(key, value): (&str, String)| {
+    let label = |(key, value): (&str, Cow<'_, str>)| {
         holds(key, words)
             || holds(&value, words)
             || words.contains('=') && holds(&format!("{key}={value}"), words)
@@ -246,7 +238,7 @@ fn found(row: &Row<'_>, words: &str) -> bool {
         || holds(row.version(), words)
         || row.device.is_some_and(|d| holds(&d.serial, words) || holds(&d.soft_serial, words))
         || holds(row.stored.object.uid.hyphenated().encode_lower(&mut Uuid::encode_buffer()), words)
-        || labels(row.stored).into_iter().any(label)
+        || row.labels().into_iter().any(label)
 }
 
 fn wanted(row: &Row<'_>, wish: &Wish, words: &str, query: Option<&Labels>) -> bool {
@@ -258,7 +250,7 @@ fn wanted(row: &Row<'_>, wish: &Wish, words: &str, query: Option<&Labels>) -> bo
     state
         && (wish.version.is_empty() || row.version() == wish.version)
         && (wish.project.is_empty() || project(row.stored) == wish.project)
-        && query.is_none_or(|query| query.fits(&calendar::labels(row.stored)))
+        && query.is_none_or(|query| query.fits(&calendar::labels(row.known, row.stored)))
         && (words.is_empty() || found(row, words))
 }
 
@@ -463,7 +455,7 @@ fn device_row(row: &Row<'_>, now: UnixMillis) -> Markup {
             td data-of="" {
                 a.name href={ "/devices/" (row.name()) } { (row.name()) }
                 // Where it stands is for the map.
-                @let labels: Vec<_> = labels(row.stored).into_iter().filter(|(k, _)| *k != LOCATION).collect();
+                @let labels: Vec<_> = row.labels().into_iter().filter(|(k, _)| *k != LOCATION).collect();
                 @if !labels.is_empty() {
                     div { @for (key, value) in labels.iter().take(4) { span.label { (key) "=" (value) } } }
                 }
@@ -551,8 +543,8 @@ impl<'a> Dot<'a> {
         match self.nodes.as_slice() {
             [row] => Some(format!("/devices/{}", row.name())),
             [row, ..] if self.one_place => {
-                let text = label(row.stored, LOCATION)?;
-                Some(url("/", &[("q", &format!("{LOCATION}={text}"))]))
+                let labels = row.labels();
+                Some(url("/", &[("q", &format!("{LOCATION}={}", labels.get(LOCATION)?))]))
             }
             _ => None,
         }
@@ -567,7 +559,7 @@ impl<'a> Dot<'a> {
 
 fn map_part(rows: &[Row<'_>]) -> Markup {
     let places: Vec<(&Row<'_>, (f64, f64))> =
-        rows.iter().filter_map(|r| Some((r, location(r.stored)?))).collect();
+        rows.iter().filter_map(|r| Some((r, r.location()?))).collect();
     if places.is_empty() {
         let text =
             "Give devices a label, as labels: {location: \"52.52,13.40\"}, and they appear here.";

@@ -24,6 +24,7 @@ mod operator_api;
 mod pages;
 mod policies;
 mod postgres;
+mod queries;
 mod reports;
 mod rollouts;
 mod routes;

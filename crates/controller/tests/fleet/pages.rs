@@ -56,6 +56,23 @@ async fn page(site: &Site, cookie: &str, path: &str) -> String {
     page
 }
 
+#[tokio::test]
+async fn labels_of_a_template_are_shown_and_searched() {
+    let site = site().await;
+    let text = "kind: Template\nname: t\nspec: {device: {labels: {lit: true, location: '52.5,13.4'}}}\n---\n\
+                kind: Device\nname: edge-2\nspec: {soft_serial: two, template: t, labels: {tier: a}}\n";
+    let (status, said) = site.post(&site.root, "/objects", json!(text)).await;
+    assert_eq!(status, 200, "{said}");
+    let cookie = enter(&site, "vera", "viewer", &[]).await;
+    for path in ["/", "/?q=lit%3Dtrue", "/?label=lit,tier%3Da", "/devices/edge-2"] {
+        let page = page(&site, &cookie, path).await;
+        let has = |text: &str| page.contains(&format!("<span class=\"label\">{text}</span>"));
+        assert!(has("lit=true") && has("tier=a"), "{path}: {page}");
+    }
+    assert!(!page(&site, &cookie, "/?q=lit%3Dfalse").await.contains("edge-2</a>"));
+    assert!(page(&site, &cookie, "/map").await.contains("edge-2"));
+}
+
 fn forms(page: &str) -> Vec<&str> {
     let all = page.split("method=\"post\" action=\"").skip(1);
     all.filter_map(|rest| rest.split('"').next()).collect()
