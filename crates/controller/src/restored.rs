@@ -16,7 +16,7 @@ use model::UnixMillis;
 use model::desired::App;
 use uuid::Uuid;
 
-use crate::db::{Change, Db, DbError, StoredObject};
+use crate::db::{Change, Db, DbError, Overlaid, StoredObject};
 use crate::fleet::{Fleet, FleetError, Known};
 use crate::objects::{Key, Kind, Spec};
 
@@ -120,6 +120,17 @@ fn raised(
     more.then_some(next)
 }
 
+/// The same for a node alone.
+fn raised_here(held: &Overlaid, told: &str, version: &str) -> Option<Overlaid> {
+    let (ours, theirs) = (counters(told), counters(version));
+    let (restart, purge) = (ahead(theirs.1, ours.1), ahead(theirs.2, ours.2));
+    (restart > 0 || purge > 0).then(|| Overlaid {
+        restart: held.restart.wrapping_add(restart),
+        purge: held.purge.wrapping_add(purge),
+        ..held.clone()
+    })
+}
+
 impl Fleet {
     /// Takes over what a node's metrics say of its apps, if that was not heard since a restore.
     pub(crate) async fn hear_apps(&self, id: Uuid, apps: &[AppUseView]) -> Result<(), FleetError> {
@@ -127,14 +138,21 @@ impl Fleet {
             return Ok(());
         }
         let now = self.now();
-        let behind = |known: &Known| {
+        let behind = |known: &Known, change: &mut Change| {
             let told = self.compiled(known, id).map(|d| d.apps).unwrap_or_default();
-            let object = |app: &AppUseView| {
-                let told = told.values().find(|t| t.id.to_string() == app.id)?;
-                let stored = known.stored.get(&Key::new(Kind::App, &told.name))?;
-                raised(stored, told, &app.version, now)
-            };
-            apps.iter().filter_map(object).collect::<Vec<_>>()
+            for app in apps {
+                let Some(told) = told.values().find(|t| t.id.to_string() == app.id) else {
+                    continue;
+                };
+                let key = Key::new(Kind::App, &told.name);
+                let held = known.overlay(id).and_then(|o| o.get(&key)).map(|held| &held.said);
+                if let Some(held) = held.filter(|held| held.as_of.is_some()) {
+                    // It is told an earlier version: what is raised now does not show there.
+                    change.overlays.extend(raised_here(held, &told.version, &app.version));
+                } else if let Some(stored) = known.stored.get(&key) {
+                    change.put.extend(raised(stored, told, &app.version, now));
+                }
+            }
         };
         self.catch_up(&behind).await?;
         Ok(self.restored.heard(&self.db, id, Said::Apps).await?)
@@ -148,7 +166,7 @@ impl Fleet {
             return Ok(());
         }
         let now = self.now();
-        let behind = |known: &Known| {
+        let behind = |known: &Known, change: &mut Change| {
             let told = self.compiled(known, id).and_then(|d| d.base_os);
             let name = known.object_of(id).and_then(|o| match &o.object.spec {
                 Spec::Device(device) => device.base_os.clone(),
@@ -164,7 +182,7 @@ impl Fleet {
                 next.changed = now;
                 next
             });
-            stored.into_iter().collect::<Vec<_>>()
+            change.put.extend(stored);
         };
         self.catch_up(&behind).await?;
         if let Some(seen) = said.config_timestamp.filter(|seen| *seen <= TIME_MAX) {
@@ -175,16 +193,15 @@ impl Fleet {
     }
 
     /// Stores objects whose counters were behind.
-    async fn catch_up(
-        &self,
-        behind: &impl Fn(&Known) -> Vec<StoredObject>,
-    ) -> Result<(), FleetError> {
+    async fn catch_up(&self, behind: &impl Fn(&Known, &mut Change)) -> Result<(), FleetError> {
         let now = self.now();
         self.change(|known| {
             let mut change = Change::by("controller", now);
-            for stored in behind(known) {
-                change.log(None, &stored.object.key, "counters caught up");
-                change.put.push(stored);
+            behind(known, &mut change);
+            let put = change.put.iter().map(|stored| (None, stored.object.key.clone()));
+            let here = change.overlays.iter().map(|said| (Some(said.device), said.key.clone()));
+            for (device, key) in put.chain(here).collect::<Vec<_>>() {
+                change.log(device, &key, "counters caught up");
             }
             Ok((change, ()))
         })
@@ -203,6 +220,23 @@ mod tests {
         assert_eq!(counters("7.12"), (7, 0, 0));
         assert_eq!(counters(""), (0, 0, 0));
         assert_eq!(counters("v1.x.-1.9999999999"), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_node_that_is_told_an_earlier_version_catches_up_alone() {
+        let held = Overlaid {
+            device: Uuid::nil(),
+            key: Key::new(Kind::App, "web"),
+            as_of: Some(7),
+            restart: u32::MAX,
+            purge: 0,
+            holder: "window".into(),
+            why: "closed".into(),
+            since: UnixMillis(1),
+        };
+        let next = raised_here(&held, "4.0.2.5", "5.1.4.5").unwrap();
+        assert_eq!((next.restart, next.purge, next.as_of), (1, 0, Some(7)));
+        assert_eq!(raised_here(&held, "4.0.2.5", "3.0.1.5"), None);
     }
 
     #[test]

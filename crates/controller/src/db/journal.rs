@@ -198,7 +198,7 @@ impl Db {
             note(&mut tx, now, &Entry::Admission).await?;
         }
         for overlaid in &change.overlays {
-            put_overlaid(&mut tx, overlaid, change.at, now).await?;
+            put_overlaid(&mut tx, overlaid, now).await?;
         }
         if !change.overlays.is_empty() {
             note(&mut tx, now, &Entry::Overlays).await?;

@@ -17,15 +17,15 @@ pub(crate) struct Overlaid {
     pub(crate) key: Key,
     /// The object as it was at this revision, which may be: not there. `None`: as it is now.
     pub(crate) as_of: Option<u64>,
-    /// Added to its restart counter.
+    /// Added to its restart counter, which may go round.
     pub(crate) restart: u32,
-    /// Added to its purge counter.
+    /// Added to its purge counter, likewise.
     pub(crate) purge: u32,
     /// Who will let it go: `rollout NAME` or `window NAME`; empty if nobody.
     pub(crate) holder: String,
     /// Why it is held, in words.
     pub(crate) why: String,
-    /// Since when; set by the database.
+    /// Since when.
     pub(crate) since: UnixMillis,
 }
 
@@ -75,7 +75,6 @@ fn overlaid(row: &AnyRow) -> Result<Overlaid, DbError> {
 pub(super) async fn put_overlaid(
     tx: &mut Tx,
     what: &Overlaid,
-    now: UnixMillis,
     revision: u64,
 ) -> Result<(), DbError> {
     sqlx::query(
@@ -91,7 +90,7 @@ pub(super) async fn put_overlaid(
     .bind(i64::from(what.purge))
     .bind(text(&what.holder))
     .bind(text(&what.why))
-    .bind(signed(now.0))
+    .bind(signed(what.since.0))
     .bind(signed(revision))
     .execute(&mut **tx)
     .await

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::known::serial_prefix;
 use super::{Fleet, FleetError, Known, given, policies};
 use crate::access::{Projects, kept_in};
-use crate::db::{Change, DeviceRow, Policies, StoredObject, Version, Written};
+use crate::db::{Change, DeviceRow, Overlaid, Policies, StoredObject, Version, Written};
 use crate::history;
 use crate::objects::{
     self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
@@ -66,7 +66,7 @@ impl Fleet {
 
     /// The same of a change that is decided on with groups, windows and alert rules, and may write
     /// some: decided again if somebody set one of them meanwhile.
-    async fn with_policies<T>(
+    pub(super) async fn with_policies<T>(
         &self,
         mut decide: impl FnMut(&Known, &Policies) -> Result<(Change, T), FleetError>,
     ) -> Result<T, FleetError> {
@@ -324,6 +324,13 @@ impl Fleet {
             self.reaches_all(known, std::slice::from_ref(&stored), &[])?;
             let mut change = Change::by(author, now);
             change.put.push(stored);
+            // Also of nodes that are told an earlier version: they are to do it now.
+            for said in known.held_of(&key) {
+                let mut said = said.clone();
+                let counter = if purge { &mut said.purge } else { &mut said.restart };
+                *counter = counter.wrapping_add(1);
+                change.overlays.push(said);
+            }
             change.log(None, &key, if purge { "purge asked for" } else { "restart asked for" });
             Ok((change, ()))
         })
@@ -718,10 +725,12 @@ fn purge_changed(known: &Known, next: &mut Objects, put: &mut Vec<StoredObject>,
 
 /// What nodes wait for that are not told of a changed object yet.
 fn waits(known: &Known, change: &Change, key: &Key) -> Vec<String> {
-    let before = known.overlays.values().filter_map(|o| o.get(key)).map(|held| &held.said);
     let now = change.overlays.iter().filter(|said| said.key == *key);
+    // What this change says of a node stands for what was said before.
+    let all: BTreeMap<Uuid, &Overlaid> =
+        known.held_of(key).chain(now).map(|said| (said.device, said)).collect();
     let mut by: BTreeMap<&str, usize> = BTreeMap::new();
-    for said in before.chain(now).filter(|said| said.as_of.is_some()) {
+    for said in all.values().filter(|said| said.as_of.is_some()) {
         *by.entry(&said.holder).or_default() += 1;
     }
     let text = |(holder, n): (&str, usize)| {

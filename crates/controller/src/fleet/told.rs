@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Fleet, FleetError, Known, given};
 use crate::db::{DbError, Given, Standing};
-use crate::objects::{Key, Kind, Object, Objects, Spec, Target, compile};
+use crate::objects::{Added, Key, Kind, Object, Objects, Spec, Target, compile};
 
 /// The answer to a node that asks for its config.
 #[derive(Debug, PartialEq, Eq)]
@@ -242,20 +242,34 @@ impl Fleet {
         host: Option<&str>,
     ) -> Option<model::desired::Device> {
         let device = known.device_told(id)?;
-        self.compile_of(known, id, host, &device, &known.told_to(id))
+        let added = known.added(id);
+        Some(self.compile_of(known, id, host, (&device, &known.told_to(id)), added))
     }
 
-    /// What a node would be told of these objects.
+    /// What a node would be told of these objects if nothing was held back from it.
     pub(crate) fn would_tell(
         &self,
         known: &Known,
         device: &Object,
         objects: &Objects,
     ) -> Option<model::desired::Device> {
-        match known.given(device.uid) {
-            Some(given) => Some(given::read(given, device.uid)),
-            None => self.compiler_tells(known, device, objects),
+        self.would_tell_with(known, device, objects, &known.added(device.uid))
+    }
+
+    /// The same with other words for what is added to the counters of its apps.
+    pub(super) fn would_tell_with(
+        &self,
+        known: &Known,
+        device: &Object,
+        objects: &Objects,
+        added: &Added,
+    ) -> Option<model::desired::Device> {
+        let id = device.uid;
+        if let Some(given) = known.given(id) {
+            return Some(given::read(given, id));
         }
+        let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
+        Some(self.compile_of(known, id, host.as_deref(), (device, objects), added.clone()))
     }
 
     /// What the compiler makes of these objects for a node, whether it is told that or not.
@@ -267,7 +281,7 @@ impl Fleet {
     ) -> Option<model::desired::Device> {
         let id = device.uid;
         let host = self.advertise.as_deref().map(Arc::from).or_else(|| self.host_of(id));
-        self.compile_of(known, id, host.as_deref(), device, objects)
+        Some(self.compile_of(known, id, host.as_deref(), (device, objects), known.added(id)))
     }
 
     fn compile_of(
@@ -275,9 +289,9 @@ impl Fleet {
         known: &Known,
         id: Uuid,
         host: Option<&str>,
-        device: &Object,
-        objects: &Objects,
-    ) -> Option<model::desired::Device> {
+        (device, objects): (&Object, &Objects),
+        added: Added,
+    ) -> model::desired::Device {
         let row = known.device(id);
         let keeper = self.registry.keeper();
         let target = Target {
@@ -291,8 +305,9 @@ impl Fleet {
             shutdowns: row.map_or(0, |d| d.shutdowns),
             registry_password: (!keeper.open).then(|| Secret::new(keeper.device_token(id))),
             edge_view: known.session(id, self.now()),
+            added,
         };
-        Some(compile(&target, objects))
+        compile(&target, objects)
     }
 }
 

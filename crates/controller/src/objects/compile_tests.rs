@@ -5,7 +5,7 @@ use model::desired::{Action, NetworkKind, Origin};
 use uuid::Uuid;
 
 use super::check_tests::objects;
-use super::{Key, Kind, Objects, Spec, Target, bumps, compile};
+use super::{Added, Key, Kind, Objects, Spec, Target, bumps, compile};
 
 pub(super) fn told(objects: &Objects, device: &str) -> model::desired::Device {
     let target = Target {
@@ -19,6 +19,7 @@ pub(super) fn told(objects: &Objects, device: &str) -> model::desired::Device {
         shutdowns: 0,
         registry_password: None,
         edge_view: None,
+        added: Added::new(),
     };
     compile(&target, objects)
 }

@@ -32,7 +32,7 @@ use uuid::Uuid;
 
 pub use check::{Flaw, check};
 pub(crate) use compile::content_of;
-pub use compile::{Bumps, Session, Target, bumps, compile, targets};
+pub use compile::{Added, Bumps, Session, Target, bumps, compile, targets};
 pub use diff::{Consequence, Difference, diff};
 pub use places::{Place, Places};
 pub(crate) use query::{LOCATION, Labels, NAME, coordinates};

@@ -259,8 +259,11 @@ async fn diff(
     let named = |s: &&StoredObject| only.is_none_or(|n| n == s.object.key.name);
     for stored in known.of_kind(Kind::Device).filter(named) {
         let before = fleet.compiled(&known, stored.object.uid);
-        let device = next.get(&stored.object.key);
-        let after = device.and_then(|d| fleet.would_tell(&known, d, &next));
+        // What waits already comes with it.
+        let free = fleet.let_go(&known, stored.object.uid, &next, None).map(|free| free.told);
+        let after = free.or_else(|| {
+            next.get(&stored.object.key).and_then(|d| fleet.would_tell(&known, d, &next))
+        });
         let (Some(before), Some(after)) = (before, after) else { continue };
         let consequences = consequences(&before, &after);
         if consequences.is_empty() {

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use model::UnixMillis;
+use uuid::Uuid;
 
 use super::WindowSpec;
 use super::window::{Window, WindowError};
 use crate::db::{Change, Db, DbError, Overlaid, Policies, StoredObject};
 use crate::drift::consequence::consequences;
 use crate::fleet::{Fleet, Known, policies};
-use crate::objects::{self, Kind, Labels, NAME, Objects, Query, QueryError, Spec};
+use crate::objects::{self, Key, Kind, Labels, NAME, Objects, Query, QueryError, Spec};
 use crate::words::time;
 
 /// Who holds what waits for a window.
@@ -128,17 +129,38 @@ impl Calendar {
             let Some(closed) = self.closed(&labels(known, stored), change.at) else { continue };
             let id = stored.object.uid;
             let Some(device) = next.get(&stored.object.key) else { continue };
-            let (Some(before), Some(after)) =
-                (fleet.compiled(known, id), fleet.would_tell(known, device, &next))
-            else {
+            // What else is held back from it is not of this change.
+            let (Some(before), Some(after)) = (
+                fleet.would_tell(known, &stored.object, &known.objects),
+                fleet.would_tell(known, device, &next),
+            ) else {
                 continue;
             };
+            if before == after {
+                continue;
+            }
+            // It may take back what the node waits for.
+            if let Some(free) = fleet.let_go(known, id, &next, Some(HOLDER))
+                && let Some(told) = fleet.compiled(known, id)
+                && !consequences(&told, &free.told).iter().any(|c| c.disrupts)
+            {
+                change.overlays.extend(free.rows);
+                continue;
+            }
             let all = consequences(&before, &after);
             let Some(first) = all.iter().find(|c| c.disrupts) else { continue };
             let held = known.overlay(id);
+            let runs = |app: &str| {
+                before.apps.values().chain(after.apps.values()).any(|told| told.name == app)
+            };
             for put in &change.put {
                 let key = &put.object.key;
-                if key.kind == Kind::Device && *key != stored.object.key {
+                let others = match key.kind {
+                    Kind::Device => *key != stored.object.key,
+                    Kind::App => !runs(&key.name),
+                    _ => false,
+                };
+                if others {
                     continue;
                 }
                 let had = held.and_then(|o| o.get(key)).map(|h| &h.said);
@@ -171,20 +193,22 @@ pub(crate) async fn let_go(fleet: &Fleet) -> Result<(), crate::fleet::FleetError
     fleet
         .change(|known| {
             let mut change = Change::by("controller", now);
+            let mut held: BTreeMap<Uuid, Vec<&Key>> = BTreeMap::new();
             for said in known.held_by(HOLDER) {
-                let stored = known.object_of(said.device);
-                let closed = stored.and_then(|s| calendar.closed(&labels(known, s), now));
-                if closed.is_none() {
-                    change.log(Some(said.device), &said.key, "told now that the window is open");
-                    change.overlays.push(released(said));
+                held.entry(said.device).or_default().push(&said.key);
+            }
+            for (id, keys) in held {
+                let stored = known.object_of(id);
+                if stored.and_then(|s| calendar.closed(&labels(known, s), now)).is_some() {
+                    continue;
                 }
+                for key in keys {
+                    change.log(Some(id), key, "told now that the window is open");
+                }
+                let free = fleet.let_go(known, id, &known.objects, Some(HOLDER));
+                change.overlays.extend(free.into_iter().flat_map(|free| free.rows));
             }
             Ok((change, ()))
         })
         .await
-}
-
-/// What is left of it when nobody holds it: counters that were added stay.
-pub(crate) fn released(said: &Overlaid) -> Overlaid {
-    Overlaid { as_of: None, holder: String::new(), why: String::new(), ..said.clone() }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::calendar::{self, Calendar, labels, released};
+use super::calendar::{self, Calendar, labels};
 use super::judge::{self, health};
 use super::machine::{Effect, Event, Health, Member, Members, Phase, Refused, State, Step, step};
 use super::plan::{Plan, Share, Wanted, Wave, divide};
@@ -290,7 +290,9 @@ async fn go_on(fleet: &Fleet, record: &Record, event: Event) -> Result<bool, Rol
                 change.also.push(Also::Rollout(Box::new(write.clone())));
                 for effect in &effects {
                     match effect {
-                        Effect::Release(ids) => release(known, &record.row.name, ids, &mut change),
+                        Effect::Release(ids) => {
+                            release(fleet, known, &record.row.name, ids, &mut change);
+                        }
                         Effect::RollBack(ids) => {
                             roll_back(known, record, &before, ids, &mut change)?;
                         }
@@ -320,11 +322,11 @@ fn holder(name: &str) -> String {
     format!("rollout {name}")
 }
 
-fn release(known: &Known, name: &str, ids: &[Uuid], change: &mut Change) {
+fn release(fleet: &Fleet, known: &Known, name: &str, ids: &[Uuid], change: &mut Change) {
     let holder = holder(name);
     for id in ids {
-        let held = known.overlay(*id).into_iter().flat_map(|o| o.values()).map(|h| &h.said);
-        change.overlays.extend(held.filter(|s| s.holder == holder).map(released));
+        let free = fleet.let_go(known, *id, &known.objects, Some(&holder));
+        change.overlays.extend(free.into_iter().flat_map(|free| free.rows));
     }
 }
 
@@ -409,8 +411,8 @@ fn roll_back(
                 device: *id,
                 key: key.clone(),
                 as_of: None,
-                restart: had.map_or(0, |h| h.restart).saturating_add(restart),
-                purge: had.map_or(0, |h| h.purge).saturating_add(purge),
+                restart: had.map_or(0, |h| h.restart).wrapping_add(restart),
+                purge: had.map_or(0, |h| h.purge).wrapping_add(purge),
                 holder: String::new(),
                 why: String::new(),
                 since: change.at,

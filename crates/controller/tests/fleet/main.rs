@@ -32,3 +32,4 @@ mod scep;
 mod secrets;
 mod silence;
 mod stores;
+mod windows;

@@ -22,7 +22,9 @@ impl Compiling<'_> {
         let root = self.id(object.uid, "root");
         let what = content_of(self.objects, app, object.pinned);
         let content = self.content(object.uid, &object.key.name, &app.image, &what);
-        let generation = u64::from(object.purge);
+        let (restart, purge) = self.target.added.get(&object.key).copied().unwrap_or_default();
+        let purge = object.purge.wrapping_add(purge);
+        let generation = u64::from(purge);
         self.told.volumes.insert(
             Id::new(root),
             Volume {
@@ -71,7 +73,7 @@ impl Compiling<'_> {
             secrets = secrets.wrapping_add(fnv(format!("{name} {generation}").as_bytes()));
         }
         // A device acts on any difference: other values of variables and secrets are one.
-        let restart = object.restart.wrapping_add(secrets);
+        let restart = object.restart.wrapping_add(restart).wrapping_add(secrets);
         let environment: Vec<String> =
             app.environment.iter().map(|(k, v)| format!("{k}={v}")).collect();
         // A virtual machine gets the lines as they are, as user data.
@@ -85,7 +87,7 @@ impl Compiling<'_> {
                 // What it depends on counts too: some devices look again at an app that failed for
                 // want of a network only when the app's own bytes change. And a device says back
                 // which version it has: a restored controller learns the counters from it.
-                version: format!("{}.{depends}.{restart}.{}", object.generation, object.purge),
+                version: format!("{}.{depends}.{restart}.{purge}", object.generation),
                 name: object.key.name.clone(),
                 activate: app.active,
                 vcpus: app.cpus,
@@ -94,7 +96,7 @@ impl Compiling<'_> {
                 volumes,
                 interfaces,
                 restart,
-                purge: object.purge,
+                purge,
                 environment: if machine_reads { Vec::new() } else { environment.clone() },
                 user_data: if machine_reads && !environment.is_empty() {
                     Some(UserData::Plain(environment.join("\n")))

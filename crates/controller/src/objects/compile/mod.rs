@@ -59,7 +59,14 @@ pub struct Target<'a> {
     pub registry_password: Option<Secret>,
     /// The EdgeView session that is open. `None`: none.
     pub edge_view: Option<Session>,
+    /// What is added to the counters of apps on this node.
+    pub added: Added,
 }
+
+/// What is added to the counters of apps on one node, by app: restarts and purges. Devices act on any
+/// difference and compare nothing else (EVE API, counters), so a counter may go round: what is added
+/// may also take away.
+pub type Added = BTreeMap<Key, (u32, u32)>;
 
 /// An EdgeView session.
 #[derive(Debug, Clone)]
