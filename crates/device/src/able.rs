@@ -6,6 +6,9 @@ use model::desired::{
     Port, PortSelector, Refused, UserData, Virtualization, environment, is_cloud_init,
 };
 
+/// The setting that lets passwords go where everybody on the way can read them.
+const IN_CLEAR: &str = "datastore.http.security.allowinsecureauth";
+
 /// Takes out of `told` what the node cannot do and adds it to what was refused.
 pub fn limit(told: &mut Device) {
     let mut refused = Vec::new();
@@ -24,13 +27,15 @@ pub fn limit(told: &mut Device) {
         }
         why.is_none()
     });
+    let in_clear = told.items.get(IN_CLEAR).is_some_and(|v| v.trim().eq_ignore_ascii_case("true"));
     told.datastores.retain(|id, store| {
         let why = match store.kind {
             DatastoreKind::Https | DatastoreKind::Registry => None,
-            // Whoever listens would have them.
+            // Whoever listens would have them, so somebody must say that this is as it should be.
             DatastoreKind::Http => store
                 .credentials
                 .as_ref()
+                .filter(|_| !in_clear)
                 .map(|_| "apiKey: passwords are not sent over plain http; use https"),
             _ => Some("dType: only http (1), https (2) and registry (5) are supported yet"),
         };
@@ -197,6 +202,35 @@ mod tests {
         assert!(bad.apps.is_empty());
         assert!(!format!("{:?}", bad.refused).contains("hunter2"));
         assert!(sealed("#cloud-config\n").refused[0].text.contains("cloud-init"));
+    }
+
+    #[test]
+    fn passwords_go_over_plain_http_only_where_the_settings_allow_it() {
+        let store = |kind| model::desired::Datastore {
+            id: Id::new(uuid::Uuid::from_bytes([4; 16])),
+            kind,
+            host: "store".to_owned(),
+            prefix: String::new(),
+            trust_pem: Vec::new(),
+            region: String::new(),
+            credentials: Some(model::desired::Credentials {
+                user: Secret::new("u"),
+                password: Secret::new("p"),
+            }),
+        };
+        for (kind, setting, kept) in [
+            (DatastoreKind::Http, None, false),
+            (DatastoreKind::Http, Some("false"), false),
+            (DatastoreKind::Http, Some("True"), true),
+            (DatastoreKind::Https, None, true),
+        ] {
+            let mut told = told([]);
+            let store = store(kind);
+            told.datastores.insert(store.id, store);
+            told.items = setting.map(|v| (IN_CLEAR.to_owned(), v.to_owned())).into_iter().collect();
+            limit(&mut told);
+            assert_eq!(!told.datastores.is_empty(), kept, "{kind:?} {setting:?}");
+        }
     }
 
     #[test]

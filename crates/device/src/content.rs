@@ -134,14 +134,15 @@ impl State {
     }
 }
 
-/// One step. `find` looks a datastore up by its place in the content's list.
+/// One step. `find` looks a datastore up by its place in the content's list. `pauses`: the longest
+/// between rounds, and what chance makes of it.
 pub fn step(
     state: State,
     event: Event,
     content: &Content,
     find: impl Fn(usize) -> Option<Datastore>,
     now: UnixMillis,
-    jitter: Jitter,
+    pauses: (Duration, Jitter),
 ) -> (State, Vec<Effect>) {
     use Doing::{Fetching, Idle, Loaded, NoDatastore, Resolving, Waiting};
     match (state.doing.clone(), event) {
@@ -168,7 +169,9 @@ pub fn step(
                 return begin(state, content, find, now);
             }
             let rounds = state.rounds.saturating_add(1);
-            let wait = BACKOFF.after(rounds, jitter);
+            let (longest, jitter) = pauses;
+            let first = BACKOFF.first.min(longest);
+            let wait = Backoff { first, longest }.after(rounds, jitter);
             let retry = why.diagnosis.clone().retry_in(wait);
             let problem = Some(Problem { diagnosis: retry, ..why });
             let next = State { doing: Waiting, datastore: 0, rounds, problem };
@@ -210,6 +213,27 @@ mod tests {
 
     use super::*;
 
+    const PAUSES: (Duration, Jitter) = (BACKOFF.longest, Jitter(1.0));
+
+    #[test]
+    fn the_longest_pause_is_a_setting() {
+        for (longest, pauses) in
+            [(600, [5, 10, 20, 40, 80]), (20, [5, 10, 20, 20, 20]), (3, [3; 5])]
+        {
+            let longest = Duration::from_secs(longest);
+            let content = content(1);
+            let mut state = State { doing: Doing::Resolving, ..State::default() };
+            for pause in pauses {
+                let found = |_| Some(datastore(0));
+                let failed = Event::Failed(why("no"));
+                let at = (longest, Jitter(1.0));
+                let (next, effects) = step(state, failed, &content, found, UnixMillis(0), at);
+                assert_eq!(effects, [Effect::Alarm(Duration::from_secs(pause))]);
+                state = State { doing: Doing::Resolving, ..next };
+            }
+        }
+    }
+
     fn content(stores: usize) -> Content {
         Content {
             id: "00000000-0000-4000-8000-000000000030".parse().unwrap(),
@@ -250,7 +274,7 @@ mod tests {
         let mut told = Vec::new();
         for event in events {
             let find = |at: usize| have.contains(&at).then(|| datastore(at));
-            let (next, effects) = step(state, event, &content, find, UnixMillis(0), Jitter(1.0));
+            let (next, effects) = step(state, event, &content, find, UnixMillis(0), PAUSES);
             told.extend(effects.iter().map(|e| match e {
                 Effect::Fetch(store) => format!("fetch from {}", store.host),
                 Effect::Alarm(wait) => format!("alarm {}", wait.as_secs()),
@@ -302,8 +326,7 @@ mod tests {
         assert_eq!(told, "");
         assert!(state.problem.as_ref().unwrap().text.contains(&id(0)));
         let find = |_| Some(datastore(0));
-        let (state, effects) =
-            step(state, Event::Wanted, &content(1), find, UnixMillis(0), Jitter(1.0));
+        let (state, effects) = step(state, Event::Wanted, &content(1), find, UnixMillis(0), PAUSES);
         assert_eq!(effects.len(), 1);
         assert_eq!(state.doing, Doing::Resolving);
     }
@@ -340,7 +363,7 @@ mod tests {
                         &content(2),
                         |at| Some(datastore(at)),
                         UnixMillis(0),
-                        Jitter(0.5),
+                        PAUSES,
                     );
                     if after.doing == Doing::Waiting && state.doing != Doing::Waiting {
                         assert!(matches!(effects[..], [Effect::Alarm(_)]), "{state:?} {event:?}");

@@ -13,5 +13,6 @@ pub mod log;
 pub mod netinst;
 pub mod network;
 pub mod onboard;
+pub mod settings;
 pub mod storage;
 pub mod volume;

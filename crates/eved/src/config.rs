@@ -236,6 +236,7 @@ impl<'a> Session<'a> {
         }
         let made = saved.as_ref().and_then(|s| s.timestamp);
         let floor = checkpoint.floor(&link.server, identity.id, made, &ctx.paths.config);
+        link.obey(&in_force.properties);
         Session {
             id: identity.id,
             link: Arc::new(link),
@@ -547,7 +548,7 @@ impl<'a> Session<'a> {
 
     fn put_in_force(&mut self, told: Box<Device>) -> Result<(), Problem> {
         let now = host::clock::now();
-        self.properties = api::convert::items::properties(&told.items, &self.properties, now);
+        self.properties = settings(&told.items, &self.properties, now);
         for refused in &told.refused {
             tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
         }
@@ -578,6 +579,7 @@ impl<'a> Session<'a> {
             desired.publish(&device, &self.properties)
         };
         let published = published.and_then(|()| desired.publish_local_power(kept.power));
+        self.link.obey(&self.properties);
         let (device, properties) = (Arc::new(device), self.properties.clone());
         self.in_force.send_modify(|f| {
             f.purged = device::local::purged(&told, &kept.overrides);
@@ -668,12 +670,16 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
     }
 }
 
-/// A setting in seconds, if the config has a good one.
-fn setting(config: &InForce, key: &str, default: Duration) -> Duration {
-    let given = config.device.as_ref().and_then(|d| d.items.get(key));
-    let given = given.filter(|value| api::convert::items::check_item(key, value).is_ok());
-    let seconds = given.and_then(|value| value.trim().parse::<u32>().ok());
-    seconds.map_or(default, |n| Duration::from_secs(n.into()))
+/// The settings in force, and of each that is not why.
+fn settings(items: &BTreeMap<String, String>, before: &Properties, now: UnixMillis) -> Properties {
+    let mut all = api::convert::items::properties(items, before, now);
+    for (key, text) in device::settings::without_effect(items) {
+        let since = before.problems.get(&key).filter(|p| p.text == text).map_or(now, |p| p.since);
+        let advice = Diagnosis::of(Who::Operator, "take the setting out of the config");
+        // A value that is no good is told as that.
+        all.problems.entry(key).or_insert_with(|| Problem::new(text, advice, since));
+    }
+    all
 }
 
 fn in_maintenance(device: &Device) -> bool {

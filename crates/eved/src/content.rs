@@ -13,8 +13,8 @@ use device::content::{self, Effect, Event, GARBAGE_AFTER, State};
 use host::http::{Client, Resolver, Trust};
 use host::registry::{Demands, FetchError, Name, Registry, WebFile, fetch_file};
 use host::topics::{Reader, Table, Watch, Writer};
-use model::desired::{Content, Datastore, DatastoreKind, ImageFormat};
-use model::topic::{Contents, DesiredContents, DesiredDatastores};
+use model::desired::{Content, Datastore, DatastoreKind, ImageFormat, Properties};
+use model::topic::{Contents, DesiredContents, DesiredDatastores, DesiredProperties, Only};
 use model::{Bytes, ContentId, DatastoreId, Diagnose, Digest, chain};
 use store::{Descriptor, Image, Layout, Platform, StoreError};
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
@@ -46,16 +46,19 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
         told,
         downloads: BTreeMap::new(),
         datastores: BTreeMap::new(),
+        properties: Properties::default(),
         garbage: Some(Instant::now() + GARBAGE_AFTER),
     };
     let contents = Reader::<DesiredContents>::open(&roots);
     let datastores = Reader::<DesiredDatastores>::open(&roots);
     let mut statuses = Writer::<Contents>::open(&roots)?;
-    let watch = Watch::new(&[contents.dir(), datastores.dir()])?;
+    let properties = Reader::<DesiredProperties>::open(&roots);
+    let watch = Watch::new(&[contents.dir(), datastores.dir(), properties.dir()])?;
     ctx.ready();
     loop {
         if contents.is_complete() {
             keeper.datastores = datastores.read();
+            keeper.properties = properties.get(&Only).unwrap_or_default();
             keeper.want(contents.read());
             statuses.publish(keeper.report())?;
         }
@@ -83,6 +86,7 @@ struct Keeper {
     told: UnboundedSender<(ContentId, Event)>,
     downloads: BTreeMap<ContentId, OneDownload>,
     datastores: BTreeMap<DatastoreId, Datastore>,
+    properties: Properties,
     garbage: Option<Instant>,
 }
 
@@ -140,7 +144,7 @@ impl Keeper {
                 continue;
             }
             match self.layout.untag(&old.name) {
-                Ok(_) => self.garbage = Some(Instant::now() + GARBAGE_AFTER),
+                Ok(_) => self.garbage = Some(Instant::now() + self.kept()),
                 Err(e) => tracing::warn!("{}", chain(&e)),
             }
         }
@@ -176,8 +180,9 @@ impl Keeper {
         }
         let find = |at: usize| self.datastores.get(one.content.datastores.get(at)?).cloned();
         let now = host::clock::now();
+        let pauses = (self.properties.download_retry, jitter());
         let (state, effects) =
-            content::step(one.state.clone(), event, &one.content, find, now, jitter());
+            content::step(one.state.clone(), event, &one.content, find, now, pauses);
         one.state = state;
         for effect in effects {
             match effect {
@@ -194,6 +199,11 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// So long what nobody refers to is kept.
+    fn kept(&self) -> Duration {
+        self.properties.defer_content_delete.max(GARBAGE_AFTER)
     }
 
     fn report(&self) -> Table<Contents> {

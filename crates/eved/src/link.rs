@@ -12,6 +12,7 @@ use api::envelope::{OpenError, Refusal};
 use api::{Certificate, CertificateError, KeyError, Sender, Signer, SigningKey, envelope};
 use host::http::{Client, HttpError, Request, Resolver, Response, Trust, Ways};
 use host::topics::Table;
+use model::desired::Properties;
 use model::topic::Ports;
 use model::{Bytes, DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
 
@@ -169,6 +170,11 @@ impl Link {
     /// Through which ports the controller may be reached; the next call goes by that.
     pub(crate) fn go_through(&self, ports: &Table<Ports>) {
         self.ways.set(device::network::ways(ports));
+    }
+
+    /// How long it is waited for answers (`timer.dial.timeout`, `timer.send.timeout`).
+    pub(crate) fn obey(&self, settings: &Properties) {
+        self.ways.hurry(settings.dial_timeout, settings.send_timeout);
     }
 
     /// Asks for the controller's certificates and checks them. Returns the answer as received too.

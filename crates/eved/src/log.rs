@@ -17,8 +17,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use api::newlogs::{About, DeviceLog, Entry, FILE_TARGET};
 use device::log::line::{Level, Line};
-use device::log::{Batch, Source};
+use device::log::{Batch, Fate, Source, fate};
 use host::topics::{Reader, Table, Writer};
+use model::desired::Properties;
 use model::reported::LogStatus;
 use model::topic::{Apps, Boots, DesiredProperties, Identities, LogState, Only};
 use model::{Bytes, Diagnose, Problem, UnixMillis, chain};
@@ -46,6 +47,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let mut keeper = Keeper {
         files: files.clone(),
         batches: BTreeMap::new(),
+        settings: Properties::default(),
         console: console(),
         next_id: 1,
         dropped: 0,
@@ -72,6 +74,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
             }
             () = sleep_until(tick) => tick = Instant::now() + TICK,
         }
+        keeper.settings = keeper.properties.get(&Only).unwrap_or_default();
         keeper.flush(false);
         keeper.keep_quota();
         status.publish(Table::<LogState>::from([(Only, keeper.report(&sending.borrow()))]))?;
@@ -94,7 +97,9 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
 
 struct Keeper {
     files: Arc<Files>,
-    batches: BTreeMap<Source, Batch<Entry>>,
+    /// By whose lines they are, and whether they stay on the node.
+    batches: BTreeMap<(Source, bool), Batch<Entry>>,
+    settings: Properties,
     console: Option<OsFile>,
     next_id: u64,
     dropped: u64,
@@ -120,6 +125,15 @@ impl Keeper {
                 (Source::App(*id), format!("{id}.{version}.1"))
             }
         };
+        let levels = &self.settings.log_levels;
+        let fate = match &said.speaker {
+            Speaker::Kernel => fate(None, said.line.level, levels),
+            Speaker::Service(name) => fate(Some(name), said.line.level, levels),
+            Speaker::App(_) => Fate::Sent,
+        };
+        if fate == Fate::Dropped {
+            return;
+        }
         let entry = Entry {
             severity: said.line.level.word().to_owned(),
             source: name,
@@ -132,7 +146,8 @@ impl Keeper {
         };
         self.next_id += 1;
         let size = Bytes(entry.content.len() as u64 + ENTRY_OVERHEAD);
-        self.batches.entry(source).or_default().add(entry, size, host::clock::now());
+        let batch = (source, fate == Fate::Kept);
+        self.batches.entry(batch).or_default().add(entry, size, host::clock::now());
     }
 
     /// In debug mode a person at the console sees what services say.
@@ -150,16 +165,17 @@ impl Keeper {
     /// Makes files of the batches that are due; of all when `all` is set.
     fn flush(&mut self, all: bool) {
         let now = host::clock::now();
-        let fast = self.properties.get(&Only).is_some_and(|p| p.log_fast_upload);
-        let due: Vec<Source> = self
+        let fast = self.settings.log_fast_upload;
+        let due: Vec<(Source, bool)> = self
             .batches
             .iter()
             .filter(|(_, b)| b.is_due(now, fast) || (all && b.due(fast).is_some()))
             .map(|(s, _)| *s)
             .collect();
-        for source in due {
-            let entries = self.batches.get_mut(&source).map(Batch::take).unwrap_or_default();
-            if let Err(why) = self.write(source, &entries, now) {
+        for (source, stays) in due {
+            let batch = self.batches.get_mut(&(source, stays));
+            let entries = batch.map(Batch::take).unwrap_or_default();
+            if let Err(why) = self.write(source, stays, &entries, now) {
                 self.dropped += entries.len() as u64;
                 tracing::error!("{} lines are lost: {}", entries.len(), chain(&why));
                 self.problem = Some(why.problem(now));
@@ -172,6 +188,7 @@ impl Keeper {
     fn write(
         &self,
         source: Source,
+        stays: bool,
         entries: &[Entry],
         now: UnixMillis,
     ) -> Result<(), files::FilesError> {
@@ -185,7 +202,7 @@ impl Keeper {
                 About::App(app.as_ref().map_or_else(|| id.to_string(), |a| a.name.clone()))
             }
         };
-        let stays = matches!(&app, Some((_, Some(app))) if app.disable_logs);
+        let stays = stays || matches!(&app, Some((_, Some(app))) if app.disable_logs);
         let packed = api::newlogs::pack(entries, &about, now, FILE_TARGET)
             .map_err(|source| files::FilesError::Pack { source })?;
         packed.iter().try_for_each(|bytes| self.files.add(source, stays, now, bytes))
@@ -201,7 +218,7 @@ impl Keeper {
     }
 
     fn keep_quota(&mut self) {
-        let wanted = self.properties.get(&Only).unwrap_or_default().log_quota;
+        let wanted = self.settings.log_quota;
         if let Err(why) = self.files.keep_quota(wanted) {
             tracing::warn!("{}", chain(&why));
             self.problem = Some(why.problem(host::clock::now()));

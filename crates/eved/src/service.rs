@@ -12,12 +12,17 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use host::topics::Roots;
+use host::topics::{Reader, Roots, Watch};
+use model::desired::LogLevel;
 use model::services::Service;
+use model::topic::{DesiredProperties, Only};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Registry, reload};
 
 /// Folders of the node. Tests give others through `EVE_RUN`, `EVE_PERSIST` and `EVE_CONFIG`.
 #[derive(Debug, Clone)]
@@ -118,13 +123,13 @@ pub(crate) fn start<F>(service: Service, run: fn(Context) -> F) -> ExitCode
 where
     F: Future<Output = anyhow::Result<()>> + 'static,
 {
-    log_to_stdout();
+    let log = log_to_stdout();
     let done = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| {
-            let result = runtime.block_on(keep(service, run));
+            let result = runtime.block_on(keep(service, run, log));
             // A blocking call that hangs must not hold up the shutdown.
             runtime.shutdown_timeout(Duration::from_secs(1));
             result
@@ -138,7 +143,7 @@ where
     }
 }
 
-async fn keep<F>(service: Service, run: fn(Context) -> F) -> anyhow::Result<()>
+async fn keep<F>(service: Service, run: fn(Context) -> F, log: Log) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + 'static,
 {
@@ -162,6 +167,7 @@ where
         });
     }
     let ctx = Context { service, paths: Paths::from_env(), notify, stop };
+    tokio::spawn(log.obey(service.name(), Reader::open(&ctx.roots())));
     Box::pin(run(ctx)).await
 }
 
@@ -201,9 +207,51 @@ impl Notify {
     }
 }
 
+/// What decides which lines are said.
+struct Log {
+    /// Unless settings say otherwise.
+    usual: LevelFilter,
+    filter: reload::Handle<LevelFilter, Registry>,
+}
+
+impl Log {
+    /// Follows the settings for as long as the service runs.
+    async fn obey(self, service: &'static str, settings: Reader<DesiredProperties>) {
+        // Who runs without a node, as a test or an installer, has no settings.
+        let Ok(watch) = Watch::new(&[settings.dir()]) else { return };
+        let mut level = self.usual;
+        loop {
+            let told = settings.get(&Only).and_then(|s| s.log_levels.said(service));
+            let wanted = told.map_or(self.usual, filter);
+            if wanted != level {
+                level = wanted;
+                // An error means that nobody writes any more.
+                let _ = self.filter.reload(level);
+                tracing::info!("lines of level {level} and graver are said from now on");
+            }
+            if watch.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+fn filter(level: LogLevel) -> LevelFilter {
+    match level {
+        LogLevel::Trace => LevelFilter::TRACE,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Warning => LevelFilter::WARN,
+        LogLevel::Error | LogLevel::Critical => LevelFilter::ERROR,
+        LogLevel::None => LevelFilter::OFF,
+    }
+}
+
 /// `EVE_LOG` is a level (`error` … `trace`); `info` if it is missing or none.
-fn log_to_stdout() {
+fn log_to_stdout() -> Log {
     let level = std::env::var("EVE_LOG").ok().and_then(|text| text.parse().ok());
+    let usual = level.unwrap_or(LevelFilter::INFO);
+    let (layer, filter) = reload::Layer::new(usual);
     let sink = LineSink(Arc::new(Mutex::new(Sink { lost: 0 })));
     let out = io::stdout();
     let pipe = rustix::fs::fstat(&out)
@@ -212,14 +260,14 @@ fn log_to_stdout() {
         // Without this a log reader that hangs would hang every service.
         let _ = rustix::fs::fcntl_setfl(&out, flags | rustix::fs::OFlags::NONBLOCK);
     }
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
-        .with_max_level(level.unwrap_or(LevelFilter::INFO))
-        .with_writer(sink)
-        .init();
+        .with_writer(sink);
+    tracing_subscriber::registry().with(layer).with(lines).init();
+    Log { usual, filter }
 }
 
 /// One line, one write: the kernel keeps writes of up to PIPE_BUF bytes whole.

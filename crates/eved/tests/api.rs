@@ -710,3 +710,51 @@ async fn config_items_and_status() {
     assert_eq!(settings.metric_interval.as_secs(), 600, "a bad value leaves the one before");
     eventually("the app gone", || node.table::<DesiredApps>().is_empty().then_some(())).await;
 }
+
+/// A setting that steers nothing here says so in its own status; log levels count at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_setting_is_obeyed_or_says_why_it_is_not() {
+    if golden().is_none() {
+        return;
+    }
+    let items = [
+        FAST,
+        &[
+            ("newlog.allow.fastupload", "true"),
+            ("debug.enable.usb", "false"),
+            ("timer.send.timeout", "7"),
+            ("agent.config.debug.loglevel", "loud"),
+            ("debug.default.remote.loglevel", "none"),
+        ],
+    ]
+    .concat();
+    // Each answer is another config, so that there is always something to say.
+    let times = AtomicUsize::new(0);
+    let scripted = Scripted::start(move |asked| {
+        let hash = times.fetch_add(1, Ordering::SeqCst).to_string();
+        let answer = config(&hash, empty(1000, &items));
+        (asked.path == "{id}/config").then_some(Answer::Signed(answer, SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    let _services = node.start(&[Service::Onboard, Service::Config, Service::Log]);
+    let errors = device_info(&scripted, |device| {
+        let items = device.config_item_status?.config_items;
+        items.contains_key("debug.enable.usb").then_some(items)
+    })
+    .await;
+    let error = |key: &str| errors[key].error.as_str();
+    assert_eq!(
+        error("debug.enable.usb"),
+        "has no effect on this node: USB devices are not locked out yet"
+    );
+    assert_eq!(error("agent.config.debug.loglevel"), "\"loud\" is no level of a log");
+    assert_eq!((error("timer.send.timeout"), error("debug.default.remote.loglevel")), ("", ""));
+    // What nobody wants to be sent stays on the node.
+    let folder = node.persist().join("newlog");
+    eventually("lines that stay", || {
+        let names = std::fs::read_dir(&folder).ok()?.flatten().map(|e| e.file_name());
+        names.into_iter().find(|n| n.to_string_lossy().starts_with("dev.skipTx.log."))
+    })
+    .await;
+}

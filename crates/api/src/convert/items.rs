@@ -1,12 +1,12 @@
 //! Settings: `configItems`, checked against the table of EVE's config properties.
 //!
-//! The table knows every key that EVE knows, so that only real mistakes are reported; a key that
-//! has no meaning for this node is checked and otherwise left alone.
+//! The table knows every key that EVE knows, so that only real mistakes are reported. A key that
+//! steers nothing on this node is checked here and otherwise left alone: `device::settings` says so.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use model::desired::Properties;
+use model::desired::{LogLevel, OneLevel, Properties};
 use model::{Bytes, Diagnosis, Problem, UnixMillis, Who};
 
 /// What a value may be.
@@ -18,11 +18,13 @@ pub enum Kind {
     Bool,
     /// `none`, or on or off.
     Tri,
+    /// How grave a line of the log must be: logrus' or syslog's word, `all` or `none`.
+    Level,
     /// Any text.
     Text,
 }
 
-use Kind::{Bool, Int, Text, Tri};
+use Kind::{Bool, Int, Level, Text, Tri};
 
 const MAX: u32 = u32::MAX;
 
@@ -36,8 +38,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("app.fml.resolution", Text, ""),
     ("blob.download.max.retries", Int(1, 10), "5"),
     ("datastore.http.security.allowinsecureauth", Bool, "false"),
-    ("debug.default.loglevel", Text, "info"),
-    ("debug.default.remote.loglevel", Text, "info"),
+    ("debug.default.loglevel", Level, "info"),
+    ("debug.default.remote.loglevel", Level, "info"),
     ("debug.disable.dhcp.all-ones.netmask", Bool, "false"),
     ("debug.enable.console", Bool, "true"),
     ("debug.enable.efi", Bool, "false"),
@@ -45,8 +47,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("debug.enable.usb", Bool, "true"),
     ("debug.enable.vga", Bool, "true"),
     ("debug.enable.vnc.shim.vm", Bool, "false"),
-    ("debug.kernel.loglevel", Text, "info"),
-    ("debug.kernel.remote.loglevel", Text, "info"),
+    ("debug.kernel.loglevel", Level, "info"),
+    ("debug.kernel.remote.loglevel", Level, "info"),
     ("debug.qemu.gdb", Bool, "false"),
     ("debug.qemu.guest.core", Bool, "true"),
     ("debug.qemu.igpu.no.mmap", Bool, "false"),
@@ -54,8 +56,8 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("debug.qemu.process.core", Bool, "true"),
     ("debug.qemu.process.core.guest.ram", Bool, "false"),
     ("debug.qemu.trace.events", Text, ""),
-    ("debug.syslog.loglevel", Text, "info"),
-    ("debug.syslog.remote.loglevel", Text, "info"),
+    ("debug.syslog.loglevel", Level, "info"),
+    ("debug.syslog.remote.loglevel", Level, "info"),
     ("debug.tui.loglevel", Text, "info"),
     ("dhcp.enable.vendorclassid", Bool, "true"),
     ("diag.probe.remote.http.endpoint", Text, "www.google.com"),
@@ -212,6 +214,9 @@ pub fn check_item(key: &str, value: &str) -> Result<(), String> {
 enum Value {
     Int(u32),
     Bool(bool),
+    /// `None`: the setting is `none`.
+    Tri(Option<bool>),
+    Level(LogLevel),
     Other,
 }
 
@@ -230,11 +235,14 @@ fn check(key: &str, value: &str) -> Result<Value, String> {
             _ => Err(format!("{:?} is not true or false", shown())),
         },
         Tri => match value.to_ascii_lowercase().as_str() {
-            "none" | "enabled" | "enable" | "on" | "disabled" | "disable" | "off" => {
-                Ok(Value::Other)
-            }
+            "none" => Ok(Value::Tri(None)),
+            "enabled" | "enable" | "on" => Ok(Value::Tri(Some(true))),
+            "disabled" | "disable" | "off" => Ok(Value::Tri(Some(false))),
             _ => Err(format!("{:?} is not none, enabled or disabled", shown())),
         },
+        Level => LogLevel::parse(value)
+            .map(Value::Level)
+            .ok_or_else(|| format!("{:?} is no level of a log", shown())),
         Text => Ok(Value::Other),
     }
 }
@@ -243,42 +251,91 @@ fn known(key: &str) -> Option<Kind> {
     if let Ok(at) = TABLE.binary_search_by_key(&key, |(k, ..)| k) {
         return TABLE.get(at).map(|(_, kind, _)| *kind);
     }
-    // Log levels per agent: `agent.NAME.debug.loglevel`, and `debug.NAME.loglevel` of old.
+    agent(key).map(|_| Level)
+}
+
+/// The agent whose log level a key sets, and whether it is that of what is sent:
+/// `agent.NAME.debug.loglevel`, and `debug.NAME.loglevel` of old. `None`: it is no such key.
+pub fn agent(key: &str) -> Option<(&str, bool)> {
     let agent = key.strip_prefix("agent.").or_else(|| key.strip_prefix("debug."))?;
-    let (name, rest) = agent.split_once('.')?;
-    let level =
-        ["debug.loglevel", "debug.remote.loglevel", "remote.loglevel", "loglevel"].contains(&rest);
-    (!name.is_empty() && level).then_some(Text)
+    let (name, rest) = agent.split_once('.').filter(|(name, _)| !name.is_empty())?;
+    match rest {
+        "debug.loglevel" | "loglevel" => Some((name, false)),
+        "debug.remote.loglevel" | "remote.loglevel" => Some((name, true)),
+        _ => None,
+    }
+}
+
+/// Where a setting is kept.
+enum Slot<'a> {
+    Seconds(&'a mut Duration),
+    Mib(&'a mut Bytes),
+    Flag(&'a mut bool),
+    Level(&'a mut Option<LogLevel>),
+}
+
+/// `None`: this node has no use for it.
+fn slot<'a>(settings: &'a mut Properties, key: &str) -> Option<Slot<'a>> {
+    let local = &mut settings.local_periods;
+    let levels = &mut settings.log_levels;
+    Some(match key {
+        "timer.config.interval" => Slot::Seconds(&mut settings.config_interval),
+        "timer.metric.interval" => Slot::Seconds(&mut settings.metric_interval),
+        "timer.deviceinfo.interval" => Slot::Seconds(&mut settings.device_info_interval),
+        "timer.cert.interval" => Slot::Seconds(&mut settings.cert_interval),
+        "timer.hardwarehealth.interval" => Slot::Seconds(&mut settings.hardware_health_interval),
+        "timer.ntpsources.interval" => Slot::Seconds(&mut settings.ntp_sources_interval),
+        "timer.lps.profile.interval" => Slot::Seconds(&mut local.profile),
+        "timer.lps.appinfo.interval" => Slot::Seconds(&mut local.app_info),
+        "timer.lps.devinfo.interval" => Slot::Seconds(&mut local.device_info),
+        "timer.lps.network.interval" => Slot::Seconds(&mut local.network),
+        "timer.lps.appbootinfo.interval" => Slot::Seconds(&mut local.app_boot_info),
+        "timer.lps.radio.interval" => Slot::Seconds(&mut local.radio),
+        "timer.send.timeout" => Slot::Seconds(&mut settings.send_timeout),
+        "timer.dial.timeout" => Slot::Seconds(&mut settings.dial_timeout),
+        "timer.reboot.no.network" => Slot::Seconds(&mut settings.reboot_no_network),
+        "timer.port.testduration" => Slot::Seconds(&mut settings.port_test_duration),
+        "timer.port.testbetterinterval" => Slot::Seconds(&mut settings.port_retry_interval),
+        "network.fallback.any.eth" => Slot::Flag(&mut settings.fallback_any_ethernet),
+        "timer.download.retry" => Slot::Seconds(&mut settings.download_retry),
+        "timer.download.stalled" => Slot::Seconds(&mut settings.download_stalled),
+        "timer.defer.content.delete" => Slot::Seconds(&mut settings.defer_content_delete),
+        "timer.boot.retry" => Slot::Seconds(&mut settings.boot_retry),
+        "newlog.allow.fastupload" => Slot::Flag(&mut settings.log_fast_upload),
+        "newlog.gzipfiles.ondisk.maxmegabytes" => Slot::Mib(&mut settings.log_quota),
+        _ => {
+            let (name, sent) = agent(key)?;
+            let one: &mut OneLevel = match name {
+                "default" => &mut levels.services,
+                "kernel" => &mut levels.kernel,
+                // There is no syslog, and no user interface on the console.
+                "syslog" | "tui" => return None,
+                name => levels.by_service.entry(name.to_owned()).or_default(),
+            };
+            Slot::Level(if sent { &mut one.sent } else { &mut one.said })
+        }
+    })
 }
 
 fn take(settings: &mut Properties, key: &str, value: Value) {
-    let seconds = |n: u32| Duration::from_secs(n.into());
-    match (key, value) {
-        ("timer.config.interval", Value::Int(n)) => settings.config_interval = seconds(n),
-        ("timer.metric.interval", Value::Int(n)) => settings.metric_interval = seconds(n),
-        ("timer.deviceinfo.interval", Value::Int(n)) => settings.device_info_interval = seconds(n),
-        ("timer.cert.interval", Value::Int(n)) => settings.cert_interval = seconds(n),
-        ("timer.reboot.no.network", Value::Int(n)) => settings.reboot_no_network = seconds(n),
-        ("newlog.allow.fastupload", Value::Bool(yes)) => settings.log_fast_upload = yes,
-        ("newlog.gzipfiles.ondisk.maxmegabytes", Value::Int(n)) => {
-            settings.log_quota = Bytes::mib(n.into());
-        }
+    match (slot(settings, key), value) {
+        (Some(Slot::Seconds(kept)), Value::Int(n)) => *kept = Duration::from_secs(n.into()),
+        (Some(Slot::Mib(kept)), Value::Int(n)) => *kept = Bytes::mib(n.into()),
+        (Some(Slot::Flag(kept)), Value::Bool(yes)) => *kept = yes,
+        (Some(Slot::Flag(kept)), Value::Tri(tri)) => *kept = tri.unwrap_or_default(),
+        (Some(Slot::Level(kept)), Value::Level(level)) => *kept = Some(level),
         _ => {}
     }
 }
 
 /// The other half of [`take`]: what a bad value leaves as it was.
 fn keep(settings: &mut Properties, key: &str, previous: &Properties) {
-    match key {
-        "timer.config.interval" => settings.config_interval = previous.config_interval,
-        "timer.metric.interval" => settings.metric_interval = previous.metric_interval,
-        "timer.deviceinfo.interval" => {
-            settings.device_info_interval = previous.device_info_interval;
-        }
-        "timer.cert.interval" => settings.cert_interval = previous.cert_interval,
-        "timer.reboot.no.network" => settings.reboot_no_network = previous.reboot_no_network,
-        "newlog.allow.fastupload" => settings.log_fast_upload = previous.log_fast_upload,
-        "newlog.gzipfiles.ondisk.maxmegabytes" => settings.log_quota = previous.log_quota,
+    let mut previous = previous.clone();
+    match (slot(settings, key), slot(&mut previous, key)) {
+        (Some(Slot::Seconds(kept)), Some(Slot::Seconds(was))) => *kept = *was,
+        (Some(Slot::Mib(kept)), Some(Slot::Mib(was))) => *kept = *was,
+        (Some(Slot::Flag(kept)), Some(Slot::Flag(was))) => *kept = *was,
+        (Some(Slot::Level(kept)), Some(Slot::Level(was))) => *kept = *was,
         _ => {}
     }
 }
@@ -303,8 +360,50 @@ mod tests {
             assert!(empty || check_item(setting.key, setting.default).is_ok(), "{}", setting.key);
         }
         let all = settings().map(|s| (s.key.to_owned(), s.default.to_owned())).collect();
-        let got = properties(&all, &Properties::default(), UnixMillis(1));
+        let mut got = properties(&all, &Properties::default(), UnixMillis(1));
+        // Said is said, though it is the default.
+        let info = OneLevel { said: Some(LogLevel::Info), sent: Some(LogLevel::Info) };
+        assert_eq!((got.log_levels.services, got.log_levels.kernel), (info, info));
+        got.log_levels = Default::default();
         assert_eq!(got, Properties::default());
+    }
+
+    #[test]
+    fn log_levels_are_of_all_of_the_kernel_or_of_one() {
+        let list = items(&[
+            ("debug.default.loglevel", "Debug"),
+            ("debug.kernel.remote.loglevel", "err"),
+            ("agent.network.debug.remote.loglevel", "none"),
+            ("debug.config.loglevel", "warn"),
+            ("agent.health.debug.loglevel", "loud"),
+        ]);
+        let got = properties(&list, &Properties::default(), UnixMillis(1));
+        let levels = &got.log_levels;
+        assert_eq!(levels.said("network"), Some(LogLevel::Debug));
+        assert_eq!(levels.said("config"), Some(LogLevel::Warning));
+        assert_eq!(
+            (levels.sent("network"), levels.sent("config")),
+            (LogLevel::None, LogLevel::Info)
+        );
+        assert_eq!(levels.kernel.sent, Some(LogLevel::Error));
+        let problem = &got.problems["agent.health.debug.loglevel"];
+        assert_eq!(problem.text, "\"loud\" is no level of a log");
+    }
+
+    #[test]
+    fn a_bad_value_of_any_kind_keeps_the_previous_one() {
+        let good = items(&[
+            ("network.fallback.any.eth", "enabled"),
+            ("newlog.gzipfiles.ondisk.maxmegabytes", "77"),
+            ("timer.lps.radio.interval", "9"),
+            ("agent.log.debug.loglevel", "debug"),
+        ]);
+        let before = properties(&good, &Properties::default(), UnixMillis(1));
+        assert!(before.fallback_any_ethernet);
+        let bad = good.keys().map(|key| (key.clone(), "?".to_owned())).collect();
+        let got = properties(&bad, &before, UnixMillis(2));
+        assert_eq!(got.problems.len(), 4);
+        assert_eq!(Properties { problems: BTreeMap::new(), ..got }, before);
     }
 
     #[test]

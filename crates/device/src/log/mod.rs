@@ -11,7 +11,10 @@ pub mod upload;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use model::desired::{LogLevel, LogLevels};
 use model::{AppId, Bytes, UnixMillis};
+
+use line::Level;
 
 /// A batch is closed when its lines take so much (EVE: 400 KB, which makes 50 KB of gzip).
 pub const BATCH_MAX: Bytes = Bytes(400_000);
@@ -29,6 +32,42 @@ pub enum Source {
     Device,
     /// An app.
     App(AppId),
+}
+
+/// What becomes of a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes to the controller.
+    Sent,
+    /// It stays on the node.
+    Kept,
+    /// Nobody wants it.
+    Dropped,
+}
+
+/// What becomes of a line of a service, or of the kernel (`None`), by the settings.
+pub fn fate(service: Option<&str>, level: Level, levels: &LogLevels) -> Fate {
+    let level = match level {
+        Level::Debug => LogLevel::Debug,
+        Level::Info | Level::Notice => LogLevel::Info,
+        Level::Warning => LogLevel::Warning,
+        Level::Error => LogLevel::Error,
+        Level::Critical => LogLevel::Critical,
+    };
+    let (said, sent) = match service {
+        // A service sees to it itself; what is not written as it writes has no level of its own.
+        Some(name) => (LogLevel::Trace, levels.sent(name)),
+        None => {
+            (levels.kernel.said.unwrap_or(LogLevel::Trace), levels.kernel.sent.unwrap_or_default())
+        }
+    };
+    if level < said {
+        Fate::Dropped
+    } else if level < sent {
+        Fate::Kept
+    } else {
+        Fate::Sent
+    }
 }
 
 /// Lines of one source that wait to become a file.
@@ -117,10 +156,11 @@ pub struct File {
 
 impl File {
     /// The name of a file: `dev.log.<ms>.gz`, `app.<id>.log.<ms>.gz`, and for one that stays
-    /// `app.skipTx.<id>.log.<ms>.gz` (EVE).
+    /// `app.skipTx.<id>.log.<ms>.gz` (EVE) or `dev.skipTx.log.<ms>.gz`.
     pub fn name_of(source: Source, stays: bool, made: UnixMillis) -> String {
         match (source, stays) {
-            (Source::Device, _) => format!("dev.log.{}.gz", made.0),
+            (Source::Device, false) => format!("dev.log.{}.gz", made.0),
+            (Source::Device, true) => format!("dev.skipTx.log.{}.gz", made.0),
             (Source::App(id), false) => format!("app.{id}.log.{}.gz", made.0),
             (Source::App(id), true) => format!("app.skipTx.{id}.log.{}.gz", made.0),
         }
@@ -133,6 +173,8 @@ impl File {
         let made = UnixMillis(millis.parse().ok()?);
         let (source, stays) = if front == "dev" {
             (Source::Device, false)
+        } else if front == "dev.skipTx" {
+            (Source::Device, true)
         } else if let Some(id) = front.strip_prefix("app.skipTx.") {
             (Source::App(id.parse().ok()?), true)
         } else {
@@ -195,9 +237,36 @@ mod tests {
     }
 
     #[test]
+    fn the_settings_say_which_lines_are_sent_kept_or_dropped() {
+        use model::desired::OneLevel;
+        let quiet = OneLevel { said: None, sent: Some(LogLevel::None) };
+        let kernel = OneLevel { said: Some(LogLevel::Info), sent: Some(LogLevel::Error) };
+        let levels = LogLevels {
+            services: OneLevel { said: Some(LogLevel::Debug), sent: Some(LogLevel::Warning) },
+            kernel,
+            by_service: [("network".to_owned(), quiet)].into(),
+        };
+        for (service, level, want) in [
+            (Some("config"), Level::Notice, Fate::Kept),
+            (Some("config"), Level::Warning, Fate::Sent),
+            (Some("network"), Level::Critical, Fate::Kept),
+            (None, Level::Debug, Fate::Dropped),
+            (None, Level::Warning, Fate::Kept),
+            (None, Level::Error, Fate::Sent),
+        ] {
+            assert_eq!(fate(service, level, &levels), want, "{service:?} {level:?}");
+        }
+        let usual = LogLevels::default();
+        assert_eq!(fate(Some("config"), Level::Info, &usual), Fate::Sent);
+        assert_eq!(fate(Some("config"), Level::Debug, &usual), Fate::Kept);
+        assert_eq!(fate(None, Level::Debug, &usual), Fate::Kept);
+    }
+
+    #[test]
     fn names_read_back() {
         let app = Source::App(APP.parse().unwrap());
-        for (source, stays) in [(Source::Device, false), (app, false), (app, true)] {
+        let all = [(Source::Device, false), (Source::Device, true), (app, false), (app, true)];
+        for (source, stays) in all {
             let name = File::name_of(source, stays, at(5));
             let file = File::parse(&name, Bytes(1)).unwrap();
             assert_eq!((file.source, file.stays, file.made), (source, stays, at(5)), "{name}");

@@ -38,8 +38,7 @@ pub(super) fn begin(paths: &Paths, writers: &mut Writers) -> (Option<First>, boo
         found = Some((said.device, said.has_ports, PortsFrom::Override));
     }
     let first = found.map(|(device, has_ports, from)| {
-        let properties =
-            api::convert::items::properties(&device.items, &Properties::default(), now);
+        let properties = super::settings(&device.items, &Properties::default(), now);
         for refused in &device.refused {
             tracing::warn!(kind = ?refused.kind, id = refused.id, "refused: {}", refused.text);
         }

@@ -13,11 +13,8 @@ use model::{Bytes, DeviceId, chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::{InForce, setting};
+use super::InForce;
 use crate::link::{Link, well};
-
-/// The default of `timer.hardwarehealth.interval`.
-const INTERVAL: Duration = Duration::from_secs(43_200);
 
 /// So long what disks say of themselves is waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -38,10 +35,10 @@ pub(super) async fn tell(
     });
     let _ = asked.await;
     let start = Instant::now();
-    let mut pace = Pace::new(INTERVAL);
+    let mut pace = Pace::new(in_force.borrow().properties.hardware_health_interval);
     loop {
         let config = in_force.borrow_and_update().clone();
-        let wanted = setting(&config, "timer.hardwarehealth.interval", INTERVAL);
+        let wanted = config.properties.hardware_health_interval;
         let due = start + pace.due(wanted);
         let to = config.console.as_ref().unwrap_or(&link);
         let reached = config.reached || config.console.is_some();

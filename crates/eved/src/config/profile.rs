@@ -14,7 +14,7 @@ use api::lps::{self, Answer, Call, LpsError, Told, signal};
 use device::local::{Heard, Rounds};
 use host::http::{Client, HttpError, Method, Request, Resolver, Trust};
 use host::topics::{Reader, Roots};
-use model::desired::Device;
+use model::desired::{Device, LocalPeriods};
 use model::reported::{AppState, AppStatus};
 use model::topic::{AppNetworks, Apps, Boots, Contents, Controller, Only, Ports, Volumes};
 use model::{AppId, DeviceId, chain};
@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::InForce;
 use super::nearby::Nearby;
-use super::{InForce, setting};
 
 /// A server that is not found is looked for again so often: apps get their addresses late.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -115,7 +115,7 @@ pub(super) async fn talk(
                         Heard::Something
                     }
                 };
-                let period = setting(&config, item(call), call.period());
+                let period = period(call, &config.properties.local_periods);
                 let periods = [period, call.slow_period()];
                 server.rounds.done(call, heard, start.elapsed(), periods);
                 say(&mut trouble, now_trouble);
@@ -165,15 +165,15 @@ fn begin(client: &Client, at: SocketAddrV4, now: Duration) -> Server {
 }
 
 /// Which setting says how often.
-fn item(call: Call) -> &'static str {
+fn period(call: Call, periods: &LocalPeriods) -> Duration {
     match call {
-        Call::LocalProfile => "timer.lps.profile.interval",
-        Call::Radio => "timer.lps.radio.interval",
-        Call::AppInfo => "timer.lps.appinfo.interval",
-        Call::AppBootInfo => "timer.lps.appbootinfo.interval",
-        Call::DevInfo => "timer.lps.devinfo.interval",
-        Call::Network => "timer.lps.network.interval",
-        Call::Location => "timer.location.app.interval",
+        Call::LocalProfile => periods.profile,
+        Call::Radio => periods.radio,
+        Call::AppInfo => periods.app_info,
+        Call::AppBootInfo => periods.app_boot_info,
+        Call::DevInfo => periods.device_info,
+        Call::Network => periods.network,
+        Call::Location => call.period(), // never made
     }
 }
 

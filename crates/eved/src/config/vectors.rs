@@ -470,3 +470,18 @@ fn what_is_cut_or_changed_is_an_error() {
         }
     }
 }
+
+/// Every setting that EVE knows is obeyed, or says why it has no effect.
+#[test]
+fn no_setting_is_taken_without_a_word() {
+    let fixed: Vec<&str> = device::settings::FIXED.iter().map(|(key, ..)| *key).collect();
+    for known in api::convert::items::settings() {
+        let (obeyed, fixed) =
+            (device::settings::OBEYED.contains(&known.key), fixed.contains(&known.key));
+        assert!(obeyed || fixed, "{} is in no table of device::settings", known.key);
+    }
+    for key in device::settings::OBEYED.iter().chain(&fixed) {
+        let known = api::convert::items::settings().any(|known| known.key == *key);
+        assert!(known, "{key} is no setting of EVE");
+    }
+}

@@ -43,6 +43,7 @@ pub(super) async fn run(ctx: Context, files: Arc<Files>, told: watch::Sender<Sen
             tokio::time::sleep(LOOK_AGAIN).await;
             continue;
         };
+        open.obey(&properties.get(&Only).unwrap_or_default());
         let sent = send(open, id, &files, file).await;
         let outcome = match &sent {
             Ok(outcome) => *outcome,

@@ -32,7 +32,7 @@ pub use hyper::Method;
 pub use resolve::{ResolveError, Resolver};
 pub use ways::Ways;
 
-/// How long a whole small request may take (EVE: `timer.send.timeout`).
+/// How long a whole small request may take, unless [`Ways::hurry`] says otherwise.
 const WHOLE: Duration = Duration::from_secs(120);
 /// How long a download may be silent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -256,21 +256,26 @@ impl Client {
     /// Asks, and reads the whole answer.
     pub async fn send(&self, request: Request) -> Result<Response, HttpError> {
         let (url, limit) = (shown(&request.url), request.limit);
+        let most = self.ways.whole().unwrap_or(WHOLE);
         let whole = async {
-            let download = self.open(request).await?;
+            let download = self.begin(request, most).await?;
             let (status, headers) = (download.status, download.headers.clone());
             Ok(Response { status, headers, body: download.whole(limit).await? })
         };
-        let slow = |_| HttpError::Slow { url, what: "answer", limit: WHOLE };
-        timeout(WHOLE, whole).await.map_err(slow)?
+        let slow = |_| HttpError::Slow { url, what: "answer", limit: most };
+        timeout(most, whole).await.map_err(slow)?
     }
 
     /// Asks, and returns as soon as the head of the answer is here.
-    pub async fn open(&self, mut request: Request) -> Result<Download, HttpError> {
+    pub async fn open(&self, request: Request) -> Result<Download, HttpError> {
+        self.begin(request, SILENCE).await
+    }
+
+    async fn begin(&self, mut request: Request, most: Duration) -> Result<Download, HttpError> {
         for _ in 0..=REDIRECTS {
             let url = || shown(&request.url);
-            let slow = |_| HttpError::Slow { url: url(), what: "begin", limit: SILENCE };
-            let answer = timeout(SILENCE, self.once(&request)).await.map_err(slow)??;
+            let slow = |_| HttpError::Slow { url: url(), what: "begin", limit: most };
+            let answer = timeout(most, self.once(&request)).await.map_err(slow)??;
             let moved = matches!(answer.status, 301 | 302 | 303 | 307 | 308);
             let to = answer.headers.get("location").and_then(|v| v.to_str().ok());
             match to {
@@ -563,6 +568,18 @@ mod tests {
             Ok::<(), HttpError>(())
         });
         assert!(cut.await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn so_long_as_the_ways_allow_an_answer_is_waited_for() {
+        let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", silent.local_addr().unwrap());
+        let ways = Ways::default();
+        let client = client().with_ways(ways.clone());
+        let most = Duration::from_millis(50);
+        ways.hurry(Duration::ZERO, most);
+        let slow = client.send(Request::get(url, 9)).await.unwrap_err();
+        assert!(matches!(slow, HttpError::Slow { limit, .. } if limit == most), "{slow}");
     }
 
     #[tokio::test]

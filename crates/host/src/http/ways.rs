@@ -12,11 +12,11 @@ use std::time::Duration;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, timeout};
 
-/// So long one address is tried one way (EVE: `timer.dial.timeout`).
+/// So long one address is tried one way, unless [`Ways::hurry`] says otherwise.
 const DIAL: Duration = Duration::from_secs(10);
 /// So long the way that worked is tried first; then the kernel's own has its chance again.
 const FAITHFUL: Duration = Duration::from_secs(600);
-/// A node has no more ports; each costs a caller up to [`DIAL`].
+/// A node has no more ports; each costs a caller as long as one may be tried.
 const WAYS_MAX: usize = 4;
 
 /// Names of interfaces, in the order in which they are tried; the first is the one that the kernel
@@ -28,6 +28,10 @@ pub struct Ways(Arc<Mutex<Known>>);
 struct Known {
     ports: Vec<String>,
     worked: Option<(String, Instant)>,
+    /// `None`: [`DIAL`].
+    dial: Option<Duration>,
+    /// `None`: the client's own.
+    whole: Option<Duration>,
 }
 
 /// The address that was dialled last, and what became of it.
@@ -39,6 +43,19 @@ impl Ways {
         let mut known = self.known();
         known.worked = known.worked.take().filter(|(port, _)| ports.contains(port));
         known.ports = ports;
+    }
+
+    /// So long one address may be tried one way, and so long a whole small request may take; zero: as
+    /// long as usual.
+    pub fn hurry(&self, dial: Duration, whole: Duration) {
+        let mut known = self.known();
+        known.dial = Some(dial).filter(|d| !d.is_zero());
+        known.whole = Some(whole).filter(|d| !d.is_zero());
+    }
+
+    /// So long a whole small request may take. `None`: nobody said.
+    pub(super) fn whole(&self) -> Option<Duration> {
+        self.known().whole
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -72,13 +89,14 @@ impl Ways {
     /// Dials the addresses, each way until one answers. `None`: there was nothing to dial.
     pub(super) async fn dial(&self, to: &[SocketAddr]) -> Option<Result<TcpStream, Refused>> {
         let mut last = None;
+        let limit = self.known().dial.unwrap_or(DIAL);
         for way in self.order(Instant::now()) {
             for to in to {
                 // No port leads to ourselves.
                 if way.is_some() && to.ip().is_loopback() {
                     continue;
                 }
-                match connect(*to, way.as_deref()).await {
+                match connect(*to, way.as_deref(), limit).await {
                     Ok(stream) => {
                         self.keep(way, Instant::now());
                         return Some(Ok(stream));
@@ -100,14 +118,14 @@ impl Ways {
     }
 }
 
-async fn connect(to: SocketAddr, port: Option<&str>) -> io::Result<TcpStream> {
+async fn connect(to: SocketAddr, port: Option<&str>, limit: Duration) -> io::Result<TcpStream> {
     let dial = async {
         let Some(port) = port else { return TcpStream::connect(to).await };
         let socket = if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         socket.bind_device(Some(port.as_bytes()))?;
         socket.connect(to).await
     };
-    timeout(DIAL, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    timeout(limit, dial).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 #[cfg(test)]

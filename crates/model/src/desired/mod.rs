@@ -10,9 +10,9 @@ mod local;
 mod machine;
 mod network;
 mod node;
+mod settings;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -43,10 +43,10 @@ pub use node::{
     DiskName, DiskRole, DiskUse, Disks, EdgeView, Enrolment, INLINE_MAX, LocalConsole, LocalServer,
     Owner, PatchEnvelope, PortAccess, Product,
 };
+pub use settings::{LocalPeriods, LogLevel, LogLevels, OneLevel, Properties};
 
 use crate::{
-    AppId, ContentId, DatastoreId, DeviceId, NetworkInstanceId, PatchId, Problem, UnixMillis,
-    VolumeId,
+    AppId, ContentId, DatastoreId, DeviceId, NetworkInstanceId, PatchId, UnixMillis, VolumeId,
 };
 
 /// Everything one node is told, as one value.
@@ -205,41 +205,4 @@ pub struct Power {
     pub reboot: Option<u32>,
     /// Power off when it changes. `None`: never asked.
     pub shutdown: Option<u32>,
-}
-
-/// Settings, complete and in range.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Properties {
-    /// `timer.config.interval`: how often the config is asked for.
-    pub config_interval: Duration,
-    /// `timer.metric.interval`: how often metrics are sent.
-    pub metric_interval: Duration,
-    /// `timer.deviceinfo.interval`: device info at least this often.
-    pub device_info_interval: Duration,
-    /// `timer.cert.interval`: how often the controller's certificates are asked for.
-    pub cert_interval: Duration,
-    /// `timer.reboot.no.network`: reboot after so long without a controller.
-    pub reboot_no_network: Duration,
-    /// `newlog.allow.fastupload`.
-    pub log_fast_upload: bool,
-    /// `newlog.gzipfiles.ondisk.maxmegabytes`.
-    pub log_quota: crate::Bytes,
-    /// Keys that were refused, and why.
-    pub problems: BTreeMap<String, Problem>,
-}
-
-impl Default for Properties {
-    /// The defaults of EVE (config properties table).
-    fn default() -> Self {
-        Properties {
-            config_interval: Duration::from_secs(60),
-            metric_interval: Duration::from_secs(60),
-            device_info_interval: Duration::from_secs(600),
-            cert_interval: Duration::from_secs(24 * 3600),
-            reboot_no_network: Duration::from_secs(7 * 24 * 3600),
-            log_fast_upload: false,
-            log_quota: crate::Bytes::mib(2048),
-            problems: BTreeMap::new(),
-        }
-    }
 }
