@@ -278,6 +278,7 @@ impl<'a> Session<'a> {
             )),
             tokio::spawn(metrics::tell(
                 roots.clone(),
+                ctx.paths.persist.clone(),
                 self.id,
                 self.link.clone(),
                 self.in_force.subscribe(),
@@ -432,6 +433,13 @@ impl<'a> Session<'a> {
             Came::Config(Ok(fetched)) => Event::Config(self.take_config(fetched)),
             Came::Console(said) => Event::Console(self.take_console(*said)),
             Came::Config(Err(e)) => Event::Config(match e.status() {
+                None if e.is_unverified() => {
+                    self.link.count_unverified();
+                    match e.wants_certificates() {
+                        true => Answer::UnknownSigner(problem(e)),
+                        false => Answer::Failed(problem(e)),
+                    }
+                }
                 Some(403) => Answer::Forbidden,
                 Some(400 | 404) => Answer::Unknown,
                 _ if e.wants_certificates() => Answer::UnknownSigner(problem(e)),

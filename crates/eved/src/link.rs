@@ -3,9 +3,10 @@
 //! Used by `onboard`, `config` and `log`. It knows where things stand on the disk and what the
 //! envelope wants; what to ask when is decided elsewhere.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use api::certs::{CertsError, ControllerCerts};
 use api::envelope::{OpenError, Refusal};
@@ -13,8 +14,10 @@ use api::{Certificate, CertificateError, KeyError, Sender, Signer, SigningKey, e
 use host::http::{Client, HttpError, Request, Resolver, Response, Trust, Ways};
 use host::topics::Table;
 use model::desired::Properties;
+use model::reported::CallCounts;
 use model::topic::Ports;
 use model::{Bytes, DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
+use tokio::time::Instant;
 
 use crate::service::Paths;
 
@@ -41,6 +44,8 @@ pub(crate) struct Link {
     key: Arc<SigningKey>,
     /// Who this node is to the controller.
     pub(crate) certificate: Certificate,
+    /// By port: those of a console too.
+    counted: Arc<Mutex<BTreeMap<String, CallCounts>>>,
 }
 
 /// The onboarding identity; many nodes may share one.
@@ -85,6 +90,11 @@ impl CallError {
             CallError::Http(e) => e.is_certificate_time(),
             _ => false,
         }
+    }
+
+    /// An answer came, and it is not the controller's.
+    pub(crate) fn is_unverified(&self) -> bool {
+        matches!(self, CallError::Open { .. } | CallError::Refused { .. })
     }
 
     /// The answer's status, if there was an answer.
@@ -149,7 +159,8 @@ impl Link {
         let client = Client::new(&Trust { system: true, pem }, Resolver::default())?;
         let client = client.with_ways(ways.clone());
         let (base, key) = (format!("https://{server}"), Arc::new(key));
-        Ok(Link { client, ways, base, server, root_pem, key, certificate })
+        let counted = Arc::default();
+        Ok(Link { client, ways, base, server, root_pem, key, certificate, counted })
     }
 
     /// The same way to a console that stands in for the controller (`loc_config.loc_url`); without a
@@ -164,7 +175,33 @@ impl Link {
             root_pem: self.root_pem.clone(),
             key: self.key.clone(),
             certificate: self.certificate.clone(),
+            counted: self.counted.clone(),
         }
+    }
+
+    /// Calls so far, by port.
+    pub(crate) fn counted(&self) -> BTreeMap<String, CallCounts> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An answer was not the controller's.
+    pub(crate) fn count_unverified(&self) {
+        self.count(|counts| counts.unverified = counts.unverified.saturating_add(1));
+    }
+
+    fn count(&self, count: impl FnOnce(&mut CallCounts)) {
+        let mut all = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        count(all.entry(self.ways.in_use().unwrap_or_default()).or_default());
+    }
+
+    async fn send(&self, request: Request) -> Result<Response, HttpError> {
+        let (url, size) = (request.url.clone(), request.body.len());
+        let begun = Instant::now();
+        let answer = self.client.send(request).await;
+        let (now, spent) = (host::clock::now(), begun.elapsed());
+        let got = answer.as_ref().ok().map(|a| (a.status, a.body.len()));
+        self.count(|counts| counts.note(&url, size, got, spent, now));
+        answer
     }
 
     /// Through which ports the controller may be reached; the next call goes by that.
@@ -183,7 +220,7 @@ impl Link {
         now: UnixMillis,
     ) -> Result<(ControllerCerts, Vec<u8>), CallError> {
         let request = self.request("certs", Request::get("", limit(api::limits::CERTS)));
-        let answer = well("certs", self.client.send(request).await?)?;
+        let answer = well("certs", self.send(request).await?)?;
         let certs = self.check_certs(&answer.body, now)?;
         Ok((certs, answer.body.to_vec()))
     }
@@ -213,7 +250,7 @@ impl Link {
         let body = envelope::sign(&registration.to_payload(), &sender)?;
         let request = self.body("register", body, limit(api::limits::ONBOARDING));
         let request = numbered(request, serial, soft_serial);
-        well("register", self.client.send(request).await?).map(drop)
+        well("register", self.send(request).await?).map(drop)
     }
 
     /// Asks who we are.
@@ -226,7 +263,7 @@ impl Link {
         let body = envelope::sign(&[], &Sender::device(&self.key, &self.certificate))?;
         let request = self.body("uuid", body, limit(api::limits::ONBOARDING));
         let request = numbered(request, serial, soft_serial);
-        let answer = well("uuid", self.client.send(request).await?)?;
+        let answer = well("uuid", self.send(request).await?)?;
         let payload = verify("uuid", &answer.body, signer, api::limits::ONBOARDING)?;
         let named = api::onboarding::Named::from_payload(&payload)
             .map_err(|e| CallError::Answer { call: "uuid", source: Box::new(e) })?;
@@ -244,7 +281,7 @@ impl Link {
     ) -> Result<Response, CallError> {
         let body = envelope::sign(payload, &Sender::device(&self.key, &self.certificate))?;
         let request = self.body(&format!("id/{id}/{path}"), body, limit(answer_limit));
-        Ok(self.client.send(request).await?)
+        Ok(self.send(request).await?)
     }
 
     fn body(&self, path: &str, body: Vec<u8>, limit: usize) -> Request {

@@ -20,7 +20,7 @@ use device::log::line::{Level, Line};
 use device::log::{Batch, Fate, Source, fate};
 use host::topics::{Reader, Table, Writer};
 use model::desired::Properties;
-use model::reported::LogStatus;
+use model::reported::{LogCounts, LogStatus};
 use model::topic::{Apps, Boots, DesiredProperties, Identities, LogState, Only};
 use model::{Bytes, Diagnose, Problem, UnixMillis, chain};
 use tokio::sync::{mpsc, watch};
@@ -51,6 +51,7 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
         console: console(),
         next_id: 1,
         dropped: 0,
+        counts: LogCounts::default(),
         problem: None,
         apps: Reader::open(&roots),
         identities: Reader::open(&roots),
@@ -103,6 +104,7 @@ struct Keeper {
     console: Option<OsFile>,
     next_id: u64,
     dropped: u64,
+    counts: LogCounts,
     problem: Option<Problem>,
     apps: Reader<Apps>,
     identities: Reader<Identities>,
@@ -146,6 +148,7 @@ impl Keeper {
         };
         self.next_id += 1;
         let size = Bytes(entry.content.len() as u64 + ENTRY_OVERHEAD);
+        device::log::counted::line(&mut self.counts, source, &entry.source, size);
         let batch = (source, fate == Fate::Kept);
         self.batches.entry(batch).or_default().add(entry, size, host::clock::now());
     }
@@ -186,7 +189,7 @@ impl Keeper {
     }
 
     fn write(
-        &self,
+        &mut self,
         source: Source,
         stays: bool,
         entries: &[Entry],
@@ -205,7 +208,12 @@ impl Keeper {
         let stays = stays || matches!(&app, Some((_, Some(app))) if app.disable_logs);
         let packed = api::newlogs::pack(entries, &about, now, FILE_TARGET)
             .map_err(|source| files::FilesError::Pack { source })?;
-        packed.iter().try_for_each(|bytes| self.files.add(source, stays, now, bytes))
+        packed.iter().try_for_each(|bytes| {
+            self.files.add(source, stays, now, bytes)?;
+            let size = Bytes(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
+            device::log::counted::made(&mut self.counts, source, size, now);
+            Ok(())
+        })
     }
 
     fn device_log(&self) -> DeviceLog {
@@ -219,15 +227,21 @@ impl Keeper {
 
     fn keep_quota(&mut self) {
         let wanted = self.settings.log_quota;
-        if let Err(why) = self.files.keep_quota(wanted) {
-            tracing::warn!("{}", chain(&why));
-            self.problem = Some(why.problem(host::clock::now()));
+        match self.files.keep_quota(wanted) {
+            Ok(gone) => self.counts.removed += gone,
+            Err(why) => {
+                tracing::warn!("{}", chain(&why));
+                self.problem = Some(why.problem(host::clock::now()));
+            }
         }
     }
 
     fn report(&self, sending: &upload::Sending) -> LogStatus {
-        let waiting = self.files.list().iter().filter(|f| !f.stays).count();
+        let files = self.files.list();
+        let waiting = files.iter().filter(|f| !f.stays).count();
+        let counts = device::log::counted::all(&self.counts, &sending.counts, &files);
         LogStatus {
+            counts,
             queued: u64::try_from(waiting).unwrap_or(u64::MAX),
             sent: sending.sent,
             dropped_lines: self.dropped,

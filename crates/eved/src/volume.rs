@@ -14,7 +14,9 @@ use device::backoff::Backoff;
 use device::volume::{Have, Lacks, Op, VolumeKey, Want, plan};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::reported::{VolumeKind, VolumeState, VolumeStatus};
-use model::topic::{Apps, Contents, DesiredVolumes, DiskSmarts, Only, Volumes};
+use model::topic::{
+    Apps, Contents, DesiredProperties, DesiredVolumes, DiskSmarts, Only, VolumeUse, Volumes,
+};
 use model::{Bytes, Diagnose, Diagnosis, Digest, Problem, Who, chain};
 use serde::{Deserialize, Serialize};
 use store::{Descriptor, Image, Limits, MANIFEST_MAX, StoreError, media_type};
@@ -91,6 +93,8 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let mut statuses = Writer::<Volumes>::open(&roots)?;
     let watch = Watch::new(&[volumes.dir(), contents.dir(), apps.dir()])?;
     tokio::spawn(ask_disks(Writer::open(&roots)?));
+    let settings = Reader::<DesiredProperties>::open(&roots);
+    tokio::spawn(measure(keeper.disk.clone(), Writer::open(&roots)?, settings));
     ctx.ready();
     loop {
         let wanted = volumes.is_complete().then(|| volumes.read());
@@ -136,6 +140,24 @@ async fn ask_disks(mut said: Writer<DiskSmarts>) {
             Err(e) => tracing::warn!("disks are not asked for their health: {e}"),
         }
         tokio::time::sleep(ASK_DISKS).await;
+    }
+}
+
+/// Publishes what volumes take, for as long as the service runs.
+async fn measure(disk: Disk, mut told: Writer<VolumeUse>, settings: Reader<DesiredProperties>) {
+    loop {
+        let here = disk.clone();
+        // It takes as long as there are files.
+        match tokio::task::spawn_blocking(move || here.used()).await {
+            Ok(used) => {
+                if let Err(e) = told.publish(used) {
+                    tracing::warn!("what volumes take is not told: {}", chain(&e));
+                }
+            }
+            Err(e) => tracing::warn!("volumes are not measured: {e}"),
+        }
+        let pause = settings.get(&Only).unwrap_or_default().disk_scan_interval;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -265,6 +287,19 @@ impl Disk {
             have.images.extend(Digest::from_hex(&name).ok());
         }
         Ok(have)
+    }
+
+    /// What each volume takes beside the image that it shares with others.
+    fn used(&self) -> Table<VolumeUse> {
+        let names = names(&self.root).unwrap_or_default();
+        let keys = names.iter().filter_map(|name| name.parse::<VolumeKey>().ok());
+        // While one generation takes the place of another both are here.
+        let mut all = Table::<VolumeUse>::new();
+        for key in keys {
+            let sum = all.entry(key.id).or_default();
+            *sum = Bytes(sum.0.saturating_add(host::usage::tree(&self.volume(key)).0));
+        }
+        all
     }
 
     fn origin(&self, key: VolumeKey) -> Result<OriginFile, VolumeError> {

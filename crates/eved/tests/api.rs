@@ -758,3 +758,75 @@ async fn each_setting_is_obeyed_or_says_why_it_is_not() {
     })
     .await;
 }
+
+/// Counters are those of the kernel, and of the calls that were made.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_tell_what_went_through_ports_and_to_the_controller() {
+    use api::pb::metrics::{ZMetricMsg, z_metric_msg::MetricContent};
+    use model::reported::{PortStatus, Resources};
+    use model::topic::{Ports, ResourceUse};
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(move |asked| {
+        let items = [FAST, &[("timer.metric.interval", "5")]].concat();
+        let answer = config("h1", empty(1000, &items));
+        (asked.path == "{id}/config").then_some(Answer::Signed(answer, SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    // The one interface that there is everywhere.
+    let row = node.table::<Ports>().into_iter().next().unwrap();
+    let mut port = row.1.port.clone();
+    "lo".clone_into(&mut port.interface);
+    let mut ports = Writer::<Ports>::open(&node.roots()).unwrap();
+    ports.publish([(row.0, PortStatus { port, ..row.1 })].into()).unwrap();
+    // As `eved health` would say.
+    let boot = model::reported::Boot {
+        reason: model::reported::BootReason::First,
+        detail: String::new(),
+        count: 1,
+        started: model::UnixMillis(1),
+        timeline: Vec::new(),
+        version: String::new(),
+        slot: String::new(),
+    };
+    let mut boots = Writer::<Boots>::open(&node.roots()).unwrap();
+    boots.publish(Table::<Boots>::from([(Only, boot)])).unwrap();
+    let mib = model::Bytes::mib;
+    let used = Resources {
+        services: Vec::new(),
+        memory_total: mib(1000),
+        memory_available: mib(600),
+        cpu_ns: 1,
+        persist_total: mib(100),
+        persist_used: mib(1),
+    };
+    let mut resources = Writer::<ResourceUse>::open(&node.roots()).unwrap();
+    resources.publish(Table::<ResourceUse>::from([(Only, used)])).unwrap();
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let device = || {
+        let all = scripted.asked("{id}/metrics").into_iter().rev();
+        all.into_iter().find_map(|asked| {
+            let message: ZMetricMsg =
+                api::wire::decode(&asked.payload, model::Bytes::mib(4)).unwrap();
+            let Some(MetricContent::Dm(device)) = message.metric_content else { return None };
+            Some(device)
+        })
+    };
+    let first = eventually("metrics", device).await;
+    let network = &first.network[0];
+    assert_eq!((network.i_name.as_str(), network.local_name.as_str()), ("eth0", "lo"));
+    assert!(network.rx_bytes > 0 && network.rx_bytes == network.tx_bytes, "{network:?}");
+    let later = eventually("metrics after calls for metrics", || {
+        device().filter(|device| {
+            let calls = device.zedcloud.iter().flat_map(|cloud| &cloud.url_metrics);
+            calls.into_iter().any(|call| call.url.ends_with("/metrics") && call.sent_msg_count > 0)
+        })
+    })
+    .await;
+    let cloud = &later.zedcloud[0];
+    assert!(cloud.success > 0 && cloud.last_success.is_some(), "{cloud:?}");
+    let asked = cloud.url_metrics.iter().find(|call| call.url.ends_with("/metrics")).unwrap();
+    assert!(asked.sent_byte_count > 0 && asked.try_msg_count >= asked.sent_msg_count, "{asked:?}");
+}

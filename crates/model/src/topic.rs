@@ -18,7 +18,7 @@ use crate::reported::{
     LogStatus, NetworkInstanceStatus, Onboarding, PortStatus, Resources, Storage, VolumeStatus,
 };
 use crate::services::Service;
-use crate::{AppId, ContentId, DatastoreId, NetworkInstanceId, VolumeId};
+use crate::{AppId, Bytes, ContentId, DatastoreId, NetworkInstanceId, VolumeId};
 
 /// A key as a file name: no `/`, no leading dot, at most 255 bytes.
 pub trait Key: Ord + Clone + Debug {
@@ -152,6 +152,8 @@ topics! {
     Contents = "contents": ContentId => ContentStatus, Content;
     /// Volumes as they are.
     Volumes = "volumes": VolumeId => VolumeStatus, Volume;
+    /// What volumes take of the disk, in bytes.
+    VolumeUse = "volume-use": VolumeId => Bytes, Volume;
     /// What disks say of their own health.
     DiskSmarts = "disk-smart": Only => Vec<DiskSmart>, Volume;
     /// Apps as they are.

@@ -283,6 +283,7 @@ fn slot<'a>(settings: &'a mut Properties, key: &str) -> Option<Slot<'a>> {
         "timer.metric.interval" => Slot::Seconds(&mut settings.metric_interval),
         "timer.deviceinfo.interval" => Slot::Seconds(&mut settings.device_info_interval),
         "timer.cert.interval" => Slot::Seconds(&mut settings.cert_interval),
+        "timer.metric.diskscan.interval" => Slot::Seconds(&mut settings.disk_scan_interval),
         "timer.hardwarehealth.interval" => Slot::Seconds(&mut settings.hardware_health_interval),
         "timer.ntpsources.interval" => Slot::Seconds(&mut settings.ntp_sources_interval),
         "timer.lps.profile.interval" => Slot::Seconds(&mut local.profile),

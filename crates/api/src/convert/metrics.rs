@@ -8,19 +8,32 @@
 //!   the kernel started, in order), `pss_peak.<service>` (bytes), `starts.<service>`,
 //!   `log.dropped_lines`.
 //!
-//! Memory and disk sizes in EVE's older fields are MiB, rounded up.
+//! Memory and disk sizes in EVE's older fields are MiB, rounded up. Traffic of an app's interface is
+//! what the app received and sent; that of a network instance is what it received from its apps and
+//! sent to them.
 
-use model::reported::{AppStatus, Boot, LogStatus, Resources, SecretFailure, SecretsOpened};
+mod counted;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::desired::{App, Device};
+use model::reported::{
+    AppNetworkStatus, AppStatus, Boot, CallCounts, DiskTraffic, LogStatus, NetworkInstanceStatus,
+    PortStatus, ProcessUse, Resources, SecretFailure, SecretsOpened, ServiceUse, Traffic,
+    VolumeStatus,
+};
 use model::services::Service;
-use model::{Bytes, DeviceId, UnixMillis};
+use model::{AppId, Bytes, DeviceId, NetworkInstanceId, UnixMillis, VolumeId};
 
 use super::to_timestamp;
 use crate::pb::metrics::metric_item::MetricItemValue;
 use crate::pb::metrics::z_metric_msg::MetricContent;
 use crate::pb::metrics::{
     AppCpuMetric, AppMemoryMetric, AppMetric, CipherError, CipherMetric, DeviceMemoryMetric,
-    DeviceMetric, DiskMetric, LogfileMetrics, MemoryMetric, MetricItem, MetricItemType,
-    NewlogMetric, TypeCounter, ZMetricMsg, ZMetricProcess,
+    DeviceMetric, DiskMetric, MemoryMetric, MetricItem, MetricItemType, TypeCounter, ZMetricMsg,
+    ZMetricProcess,
 };
 use crate::wire;
 
@@ -59,36 +72,73 @@ pub struct Taken {
     pub secrets: SecretsOpened,
 }
 
-/// The payload of a metrics message, as of `at`.
+/// What else is counted. What is empty is not told.
+#[derive(Debug, Clone, Default)]
+pub struct Measured {
+    /// The config in force.
+    pub told: Option<Arc<Device>>,
+    /// All ports.
+    pub ports: Vec<PortStatus>,
+    /// What went through interfaces, by the kernel's name.
+    pub traffic: BTreeMap<String, Traffic>,
+    /// The networks of apps.
+    pub app_networks: BTreeMap<AppId, AppNetworkStatus>,
+    /// Virtual networks.
+    pub instances: BTreeMap<NetworkInstanceId, NetworkInstanceStatus>,
+    /// Volumes.
+    pub volumes: BTreeMap<VolumeId, VolumeStatus>,
+    /// What they take of the disk.
+    pub volume_use: BTreeMap<VolumeId, Bytes>,
+    /// Disks of the machine.
+    pub disks: Vec<DiskTraffic>,
+    /// The one with `/persist`, or its partition.
+    pub persist: Option<DiskTraffic>,
+    /// Processes of services, by number.
+    pub processes: BTreeMap<u32, ProcessUse>,
+    /// Calls to the controller, by port.
+    pub calls: BTreeMap<String, CallCounts>,
+}
+
+/// The payload of a metrics message, as of `at`, without what is [`Measured`].
 pub fn message(own: DeviceId, at: UnixMillis, facts: &Facts<'_>) -> Vec<u8> {
+    whole(own, at, facts, &Measured::default())
+}
+
+/// The payload of a metrics message, as of `at`.
+pub fn whole(own: DeviceId, at: UnixMillis, facts: &Facts<'_>, more: &Measured) -> Vec<u8> {
     let Facts { resources, boot, .. } = facts;
+    let persist = more.persist.clone().unwrap_or_default();
     let services = Bytes(resources.services.iter().map(|s| s.pss.0).sum());
     let device = DeviceMetric {
         memory: Some(memory(resources.memory_total, resources.memory_available)),
-        disk: vec![DiskMetric {
+        network: counted::ports(more),
+        zedcloud: counted::calls([&more.calls, &facts.logs.counts.calls]),
+        disk: [DiskMetric {
             mount_path: PERSIST.to_owned(),
             total: u64::from(mib(resources.persist_total)),
             used: u64::from(mib(resources.persist_used)),
             free: resources.persist_total.0.saturating_sub(resources.persist_used.0) >> 20,
-            ..DiskMetric::default()
-        }],
+            ..counted::disk(&persist)
+        }]
+        .into_iter()
+        .chain(more.disks.iter().map(counted::disk))
+        .collect(),
         cpu_metric: Some(cpu(Some(boot.started), resources.cpu_ns)),
         metric_items: items(facts),
         system_services_memory_mb: Some(MemoryMetric {
             used_mem: mib(services),
             ..MemoryMetric::default()
         }),
-        newlog: Some(NewlogMetric {
-            device_metrics: Some(LogfileMetrics {
-                num_gzip_file_sent: facts.logs.sent,
-                num_gzip_file_in_dir: u32::try_from(facts.logs.queued).unwrap_or(u32::MAX),
-                ..LogfileMetrics::default()
-            }),
-            failed_to_send: facts.logs.problem.is_some(),
-            ..NewlogMetric::default()
-        }),
+        newlog: Some(counted::newlog(facts.logs)),
+        acl: more.told.as_deref().map(counted::rules),
+        app_run_time_storage_mb: more.volume_use.values().map(|b| u64::from(mib(*b))).sum(),
         device_memory: Some(DeviceMemoryMetric {
             memory_mb: mib(resources.memory_total),
+            allocated_apps_mb: facts
+                .apps
+                .iter()
+                .filter_map(|status| more.wanted(status.id))
+                .fold(0, |all, app| all.saturating_add(mib(app.memory))),
             used_eve_mb: mib(services),
             ..DeviceMemoryMetric::default()
         }),
@@ -100,18 +150,10 @@ pub fn message(own: DeviceId, at: UnixMillis, facts: &Facts<'_>) -> Vec<u8> {
     wire::encode(&ZMetricMsg {
         dev_id: own.to_string(),
         at_time_stamp: Some(to_timestamp(at)),
-        am: facts.apps.iter().map(app).collect(),
-        pr: resources
-            .services
-            .iter()
-            .map(|used| ZMetricProcess {
-                pid: i32::try_from(used.pid).unwrap_or_default(),
-                name: used.service.name().to_owned(),
-                watched: !used.service.spec().watchdog.is_zero(),
-                rss_bytes: used.pss.0,
-                ..ZMetricProcess::default()
-            })
-            .collect(),
+        am: facts.apps.iter().map(|status| app(status, more)).collect(),
+        nm: counted::instances(more),
+        vm: counted::volumes(more),
+        pr: resources.services.iter().map(|used| process(used, at, facts, more)).collect(),
         metric_content: Some(MetricContent::Dm(device)),
         ..ZMetricMsg::default()
     })
@@ -143,16 +185,62 @@ fn cipher(secrets: &SecretsOpened) -> Option<CipherMetric> {
     })
 }
 
-fn app(status: &AppStatus) -> AppMetric {
+impl Measured {
+    /// The app as it is wanted.
+    fn wanted(&self, id: AppId) -> Option<&App> {
+        self.told.as_deref()?.apps.get(&id)
+    }
+}
+
+fn process(
+    used: &ServiceUse,
+    at: UnixMillis,
+    facts: &Facts<'_>,
+    more: &Measured,
+) -> ZMetricProcess {
+    let told = ZMetricProcess {
+        pid: i32::try_from(used.pid).unwrap_or_default(),
+        name: used.service.name().to_owned(),
+        watched: !used.service.spec().watchdog.is_zero(),
+        rss_bytes: used.pss.0,
+        ..ZMetricProcess::default()
+    };
+    let Some(process) = more.processes.get(&used.pid) else { return told };
+    let started = facts.boot.started.after(Duration::from_millis(process.started_ms));
+    let lived = at.since(started).as_secs_f64();
+    let (user, system) = (seconds(process.user_ms), seconds(process.system_ms));
+    let all = f64::from(mib(facts.resources.memory_total).max(1));
+    #[expect(clippy::cast_possible_truncation, reason = "a percentage, and the wire's type")]
+    let memory_percent = (f64::from(mib(used.pss)) * 100.0 / all) as f32;
+    ZMetricProcess {
+        num_threads: i32::try_from(process.threads).unwrap_or(i32::MAX),
+        user_time: user,
+        system_time: system,
+        cpu_percent: if lived > 0.0 { (user + system) * 100.0 / lived } else { 0.0 },
+        create_time: Some(to_timestamp(started)),
+        vm_bytes: process.virtual_size.0,
+        memory_percent,
+        ..told
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    Duration::from_millis(ms).as_secs_f64()
+}
+
+fn app(status: &AppStatus, more: &Measured) -> AppMetric {
+    let allocated = more.wanted(status.id).map_or(Bytes(0), |app| app.memory);
     AppMetric {
         app_id: status.id.to_string(),
         app_version: status.version.clone(),
         app_name: status.name.clone(),
         cpu: Some(cpu(status.running_since, status.used.cpu_ns)),
         memory: Some(MemoryMetric { used_mem: mib(status.used.memory), ..MemoryMetric::default() }),
+        network: counted::interfaces(status.id, more),
+        disk: counted::app_disks(status, more),
         app_memory: Some(AppMemoryMetric {
+            allocated_mb: mib(allocated),
             used_mb: mib(status.used.memory),
-            ..AppMemoryMetric::default()
         }),
         ..AppMetric::default()
     }

@@ -320,19 +320,8 @@ fn boot() -> Boot {
     }
 }
 
-#[test]
-fn a_node_is_shown_as_it_is() {
-    let machine = Machine {
-        arch: "x86_64".to_owned(),
-        cpus: 2,
-        memory: Bytes::gib(1),
-        storage: Bytes::gib(4),
-        manufacturer: "QEMU".to_owned(),
-        product: "Q35".to_owned(),
-        serial: "SN".to_owned(),
-        ..Machine::default()
-    };
-    let port = PortStatus {
+fn port_status() -> PortStatus {
+    PortStatus {
         port: Port {
             name: PortName::new("eth0").unwrap(),
             interface: "enp1s0".to_owned(),
@@ -354,7 +343,22 @@ fn a_node_is_shown_as_it_is() {
         lease: None,
         test: Some(PortTest { at: T0, failure: None }),
         problem: None,
+    }
+}
+
+#[test]
+fn a_node_is_shown_as_it_is() {
+    let machine = Machine {
+        arch: "x86_64".to_owned(),
+        cpus: 2,
+        memory: Bytes::gib(1),
+        storage: Bytes::gib(4),
+        manufacturer: "QEMU".to_owned(),
+        product: "Q35".to_owned(),
+        serial: "SN".to_owned(),
+        ..Machine::default()
     };
+    let port = port_status();
     let controller = ControllerStatus {
         server: "c".to_owned(),
         last_contact: Some(T0),
@@ -418,7 +422,8 @@ fn metrics_arrive_with_services_apps_and_timeline() {
         persist_total: Bytes::gib(2),
         persist_used: Bytes::mib(100),
     };
-    let logs = LogStatus { queued: 1, sent: 2, dropped_lines: 3, problem: None };
+    let counts = Default::default();
+    let logs = LogStatus { queued: 1, sent: 2, dropped_lines: 3, problem: None, counts };
     let apps = [app_status(AppState::Running)];
     let facts = metrics::Facts {
         resources: &resources,
@@ -438,6 +443,144 @@ fn metrics_arrive_with_services_apps_and_timeline() {
     assert_eq!((app.memory, app.cpu_ns), (Bytes::mib(2), 2_500_000_000));
     assert_eq!(got.timeline, [("init".to_owned(), 900), ("onboarded".to_owned(), 4000)]);
     assert_eq!(got.dropped_lines, 3);
+}
+
+/// What is measured arrives: of ports, apps, networks, volumes, disks, calls and log files.
+#[test]
+fn metrics_arrive_with_what_is_measured() {
+    use model::reported::*;
+    let way = |n| Way { bytes: Bytes(n), packets: n / 10, errors: n / 100, drops: n / 200 };
+    let traffic = |n| Traffic { received: way(n), sent: way(2 * n) };
+    let apps = [app_status(AppState::Running)];
+    let app = apps[0].id;
+    let vif = |host: &str| Vif {
+        name: "eth".to_owned(),
+        network: network_id(),
+        host_interface: host.to_owned(),
+        app_interface: "eth0".to_owned(),
+        mac: [2; 6],
+        address: None,
+    };
+    let network = AppNetworkStatus {
+        id: app,
+        namespace: String::new(),
+        dns: Vec::new(),
+        ready: true,
+        vifs: vec![vif("nbu1x1"), vif("nbu2x1")],
+        problem: None,
+    };
+    let instance = NetworkInstanceStatus {
+        id: network_id(),
+        name: "local".to_owned(),
+        active: true,
+        bridge: "bn1".to_owned(),
+        port: None,
+        gateway: None,
+        leases: Vec::new(),
+        problem: None,
+    };
+    let used = ServiceUse {
+        service: Service::Network,
+        pid: 77,
+        pss: Bytes::mib(10),
+        pss_peak: Bytes::mib(10),
+        starts: 1,
+    };
+    let resources = Resources {
+        services: vec![used],
+        memory_total: Bytes::mib(1000),
+        memory_available: Bytes::mib(600),
+        cpu_ns: 0,
+        persist_total: Bytes::gib(2),
+        persist_used: Bytes::mib(100),
+    };
+    let process = ProcessUse {
+        threads: 3,
+        user_ms: 1500,
+        system_ms: 500,
+        started_ms: 1000,
+        virtual_size: Bytes::mib(30),
+    };
+    let sda = DiskTraffic {
+        device: "sda".to_owned(),
+        size: Bytes::gib(3),
+        read: Bytes::mib(5),
+        reads: 6,
+        written: Bytes::mib(7),
+        writes: 8,
+    };
+    let mut calls = CallCounts::default();
+    calls.note("https://c/info", 10, Some((201, 2)), std::time::Duration::from_millis(9), T0);
+    let counts = LogCounts {
+        too_many: 2,
+        calls: [("eth0".to_owned(), calls.clone())].into(),
+        ..Default::default()
+    };
+    let logs = LogStatus { queued: 1, sent: 2, dropped_lines: 3, problem: None, counts };
+    let boot = boot();
+    let facts = metrics::Facts {
+        resources: &resources,
+        boot: &boot,
+        apps: &apps,
+        logs: &logs,
+        config: &Default::default(),
+    };
+    let state = VolumeState::Ready(VolumeKind::Folder { path: String::new() });
+    let measured = metrics::Measured {
+        told: None,
+        ports: vec![port_status()],
+        traffic: [("enp1s0", 1000), ("nbu1x1", 3000), ("nbu2x1", 5000), ("lo", 1)]
+            .map(|(name, n)| (name.to_owned(), traffic(n)))
+            .into(),
+        app_networks: [(app, network)].into(),
+        instances: [(network_id(), instance)].into(),
+        volumes: [(volume_id(), volume_status(state))].into(),
+        volume_use: [(volume_id(), Bytes::mib(9))].into(),
+        disks: vec![sda.clone()],
+        persist: Some(DiskTraffic { device: "sda9".to_owned(), ..sda }),
+        processes: [(77, process)].into(),
+        calls: [("eth0".to_owned(), calls)].into(),
+    };
+    let at = boot.started.after(std::time::Duration::from_secs(21));
+    let payload = metrics::whole(own(), at, &facts, &measured);
+    let got = view::metrics(&payload).unwrap();
+    let [port] = &got.networks[..] else { panic!("{:?}", got.networks) };
+    assert_eq!(
+        (port.received, port.sent, port.errors, port.dropped),
+        (Bytes(1000), Bytes(2000), 30, 15)
+    );
+    let [first, second] = &got.apps[0].networks[..] else { panic!() };
+    assert_eq!((first.received, first.sent), (Bytes(6000), Bytes(3000)), "as the app has it");
+    assert_eq!(second.sent, Bytes(5000));
+    let [instance] = &got.instances[..] else { panic!() };
+    assert_eq!(
+        (instance.received, instance.sent),
+        (Bytes(8000), Bytes(16_000)),
+        "as the network has it"
+    );
+    assert_eq!((got.volumes[0].used, got.apps[0].disks[0].used), (Bytes::mib(9), Bytes::mib(9)));
+    let [persist, disk] = &got.disks[..] else { panic!() };
+    assert_eq!(
+        (persist.name.as_str(), persist.total, persist.written),
+        ("/persist", Bytes::gib(2), Bytes::mib(7))
+    );
+    assert_eq!((disk.name.as_str(), disk.total, disk.read), ("sda", Bytes::gib(3), Bytes::mib(5)));
+
+    let message: api::pb::metrics::ZMetricMsg = wire::decode(&payload, limits::METRICS).unwrap();
+    let process = &message.pr[0];
+    assert_eq!((process.num_threads, process.user_time, process.system_time), (3, 1.5, 0.5));
+    assert!((process.cpu_percent - 10.0).abs() < 1e-9, "{}", process.cpu_percent);
+    let Some(api::pb::metrics::z_metric_msg::MetricContent::Dm(device)) = message.metric_content
+    else {
+        panic!()
+    };
+    let [calls] = &device.zedcloud[..] else { panic!("one port is one row") };
+    assert_eq!((calls.if_name.as_str(), calls.success, calls.failures), ("eth0", 2, 0));
+    assert_eq!(
+        (calls.url_metrics[0].url.as_str(), calls.url_metrics[0].total_time_spent),
+        ("https://c/info", 9)
+    );
+    assert_eq!(device.newlog.unwrap().too_many_request, 2);
 }
 
 /// The payload of a recorded message of the device.

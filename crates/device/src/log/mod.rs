@@ -5,6 +5,7 @@
 //! oldest first, ever faster the more there are. Over the quota the oldest files go, sent ones
 //! first; what is lost is counted and told.
 
+pub mod counted;
 pub mod line;
 pub mod upload;
 

@@ -1,11 +1,17 @@
 //! Sends metrics: counters and gauges, at their interval, without a second try (EVE API, metrics).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::convert::metrics;
+use api::convert::metrics::{self, Measured};
 use device::config::pace::Pace;
 use host::topics::{Reader, Roots};
-use model::topic::{Apps, Boots, LogState, Only, ResourceUse};
+use host::usage;
+use model::reported::Resources;
+use model::topic::{
+    AppNetworks, Apps, Boots, LogState, NetworkInstances, Only, Ports, ResourceUse, VolumeUse,
+    Volumes,
+};
 use model::{Bytes, DeviceId, chain};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -16,10 +22,12 @@ use crate::link::{Link, well};
 /// Sends until it is aborted.
 pub(super) async fn tell(
     roots: Roots,
+    persist: PathBuf,
     own: DeviceId,
     link: Arc<Link>,
     mut in_force: watch::Receiver<InForce>,
 ) {
+    let counts = Counts::open(&roots, persist);
     let (apps, boots) = (Reader::<Apps>::open(&roots), Reader::<Boots>::open(&roots));
     let (resources, logs) = (Reader::<ResourceUse>::open(&roots), Reader::<LogState>::open(&roots));
     let start = Instant::now();
@@ -46,7 +54,8 @@ pub(super) async fn tell(
                             secrets: config.secrets.clone(),
                         },
                     };
-                    let payload = metrics::message(own, host::clock::now(), &facts);
+                    let measured = counts.read(&config, &resources, &link);
+                    let payload = metrics::whole(own, host::clock::now(), &facts, &measured);
                     send(to, own, &payload).await
                 }
                 _ => false,
@@ -57,6 +66,48 @@ pub(super) async fn tell(
         tokio::select! {
             changed = in_force.changed() => if changed.is_err() { return },
             () = sleep_until(due), if reached => {}
+        }
+    }
+}
+
+/// Where what is only counted is found.
+struct Counts {
+    persist: PathBuf,
+    ports: Reader<Ports>,
+    app_networks: Reader<AppNetworks>,
+    instances: Reader<NetworkInstances>,
+    volumes: Reader<Volumes>,
+    volume_use: Reader<VolumeUse>,
+}
+
+impl Counts {
+    fn open(roots: &Roots, persist: PathBuf) -> Counts {
+        Counts {
+            persist,
+            ports: Reader::open(roots),
+            app_networks: Reader::open(roots),
+            instances: Reader::open(roots),
+            volumes: Reader::open(roots),
+            volume_use: Reader::open(roots),
+        }
+    }
+
+    fn read(&self, config: &InForce, resources: &Resources, link: &Link) -> Measured {
+        let pids = resources.services.iter().map(|service| service.pid);
+        let disks = usage::disks();
+        Measured {
+            told: config.device.clone(),
+            ports: self.ports.read().into_values().collect(),
+            traffic: usage::traffic(),
+            app_networks: self.app_networks.read(),
+            instances: self.instances.read(),
+            volumes: self.volumes.read(),
+            volume_use: self.volume_use.read(),
+            disks: disks.inspect_err(|e| tracing::debug!("{e}")).unwrap_or_default(),
+            persist: usage::disk_of(&self.persist),
+            // One that ended meanwhile is not told of.
+            processes: pids.filter_map(|pid| Some((pid, usage::process(pid).ok()?))).collect(),
+            calls: link.counted(),
         }
     }
 }

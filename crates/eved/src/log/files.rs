@@ -103,15 +103,17 @@ impl Files {
         Ok(())
     }
 
-    /// Removes what is more than `wanted`, or than a tenth of the disk.
-    pub(super) fn keep_quota(&self, wanted: Bytes) -> Result<(), FilesError> {
+    /// Removes what is more than `wanted`, or than a tenth of the disk. So many files went.
+    pub(super) fn keep_quota(&self, wanted: Bytes) -> Result<u64, FilesError> {
         let disk = rustix::fs::statvfs(&self.dir).map_or(u64::MAX, |s| s.f_blocks * s.f_frsize);
         let quota = Bytes(wanted.0.min(disk / PART_OF_DISK));
+        let mut gone = 0;
         for name in over_quota(&self.list(), quota) {
             tracing::warn!(name, "log file removed: more than {quota} of logs");
             store::remove(&self.dir, &name)?;
+            gone += 1;
         }
-        Ok(())
+        Ok(gone)
     }
 
     /// The kernel's record that was read last, if that was in this boot.
@@ -159,7 +161,7 @@ mod tests {
         for at in [1, 2, 3] {
             files.add(Source::Device, false, UnixMillis(at), &[0; 100]).unwrap();
         }
-        files.keep_quota(Bytes(250)).unwrap();
+        assert_eq!(files.keep_quota(Bytes(250)).unwrap(), 1);
         let left = files.list();
         assert_eq!(left.len(), 2);
         files.set_aside(&left[0]).unwrap();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use device::log::upload::{Outcome, State, Then, next, pause, step};
 use device::log::{File, Source};
 use host::topics::Reader;
+use model::reported::LogCounts;
 use model::topic::{DesiredProperties, Identities, Only};
 use model::{Diagnose, Problem, chain};
 use tokio::sync::watch;
@@ -24,6 +25,8 @@ const LOOK_AGAIN: Duration = Duration::from_secs(3);
 pub(super) struct Sending {
     pub(super) sent: u64,
     pub(super) problem: Option<Problem>,
+    /// As far as sending goes.
+    pub(super) counts: LogCounts,
 }
 
 /// Sends until it is aborted.
@@ -44,9 +47,11 @@ pub(super) async fn run(ctx: Context, files: Arc<Files>, told: watch::Sender<Sen
             continue;
         };
         open.obey(&properties.get(&Only).unwrap_or_default());
+        let begun = Instant::now();
         let sent = send(open, id, &files, file).await;
+        let spent = begun.elapsed();
         let outcome = match &sent {
-            Ok(outcome) => *outcome,
+            Ok((outcome, _)) => *outcome,
             Err(_) => Outcome::Unavailable,
         };
         let (after, then) = step(state, outcome);
@@ -64,19 +69,30 @@ pub(super) async fn run(ctx: Context, files: Arc<Files>, told: watch::Sender<Sen
         }
         told.send_modify(|s| {
             s.sent += u64::from(outcome == Outcome::Delivered);
+            let status = sent.as_ref().ok().and_then(|(_, status)| *status);
+            let now = host::clock::now();
+            device::log::counted::sent(&mut s.counts, file, (outcome, status), spent, now);
+            s.counts.calls = open.counted();
             s.problem = sent.err().map(|e| e.problem(host::clock::now()));
         });
-        rest(&state, waiting.len(), &properties).await;
+        rest(&state, waiting.len(), &properties, &told).await;
     }
 }
 
 /// Waits for the next file's turn. It comes sooner when the settings say so meanwhile: the first file
 /// of a boot goes before the first config comes.
-async fn rest(state: &State, waiting: usize, properties: &Reader<DesiredProperties>) {
+async fn rest(
+    state: &State,
+    waiting: usize,
+    properties: &Reader<DesiredProperties>,
+    told: &watch::Sender<Sending>,
+) {
     let (started, chance) = (Instant::now(), jitter());
     loop {
         let fast = properties.get(&Only).is_some_and(|p| p.log_fast_upload);
-        let left = pause(state, waiting, fast, chance).saturating_sub(started.elapsed());
+        let pause = pause(state, waiting, fast, chance);
+        told.send_modify(|s| s.counts.pause_s = pause.as_secs());
+        let left = pause.saturating_sub(started.elapsed());
         if left.is_zero() {
             return;
         }
@@ -84,18 +100,19 @@ async fn rest(state: &State, waiting: usize, properties: &Reader<DesiredProperti
     }
 }
 
+/// What became of it, and the answer's status if there was one.
 async fn send(
     link: &Link,
     id: model::DeviceId,
     files: &Files,
     file: &File,
-) -> Result<Outcome, CallError> {
+) -> Result<(Outcome, Option<u16>), CallError> {
     let bytes = match files.read(file) {
         Ok(bytes) => bytes,
         Err(e) => {
             // It cannot be read, so it cannot be sent: let others pass.
             tracing::warn!("{}", chain(&e));
-            return Ok(Outcome::Refused);
+            return Ok((Outcome::Refused, None));
         }
     };
     let path = match file.source {
@@ -107,5 +124,5 @@ async fn send(
     if outcome != Outcome::Delivered {
         tracing::info!(name = file.name, status = answer.status, "the log file waits");
     }
-    Ok(outcome)
+    Ok((outcome, Some(answer.status)))
 }

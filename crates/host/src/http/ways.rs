@@ -53,6 +53,13 @@ impl Ways {
         known.whole = Some(whole).filter(|d| !d.is_zero());
     }
 
+    /// The interface that requests go through now. `None`: nobody named any.
+    pub fn in_use(&self) -> Option<String> {
+        let known = self.known();
+        let worked = known.worked.as_ref().map(|(port, _)| port.clone());
+        worked.or_else(|| known.ports.first().cloned())
+    }
+
     /// So long a whole small request may take. `None`: nobody said.
     pub(super) fn whole(&self) -> Option<Duration> {
         self.known().whole
@@ -141,11 +148,14 @@ mod tests {
     fn the_way_that_worked_comes_first_for_a_while() {
         let (ways, now) = (Ways::default(), Instant::now());
         assert_eq!(order(&ways, now), "kernel");
+        assert_eq!(ways.in_use(), None);
         ways.set(vec!["eth0".into()]);
         assert_eq!(order(&ways, now), "kernel", "one port is one way");
+        assert_eq!(ways.in_use().as_deref(), Some("eth0"));
         ways.set(vec!["eth0".into(), "eth1".into(), "eth2".into()]);
         assert_eq!(order(&ways, now), "kernel eth1 eth2");
         ways.keep(Some("eth1".into()), now);
+        assert_eq!(ways.in_use().as_deref(), Some("eth1"));
         assert_eq!(order(&ways.clone(), now), "eth1 kernel eth2");
         ways.keep(Some("eth1".into()), now + FAITHFUL / 2);
         assert_eq!(order(&ways, now + FAITHFUL), "kernel eth1 eth2", "also a way that is in use");

@@ -19,6 +19,8 @@ pub struct Properties {
     pub device_info_interval: Duration,
     /// `timer.cert.interval`: how often the controller's certificates are asked for.
     pub cert_interval: Duration,
+    /// `timer.metric.diskscan.interval`: how often volumes are measured.
+    pub disk_scan_interval: Duration,
     /// `timer.hardwarehealth.interval`: how often memory and disks are told of.
     pub hardware_health_interval: Duration,
     /// `timer.ntpsources.interval`: how often time servers are told of.
@@ -66,6 +68,7 @@ impl Default for Properties {
             metric_interval: seconds(60),
             device_info_interval: seconds(600),
             cert_interval: seconds(24 * 3600),
+            disk_scan_interval: seconds(300),
             hardware_health_interval: seconds(12 * 3600),
             ntp_sources_interval: seconds(600),
             local_periods: LocalPeriods::default(),

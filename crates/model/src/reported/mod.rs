@@ -5,6 +5,7 @@ mod app;
 mod hardware;
 mod network;
 mod node;
+mod usage;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +20,9 @@ pub use node::{
     Attestation, Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus,
     Maintenance, Onboarding, OnboardingStep, PortsFrom, Resources, SecretFailure, SecretsOpened,
     ServiceUse, Standing, Storage, TimelineMark,
+};
+pub use usage::{
+    CallCounts, DiskTraffic, LogCounts, LogFiles, ProcessUse, Traffic, UrlCounts, Way,
 };
 
 use crate::{Bytes, ContentId, Digest, Problem, VolumeId};

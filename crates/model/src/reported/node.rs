@@ -319,6 +319,9 @@ pub struct LogStatus {
     pub dropped_lines: u64,
     /// What stands in the way.
     pub problem: Option<Problem>,
+    /// More about lines, files and calls.
+    #[serde(default)]
+    pub counts: super::LogCounts,
 }
 
 #[cfg(test)]
