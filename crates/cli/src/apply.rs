@@ -177,7 +177,9 @@ fn show(applied: &Applied, dry_run: bool) -> String {
         };
         let overwrites = change.overwrites.iter().map(|what| format!(": overwrites {what}"));
         let overwrites: String = overwrites.collect();
-        let line = format!("{} {would}{}{waits}{overwrites}", change.key, change.action.name());
+        let notes: String = change.notes.iter().map(|note| format!("; {note}")).collect();
+        let line =
+            format!("{} {would}{}{waits}{overwrites}{notes}", change.key, change.action.name());
         format!("{}\n", one_line(&line))
     };
     applied.changes.iter().map(line).collect()

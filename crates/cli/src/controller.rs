@@ -8,7 +8,7 @@ use controller::access::Role;
 use controller::access::oidc::OidcSettings;
 use controller::listener::{AcmeSettings, LETS_ENCRYPT};
 use controller::pki::PkiFiles;
-use controller::{BlobLocation, Limit, Location, Retention, Settings, default_names};
+use controller::{BlobLocation, Limit, Location, Retention, Settings, Versions, default_names};
 use host::clock;
 
 use crate::backup;
@@ -212,6 +212,16 @@ struct Keep {
     /// Points of charts
     #[arg(long, value_name = "DAYS", default_value_t = 30)]
     keep_charts: u32,
+    /// Who did what: the audit log
+    #[arg(long, value_name = "DAYS,MIB", value_parser = limit, default_value = "400,4096")]
+    keep_audit: Limit,
+    /// What objects said within so many days, and so many versions of each that is there in any case;
+    /// deleted devices can be rolled back for as many days
+    #[arg(long, value_name = "DAYS,VERSIONS", value_parser = versions, default_value = "180,20")]
+    keep_history: Versions,
+    /// Rollouts and scheduled changes that are over
+    #[arg(long, value_name = "DAYS", default_value_t = 90)]
+    keep_over: u32,
 }
 
 impl Keep {
@@ -222,6 +232,9 @@ impl Keep {
             messages: self.keep_messages,
             events: self.keep_events,
             points_days: self.keep_charts,
+            audit: self.keep_audit,
+            versions: self.keep_history,
+            over_days: self.keep_over,
         }
     }
 }
@@ -232,6 +245,14 @@ fn limit(text: &str) -> Result<Limit, String> {
     let wrong = || format!("write DAYS or DAYS,MIB as in 14 or 14,32768; {text:?} is neither");
     let days = days.trim().parse().map_err(|_| wrong())?;
     Ok(Limit { days, mib: mib.trim().parse().map_err(|_| wrong())? })
+}
+
+/// `180` or `180,20`
+fn versions(text: &str) -> Result<Versions, String> {
+    let (days, newest) = text.split_once(',').unwrap_or((text, "20"));
+    let wrong = || format!("write DAYS or DAYS,VERSIONS as in 180 or 180,20; {text:?} is neither");
+    let days = days.trim().parse().map_err(|_| wrong())?;
+    Ok(Versions { days, newest: newest.trim().parse().map_err(|_| wrong())? })
 }
 
 #[derive(Debug, clap::Args)]
@@ -463,6 +484,9 @@ mod tests {
         let some = read(&["--keep-logs", "7", "--keep-events=0,100"]).unwrap();
         assert_eq!(some.logs, Limit { days: 7, mib: 0 });
         assert_eq!(some.events, Limit { days: 0, mib: 100 });
+        let some = read(&["--keep-history", "30,5", "--keep-over=7"]).unwrap();
+        assert_eq!((some.versions, some.over_days), (Versions { days: 30, newest: 5 }, 7));
+        assert!(read(&["--keep-history", "30,x"]).is_err());
         assert!(read(&["--keep-logs", "7,"]).is_err() && read(&["--keep-logs", "x"]).is_err());
     }
 }

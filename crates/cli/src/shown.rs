@@ -115,6 +115,9 @@ pub(crate) fn device(d: &view::Device) -> String {
     for problem in &d.problems {
         text.fact("problem", problem);
     }
+    for asked in &d.asked {
+        text.fact("asked for", asked);
+    }
     for pending in &d.pending {
         let problem = pending.problem.as_ref().map(|p| format!(": {p}")).unwrap_or_default();
         text.fact(&pending.kind, format_args!("{} {}{problem}", pending.name, pending.state));

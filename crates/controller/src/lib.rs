@@ -59,5 +59,5 @@ pub use backup::{
 pub use blobs::BlobLocation;
 pub use conf::{ConfError, conf};
 pub use db::{AuditFilter, AuditRow, Location};
-pub use retention::{Limit, Retention};
+pub use retention::{Limit, Retention, Versions};
 pub use start::{Clock, Running, ServeError, Settings, default_names, new_link, new_token, serve};

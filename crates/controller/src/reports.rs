@@ -13,7 +13,9 @@ use model::desired::NetworkKind;
 use model::{Bytes, DeviceId, UnixMillis};
 use uuid::Uuid;
 
-use crate::db::{Blob, DbError, InfoRow, Message, NewLog, Policy, StoredObject, Subject};
+use crate::db::{
+    Blob, DbError, DeviceRow, InfoRow, Message, NewLog, Policy, StoredObject, Subject,
+};
 use crate::drift::liveness::patience;
 use crate::fleet::{Fleet, Known, policies};
 use crate::objects::{self, Key, Kind, Spec};
@@ -215,12 +217,19 @@ pub(crate) async fn of_device(
     let id = stored.object.uid;
     let mut device = expected(fleet, known, stored);
     let mut reports = Reports::default();
+    let mut done = (0, 0);
     for row in fleet.db.infos(id).await? {
         match report(&row) {
-            Some(Report::Device(said)) => say_device(&mut device, &said),
+            Some(Report::Device(said)) => {
+                done = (said.reboot_counter, said.shutdown_counter);
+                say_device(&mut device, &said);
+            }
             Some(other) => reports.take(other),
             None => {}
         }
+    }
+    if let Some(row) = known.device(id) {
+        device.asked = asked(row, done);
     }
     if let Some(told) = fleet.compiled(known, id) {
         say_apps(&mut device, &told, known, &reports);
@@ -300,7 +309,16 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
             .map(|f| format!("{}: {}", f.field, f.text))
             .chain(held_back(known, id))
             .collect(),
+        asked: Vec::new(),
     }
+}
+
+/// What a node was asked to do that it has not said it did. `done`: how many reboots and shutdowns it
+/// says that it was asked for.
+fn asked(row: &DeviceRow, done: (u32, u32)) -> Vec<String> {
+    let wishes = [("reboot", row.reboots, done.0), ("shutdown", row.shutdowns, done.1)];
+    let open = wishes.into_iter().filter(|(_, wanted, done)| wanted > done);
+    open.map(|(what, ..)| format!("a {what}: it has not said that it knows of it")).collect()
 }
 
 /// What a node is not told yet, and why.

@@ -1,13 +1,15 @@
 //! How long things are kept, and what nobody refers to any more.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use model::{Digest, UnixMillis};
 use uuid::Uuid;
 
 use crate::blobs::Place;
-use crate::db::{Aging, DbError, Dropped};
+use crate::db::{Aging, Db, DbError, Dropped};
 use crate::images::{ImageError, Images};
+use crate::rollout;
 
 /// Blocks of rows that one step deletes of one table at most.
 const BLOCKS: u32 = 50;
@@ -17,6 +19,11 @@ const PAUSE: Duration = Duration::from_millis(20);
 const NODES: u32 = 200;
 /// Alerts that go in one block.
 const ALERTS: u32 = 1000;
+/// Objects whose versions are looked at in one block, and the time between two looks at all of them.
+const OBJECTS_LOOKED_AT: u32 = 1000;
+const VERSIONS_EVERY: Duration = Duration::from_secs(6 * 3600);
+/// Deleted nodes, rollouts and scheduled changes that go in one block.
+const OVER: u32 = 200;
 /// Uploads that one step gives up, contents it looks at at once, objects it looks at.
 const UPLOADS: u32 = 200;
 const CONTENTS: u32 = 1000;
@@ -36,6 +43,16 @@ pub struct Limit {
     pub mib: u64,
 }
 
+/// Which versions of objects are kept: for rollbacks, and to see who changed what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Versions {
+    /// What an object said within so many days; of one that was deleted, that is all. Who a deleted
+    /// device was is kept as long. 0: for ever.
+    pub days: u32,
+    /// And the newest ones of each object that is there, however old.
+    pub newest: u32,
+}
+
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
@@ -49,6 +66,12 @@ pub struct Retention {
     pub events: Limit,
     /// Days of points of charts. 0: for ever.
     pub points_days: u32,
+    /// Who did what.
+    pub audit: Limit,
+    /// What objects said before; what a rollout or a maintenance window needs stays in any case.
+    pub versions: Versions,
+    /// Days of rollouts and scheduled changes that are over. 0: for ever.
+    pub over_days: u32,
 }
 
 impl Default for Retention {
@@ -60,6 +83,9 @@ impl Default for Retention {
             messages: limit(14, 4 << 10),
             events: limit(365, 2 << 10),
             points_days: 30,
+            audit: limit(400, 4 << 10),
+            versions: Versions { days: 180, newest: 20 },
+            over_days: 90,
         }
     }
 }
@@ -71,6 +97,7 @@ impl Retention {
             Aging::Logs | Aging::LogLines => self.logs,
             Aging::Messages => self.messages,
             Aging::Events => self.events,
+            Aging::Audit => self.audit,
         }
     }
 }
@@ -81,6 +108,10 @@ pub(crate) struct Round {
     node: Uuid,
     content: Option<(UnixMillis, Digest)>,
     object: Option<Place>,
+    /// Kind and name.
+    versions: (String, String),
+    /// When all versions were looked at.
+    looked: Option<UnixMillis>,
 }
 
 fn before(now: UnixMillis, age: Duration) -> UnixMillis {
@@ -140,6 +171,61 @@ pub(crate) async fn step(
             tokio::time::sleep(PAUSE).await;
         }
     }
+    gone += forget_versions(db, retention.versions, round, now).await?;
+    if retention.over_days > 0 {
+        let until = before(now, DAY.saturating_mul(retention.over_days));
+        for _ in 0..BLOCKS {
+            let block = db.drop_over(until, OVER).await?;
+            gone += block;
+            if block < u64::from(OVER) {
+                break;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+    Ok(gone)
+}
+
+/// Forgets versions of objects, and who deleted nodes were. Returns how many.
+async fn forget_versions(
+    db: &Db,
+    versions: Versions,
+    round: &mut Round,
+    now: UnixMillis,
+) -> Result<u64, DbError> {
+    if versions.days == 0 {
+        return Ok(0);
+    }
+    let until = before(now, DAY.saturating_mul(versions.days));
+    let mut gone = 0;
+    for _ in 0..BLOCKS {
+        let block = db.drop_gone(until, OVER).await?;
+        gone += block;
+        if block < u64::from(OVER) {
+            break;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    let begins = round.versions.0.is_empty();
+    let rests = |looked: UnixMillis| looked <= now && now.since(looked) < VERSIONS_EVERY;
+    if begins && round.looked.is_some_and(rests) {
+        return Ok(gone);
+    }
+    let open = db.rollouts(true).await?;
+    let bases: BTreeSet<u64> = open.iter().map(rollout::base_of).collect::<Result<_, DbError>>()?;
+    let newest = usize::try_from(versions.newest).unwrap_or(usize::MAX);
+    for _ in 0..BLOCKS {
+        let (block, last) =
+            db.drop_old_versions(&round.versions, newest, until, &bases, OBJECTS_LOOKED_AT).await?;
+        gone += block;
+        let Some(last) = last else {
+            round.versions = <(String, String)>::default();
+            round.looked = Some(now);
+            break;
+        };
+        round.versions = last;
+        tokio::time::sleep(PAUSE).await;
+    }
     Ok(gone)
 }
 
@@ -187,7 +273,7 @@ mod tests {
 
     use super::*;
     use crate::blobs::{BlobLocation, Blobs};
-    use crate::db::{Db, Incoming, Location, Message, Point, Subject};
+    use crate::db::{Incoming, Location, Message, Point, Subject};
 
     /// Rows of so many nodes that are 100 days old: of each a day of points, a log file, a flow log and
     /// info; every tenth log file lies in the object store.

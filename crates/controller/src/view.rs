@@ -174,6 +174,9 @@ pub struct Device {
     pub pending: Vec<Pending>,
     /// What it says is wrong, and what is wrong with its object.
     pub problems: Vec<String>,
+    /// What it was asked to do and has not said that it did: a reboot, a shutdown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub asked: Vec<String>,
 }
 
 /// A config that a node was given whole, instead of what its objects say.
@@ -383,6 +386,9 @@ pub struct Change {
     /// or it was no earlier version that was put.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub overwrites: Option<String>,
+    /// What else is to be known of it: what a device that was deleted lost, and how to get that back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// What became of documents.

@@ -21,6 +21,20 @@ use crate::view;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) IpAddr);
 
+/// In a response: nothing was to be changed, only said what would change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct DryRun;
+
+impl DryRun {
+    /// The response, marked if it is one of a dry run.
+    pub(crate) fn mark(mut response: Response, dry_run: bool) -> Response {
+        if dry_run {
+            response.extensions_mut().insert(DryRun);
+        }
+        response
+    }
+}
+
 /// The base of the operator API.
 pub(crate) const BASE: &str = "/api/operator/v1";
 
@@ -147,6 +161,7 @@ pub(crate) async fn checked(
     let address = address(&request);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
+    let dry_run = request.uri().query().is_some_and(is_dry_run);
     let found = match bearer(request.headers()) {
         Some(token) => fleet.access.by_token(token, fleet.now()).await,
         None => Ok(None),
@@ -178,9 +193,29 @@ pub(crate) async fn checked(
     };
     let look = [Method::GET, Method::HEAD].contains(&method);
     if refused || (!look && asked.is_some()) {
-        audit(fleet, &author, &method, &path, response.status(), address).await;
+        let outcome = outcome(response.status(), dry_run);
+        audit(fleet, &author, &method, &path, &outcome, address).await;
     }
     response
+}
+
+/// Whether a query asks only what would happen.
+fn is_dry_run(query: &str) -> bool {
+    let said = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        unescaped(name) == "dry_run" && unescaped(value) == "true"
+    };
+    query.split('&').any(said)
+}
+
+/// How a call ended, for the audit log.
+pub(crate) fn outcome(status: StatusCode, dry_run: bool) -> String {
+    match status.as_u16() {
+        200..400 if dry_run => "dry run, nothing changed".to_owned(),
+        200..400 => "done".to_owned(),
+        code if dry_run => format!("dry run, refused: {code}"),
+        code => format!("refused: {code}"),
+    }
 }
 
 /// Writes the audit log; that it cannot be written is in our own log, the answer stays.
@@ -189,17 +224,13 @@ pub(crate) async fn audit(
     author: &str,
     method: &Method,
     path: &str,
-    status: StatusCode,
+    outcome: &str,
     address: Option<IpAddr>,
 ) {
-    let outcome = match status.as_u16() {
-        200..400 => "done".to_owned(),
-        code => format!("refused: {code}"),
-    };
     // A path has no bound of its own but that of all headers.
     let path: String = path.chars().take(512).collect();
     let noted =
-        fleet.access.note(author, method.as_str(), &path, &outcome, address, fleet.now()).await;
+        fleet.access.note(author, method.as_str(), &path, outcome, address, fleet.now()).await;
     if let Err(e) = noted {
         tracing::error!("{author} {method} {path}: {}", model::chain(&e));
     }
@@ -217,7 +248,8 @@ async fn nobody(
         return wait(time);
     }
     if shown {
-        audit(fleet, "(unknown)", method, path, StatusCode::UNAUTHORIZED, address).await;
+        let outcome = outcome(StatusCode::UNAUTHORIZED, false);
+        audit(fleet, "(unknown)", method, path, &outcome, address).await;
     }
     let why = refusal(StatusCode::UNAUTHORIZED, "the token is missing or wrong, or has ended");
     ([(header::WWW_AUTHENTICATE, "Bearer")], why).into_response()
@@ -239,6 +271,22 @@ mod tests {
         ] {
             assert_eq!(named(path), found.map(|(k, n)| (k, n.to_owned())), "{path}");
         }
+    }
+
+    #[test]
+    fn a_dry_run_is_told_from_what_was_done() {
+        for (query, dry) in [
+            ("dry_run=true", true),
+            ("prune=App&dry%5Frun=true", true),
+            ("dry_run=false", false),
+            ("dry_run", false),
+            ("expect=dry_run=true", false),
+        ] {
+            assert_eq!(is_dry_run(query), dry, "{query}");
+        }
+        assert_eq!(outcome(StatusCode::OK, true), "dry run, nothing changed");
+        assert_eq!(outcome(StatusCode::CONFLICT, true), "dry run, refused: 409");
+        assert_eq!(outcome(StatusCode::OK, false), "done");
     }
 
     #[test]

@@ -96,9 +96,10 @@ impl From<FleetError> for Failed {
     fn from(e: FleetError) -> Failed {
         let status = match &e {
             FleetError::NoObject(_) => StatusCode::NOT_FOUND,
-            FleetError::Exists(_) | FleetError::Used { .. } | FleetError::Faster => {
-                StatusCode::CONFLICT
-            }
+            FleetError::Exists(_)
+            | FleetError::CertificateTaken { .. }
+            | FleetError::Used { .. }
+            | FleetError::Faster => StatusCode::CONFLICT,
             FleetError::Db(_) | FleetError::Sign(_) | FleetError::Seal(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -282,8 +282,8 @@ impl Db {
         .doing(doing)?;
         for sql in [
             "DELETE FROM nonces",
-            "INSERT INTO restored (device) SELECT id FROM devices
-             WHERE cert_hash IS NOT NULL AND gone_ms IS NULL",
+            // Also those that were deleted: they may be rolled back.
+            "INSERT INTO restored (device) SELECT id FROM devices WHERE cert_hash IS NOT NULL",
             // Nothing says how many sessions there were since; an open one is not ours any more.
             "UPDATE devices SET views = views + 1000, view_token = NULL, view_until_ms = NULL
              WHERE views > 0",

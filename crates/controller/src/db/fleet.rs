@@ -338,13 +338,21 @@ pub(super) async fn put_object(
     .map(drop)
 }
 
+/// A node whose object was removed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deleted {
+    pub(super) id: Uuid,
+    /// Something was held back from it.
+    pub(super) overlaid: bool,
+}
+
 /// Returns the node whose object it was.
 pub(super) async fn remove_object(
     tx: &mut Tx,
     key: &Key,
     now: UnixMillis,
     revision: u64,
-) -> Result<Option<Uuid>, DbError> {
+) -> Result<Option<Deleted>, DbError> {
     let doing = "remove an object";
     sqlx::query("DELETE FROM overlays WHERE kind = $1 AND name = $2")
         .bind(key.kind.name())
@@ -361,10 +369,10 @@ pub(super) async fn remove_object(
     let (Some(row), crate::objects::Kind::Device) = (row, key.kind) else { return Ok(None) };
     let id = uid(&row, 0, "object")?;
     let raw = id.as_bytes().as_slice();
-    // The row stays as a memory of the certificate; what the node said goes.
+    // Who it was stays, and what it was told last: it may be rolled back. What the node said goes.
     sqlx::query(
-        "UPDATE devices SET gone_ms = $2, token = NULL, given = NULL, view_token = NULL,
-             view_until_ms = NULL, changed = $3 WHERE id = $1",
+        "UPDATE devices SET gone_ms = $2, token = NULL, view_token = NULL, view_until_ms = NULL,
+             changed = $3 WHERE id = $1",
     )
     .bind(raw)
     .bind(signed(now.0))
@@ -372,8 +380,16 @@ pub(super) async fn remove_object(
     .execute(&mut **tx)
     .await
     .doing(doing)?;
+    // Nothing is held back from it any more; its counters must not go down if it comes back.
+    let held = sqlx::query(
+        "UPDATE overlays SET as_of = NULL, holder = '', why = '', changed = $2 WHERE device = $1",
+    )
+    .bind(raw)
+    .bind(signed(revision))
+    .execute(&mut **tx)
+    .await
+    .doing(doing)?;
     for sql in [
-        "DELETE FROM configs WHERE device = $1",
         "DELETE FROM infos WHERE device = $1",
         "DELETE FROM info_history WHERE device = $1",
         "DELETE FROM metrics WHERE device = $1",
@@ -381,19 +397,16 @@ pub(super) async fn remove_object(
         "DELETE FROM messages WHERE device = $1",
         "DELETE FROM logs WHERE device = $1",
         "DELETE FROM log_bundles WHERE device = $1",
-        "DELETE FROM device_certs WHERE device = $1",
         "DELETE FROM seen WHERE device = $1",
         "DELETE FROM nonces WHERE device = $1",
         "DELETE FROM verdicts WHERE device = $1",
         "DELETE FROM escrow WHERE device = $1",
-        "DELETE FROM baselines WHERE device = $1",
-        "DELETE FROM overlays WHERE device = $1",
-        // A node that never came leaves no memory.
-        "DELETE FROM devices WHERE id = $1 AND cert_hash IS NULL",
+        // One that never came, and has nothing but what its object says, leaves no memory.
+        "DELETE FROM devices WHERE id = $1 AND cert_hash IS NULL AND LENGTH(onboard) = 0",
     ] {
         sqlx::query(sql).bind(raw).execute(&mut **tx).await.doing(doing)?;
     }
-    Ok(Some(id))
+    Ok(Some(Deleted { id, overlaid: held.rows_affected() > 0 }))
 }
 
 /// Stores who a node is; its integrity token is left as it is.
@@ -407,13 +420,17 @@ pub(super) async fn put_device(
     let given = row.given.as_ref().map(|g| db.sealed_bytes(&At::Given(row.id), &g.config.bytes));
     let view = row.view.as_ref().map(|(token, _)| token.reveal().as_bytes());
     let view = view.map(|token| db.sealed(&At::View(row.id), token)).transpose()?;
-    // A node that was deleted may come back under another id.
-    sqlx::query("DELETE FROM devices WHERE cert_hash = $1 AND gone_ms IS NOT NULL AND id <> $2")
-        .bind(row.cert_hash.as_deref())
-        .bind(row.id.as_bytes().as_slice())
-        .execute(&mut **tx)
-        .await
-        .doing(doing)?;
+    // A node that was deleted may come back under another id. The one that it was keeps the
+    // certificate itself: who rolls it back is told who has it now.
+    sqlx::query(
+        "UPDATE devices SET cert_hash = NULL
+         WHERE cert_hash = $1 AND gone_ms IS NOT NULL AND id <> $2",
+    )
+    .bind(row.cert_hash.as_deref())
+    .bind(row.id.as_bytes().as_slice())
+    .execute(&mut **tx)
+    .await
+    .doing(doing)?;
     sqlx::query(
         "INSERT INTO devices (id, serial, soft_serial, wildcard, cert_pem, cert_hash,
              registered_ms, onboard, reboots, shutdowns, epoch, quarantine, gone_ms, changed,

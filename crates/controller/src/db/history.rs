@@ -56,6 +56,32 @@ impl Db {
         rows.iter().map(|r| version(self, key, r)).collect()
     }
 
+    /// The id an object had in a version. `None`: there is no such version, or it is older than this
+    /// table knows ids.
+    pub(crate) async fn uid_of_version(
+        &self,
+        key: &Key,
+        revision: u64,
+    ) -> Result<Option<Uuid>, DbError> {
+        let doing = "read whose version it is";
+        let row = sqlx::query(
+            "SELECT uid FROM object_history WHERE kind = $1 AND name = $2 AND revision = $3",
+        )
+        .bind(key.kind.name())
+        .bind(&key.name)
+        .bind(signed(revision))
+        .fetch_optional(self.read())
+        .await
+        .doing(doing)?;
+        let Some(row) = row else { return Ok(None) };
+        let raw: Option<Vec<u8>> = row.try_get(0).doing(doing)?;
+        let damaged = |e: uuid::Error| DbError::Damaged {
+            what: format!("version of {key}"),
+            why: e.to_string(),
+        };
+        raw.map(|raw| Uuid::from_slice(&raw)).transpose().map_err(damaged)
+    }
+
     /// An object as it was at a revision. `None`: it was not there. Versions older than this table
     /// know no id; they get `uid`.
     pub(crate) async fn object_as_of(

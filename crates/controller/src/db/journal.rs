@@ -17,8 +17,6 @@ use crate::objects::Key;
 
 /// Older entries are forgotten; who is further behind reads everything.
 const JOURNAL_MAX: i64 = 20_000;
-/// Older events are forgotten.
-const EVENTS_MAX: i64 = 10_000;
 
 /// What is to be stored, in one step.
 #[derive(Debug, Default)]
@@ -171,8 +169,11 @@ impl Db {
             note(&mut tx, now, &Entry::Object(stored.object.key.clone())).await?;
         }
         for key in &change.removed {
-            if let Some(device) = remove_object(&mut tx, key, change.at, now).await? {
-                note(&mut tx, now, &Entry::Device(device)).await?;
+            if let Some(deleted) = remove_object(&mut tx, key, change.at, now).await? {
+                note(&mut tx, now, &Entry::Device(deleted.id)).await?;
+                if deleted.overlaid {
+                    note(&mut tx, now, &Entry::Overlays).await?;
+                }
             }
             remember(&mut tx, now, change, key, None).await?;
             note(&mut tx, now, &Entry::Object(key.clone())).await?;
@@ -214,7 +215,7 @@ impl Db {
         Ok(Written::As(now))
     }
 
-    /// Forgets what is too old in the journal and the events.
+    /// Forgets what is too old in the journal.
     pub(crate) async fn trim_journal(&self) -> Result<(), DbError> {
         let doing = "forget old entries of the journal";
         let revision = self.revision().await?;
@@ -230,13 +231,8 @@ impl Db {
         .bind(signed(revision) - JOURNAL_MAX)
         .execute(self.write())
         .await
-        .doing(doing)?;
-        sqlx::query("DELETE FROM events WHERE id <= (SELECT max(id) FROM events) - $1")
-            .bind(EVENTS_MAX)
-            .execute(self.write())
-            .await
-            .doing(doing)
-            .map(drop)
+        .doing(doing)
+        .map(drop)
     }
 }
 

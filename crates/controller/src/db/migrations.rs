@@ -291,6 +291,11 @@ const STEPS: &[&str] = &["
     ALTER TABLE devices ADD COLUMN given_version TEXT;
     ALTER TABLE devices ADD COLUMN given_by TEXT;
     ALTER TABLE devices ADD COLUMN given_ms INTEGER;
+    ", "
+    -- What is over gets old, and who deleted nodes were.
+    ALTER TABLE rollouts ADD COLUMN ended_ms INTEGER;
+    UPDATE rollouts SET ended_ms = created_ms WHERE open = 0;
+    CREATE INDEX devices_gone ON devices (gone_ms) WHERE gone_ms IS NOT NULL;
     "];
 
 /// A step in PostgreSQL's words.

@@ -14,6 +14,7 @@ mod audit;
 pub(crate) mod backup;
 mod blobs;
 mod fleet;
+mod forget;
 mod history;
 mod journal;
 mod leases;
@@ -21,6 +22,8 @@ mod migrations;
 mod overlay;
 mod pages;
 mod policies;
+#[cfg(test)]
+mod postgres_server;
 mod received;
 mod retention;
 mod rollout;

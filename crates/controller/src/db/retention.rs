@@ -29,6 +29,7 @@ pub(crate) enum Aging {
     LogLines,
     Messages,
     Events,
+    Audit,
 }
 
 /// What went.
@@ -40,8 +41,14 @@ pub(crate) struct Dropped {
 }
 
 impl Aging {
-    pub(crate) const ALL: [Aging; 5] =
-        [Aging::InfoHistory, Aging::Logs, Aging::LogLines, Aging::Messages, Aging::Events];
+    pub(crate) const ALL: [Aging; 6] = [
+        Aging::InfoHistory,
+        Aging::Logs,
+        Aging::LogLines,
+        Aging::Messages,
+        Aging::Events,
+        Aging::Audit,
+    ];
 
     /// The table, when a row came, and how many bytes are large in it.
     fn columns(self) -> (&'static str, &'static str, &'static str) {
@@ -51,6 +58,7 @@ impl Aging {
             Aging::LogLines => ("logs", "at_ms", "LENGTH(content)"),
             Aging::Messages => ("messages", "received_ms", "LENGTH(payload) + size"),
             Aging::Events => ("events", "at_ms", "LENGTH(text)"),
+            Aging::Audit => ("audit", "at_ms", "LENGTH(object) + LENGTH(detail)"),
         }
     }
 

@@ -107,7 +107,7 @@ impl Db {
         said: &Change,
     ) -> Result<bool, DbError> {
         let mut tx = self.begin().await?;
-        if !put_rollout(self, &mut tx, write).await? {
+        if !put_rollout(self, &mut tx, write, said.at).await? {
             return Ok(false);
         }
         for logged in &said.logged {
@@ -315,7 +315,7 @@ pub(super) async fn put_also(
     now: UnixMillis,
 ) -> Result<bool, DbError> {
     match also {
-        Also::Rollout(write) => put_rollout(db, tx, write).await,
+        Also::Rollout(write) => put_rollout(db, tx, write, now).await,
         Also::Scheduled { name, outcome } => {
             let done = end_scheduled(name, "done", outcome, now).execute(&mut **tx).await;
             Ok(done.doing("note that a scheduled change was made")?.rows_affected() == 1)
@@ -323,14 +323,20 @@ pub(super) async fn put_also(
     }
 }
 
-async fn put_rollout(db: &Db, tx: &mut Tx, write: &RolloutWrite) -> Result<bool, DbError> {
+async fn put_rollout(
+    db: &Db,
+    tx: &mut Tx,
+    write: &RolloutWrite,
+    now: UnixMillis,
+) -> Result<bool, DbError> {
     let doing = "store a rollout";
     let row = &write.row;
     let plan = db.sealed(&At::Rollout(&row.name), text(&row.plan).as_bytes())?;
+    let ended = (!row.open).then_some(signed(now.0));
     let query = if row.version == 0 {
         sqlx::query(
-            "INSERT INTO rollouts (name, plan, state, open, version, author, created_ms)
-             VALUES ($1, $2, $3, $4, 1, $5, $6) ON CONFLICT (name) DO NOTHING",
+            "INSERT INTO rollouts (name, plan, state, open, version, author, created_ms, ended_ms)
+             VALUES ($1, $2, $3, $4, 1, $5, $6, $7) ON CONFLICT (name) DO NOTHING",
         )
         .bind(&row.name)
         .bind(&plan)
@@ -338,16 +344,18 @@ async fn put_rollout(db: &Db, tx: &mut Tx, write: &RolloutWrite) -> Result<bool,
         .bind(i64::from(row.open))
         .bind(text(&row.author))
         .bind(signed(row.created.0))
+        .bind(ended)
     } else {
         sqlx::query(
-            "UPDATE rollouts SET plan = $2, state = $3, open = $4, version = version + 1
-             WHERE name = $1 AND version = $5",
+            "UPDATE rollouts SET plan = $2, state = $3, open = $4, version = version + 1,
+                 ended_ms = $6 WHERE name = $1 AND version = $5",
         )
         .bind(&row.name)
         .bind(&plan)
         .bind(text(&row.state))
         .bind(i64::from(row.open))
         .bind(signed(row.version))
+        .bind(ended)
     };
     if query.execute(&mut **tx).await.doing(doing)?.rows_affected() != 1 {
         return Ok(false);

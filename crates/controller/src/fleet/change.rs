@@ -8,8 +8,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::known::serial_prefix;
-use super::{Fleet, FleetError, Known, given, policies};
+use super::{Fleet, FleetError, Known, given, policies, revival};
 use crate::access::{Projects, kept_in};
+use crate::admission::ANY;
 use crate::db::{Change, DeviceRow, Overlaid, Policies, StoredObject, Version, Written};
 use crate::history;
 use crate::objects::{
@@ -21,6 +22,9 @@ use crate::words::time;
 
 /// So often a change is decided on again because somebody set a group, a window or a rule meanwhile.
 const TRIES: usize = 5;
+
+/// So many serial numbers are named to who took back another.
+const SERIALS_NAMED: usize = 10;
 
 /// How documents are to be applied.
 #[derive(Debug, Clone, Default)]
@@ -35,6 +39,8 @@ pub(crate) struct How {
     pub(crate) expected: Vec<(Key, u64)>,
     /// Only objects of these projects may be made, changed, removed, and be given apps.
     pub(crate) within: Projects,
+    /// The id that a device gets which is not there: the one it had before it was deleted.
+    pub(crate) again: Option<Uuid>,
 }
 
 impl Fleet {
@@ -88,7 +94,7 @@ impl Fleet {
         author: &str,
     ) -> Result<view::Applied, FleetError> {
         let documents = objects::read(text)?;
-        self.with_policies(|known, policies| {
+        let applied = self.with_policies(|known, policies| {
             let by = (author, self.now());
             let (mut change, mut applied) = self.applied(known, policies, &documents, how, by)?;
             // A window of these documents holds already what they change.
@@ -101,8 +107,10 @@ impl Fleet {
             }
             let change = if how.dry_run { Change::default() } else { change };
             Ok((change, applied))
-        })
-        .await
+        });
+        let mut applied = applied.await?;
+        self.tell_deleted(&mut applied).await?;
+        Ok(applied)
     }
 
     /// What documents change: objects and policies.
@@ -134,7 +142,8 @@ impl Fleet {
                 Some(_) => view::Action::Changed,
             };
             changes.push(done(document.key.clone(), action));
-            let stored = settled(old.map(|s| &**s), document.clone(), now);
+            let new = || how.again.unwrap_or_else(Uuid::new_v4);
+            let stored = settled(old.map(|s| &**s), document.clone(), new, now);
             next.insert(stored.object.key.clone(), stored.object.clone());
             put.push(stored);
         }
@@ -178,7 +187,12 @@ impl Fleet {
         }
         let mut change = Change::by(author, now);
         for stored in &put {
-            expect_device(known, stored, &mut change);
+            let notes = expect_device(known, stored, how.again, &mut change)
+                .map_err(|flaw| FleetError::Flawed(vec![flaw]))?;
+            let of = |done: &&mut view::Change| done.key == stored.object.key;
+            if let Some(done) = changes.iter_mut().find(of) {
+                done.notes = notes;
+            }
         }
         change.put = put;
         change.removed = removed;
@@ -212,7 +226,8 @@ impl Fleet {
         let last = self.db.versions(key, u64::MAX, 1).await?.pop();
         let had = last.as_ref().map_or(0, |v| v.generation);
         let expected = vec![(key.clone(), had)];
-        let how = How { expected, within: within.clone(), ..How::default() };
+        let again = self.id_again(key, version).await?;
+        let how = How { expected, within: within.clone(), again, ..How::default() };
         let overwrites = last.filter(|v| v.revision != version.revision).and_then(|last| {
             let shown = |spec: &Value| objects::shown(key.kind, spec);
             let (then, now) = (last.spec.as_ref().map(shown)?, shown(spec));
@@ -231,11 +246,18 @@ impl Fleet {
             for done in applied.changes.iter_mut().filter(|c| c.action == view::Action::Changed) {
                 done.waits = waits(known, &change, &done.key);
                 done.overwrites.clone_from(&overwrites);
+                done.notes.extend(revival::another(
+                    known,
+                    known.stored.get(key).map(|s| &**s),
+                    again,
+                ));
             }
+            let notes = applied.changes.iter().flat_map(|c| &c.notes);
+            let notes: String = notes.map(|note| format!("; {note}")).collect();
             let overwrote = overwrites.as_ref().map(|what| format!("; overwrote {what}"));
             for logged in &mut change.logged {
                 let overwrote = overwrote.as_deref().unwrap_or_default();
-                logged.detail = format!("as in version {}{overwrote}", version.revision);
+                logged.detail = format!("as in version {}{overwrote}{notes}", version.revision);
             }
             Ok((change, applied))
         })
@@ -430,10 +452,21 @@ impl Fleet {
         allowed: bool,
         author: &str,
     ) -> Result<(), FleetError> {
+        if allowed && serial != ANY && serial.contains(ANY) {
+            let text = format!(
+                "{serial:?} is no serial number: it is {ANY:?} alone, for any, or a whole serial number; \
+                 patterns are not read"
+            );
+            return Err(FleetError::Serial(text));
+        }
         let now = self.now();
         let hash = with.map(|c| c.digest().0.to_vec()).unwrap_or_default();
         self.change(|known| {
             let mut change = Change::by(author, now);
+            let there = known.open_serials(&hash);
+            if !allowed && !there.iter().any(|s| s == serial) {
+                return Err(not_allowed(serial, &there));
+            }
             set_serial(known, &mut change, (&hash, serial), allowed);
             if let Some(certificate) = with.filter(|_| allowed) {
                 change.onboard_certs.push((hash.clone(), certificate.pem().to_vec()));
@@ -480,15 +513,16 @@ impl Fleet {
         let id = Uuid::new_v4();
         self.change(|known| {
             let key = Key::new(Kind::Device, &what.name);
-            if known.stored.contains_key(&key) {
-                return Err(FleetError::Exists(key));
-            }
             let digest = what.certificate.as_ref().map(api::Certificate::digest);
             if let Some(device) = digest.and_then(|d| known.sender(&api::SenderHash::Full(d)))
                 && device.row.gone.is_none()
                 && let Some(other) = known.object_of(device.row.id)
             {
-                return Err(FleetError::Exists(other.object.key.clone()));
+                let other = other.object.key.clone();
+                return Err(FleetError::CertificateTaken { key, other });
+            }
+            if known.stored.contains_key(&key) {
+                return Err(FleetError::Exists(key));
             }
             // As of documents: one serial number is of one node, or all later changes are refused.
             if let Some(flaw) = taken(known, &key, what) {
@@ -519,6 +553,17 @@ impl Fleet {
     }
 }
 
+/// Said of a serial number that cannot be taken back. `there`: those that can.
+fn not_allowed(serial: &str, there: &[String]) -> FleetError {
+    let some: Vec<&str> = there.iter().map(String::as_str).take(SERIALS_NAMED).collect();
+    let more = if there.len() > some.len() { ", …" } else { "" };
+    let allowed = match some.as_slice() {
+        [] => ": none is".to_owned(),
+        some => format!("; these are: {}{more}", some.join(", ")),
+    };
+    FleetError::NotAllowed { serial: serial.to_owned(), allowed }
+}
+
 /// Lets a serial number register, or no longer. `of`: the digest of the onboarding certificate (empty:
 /// our own) and the number.
 fn set_serial(known: &Known, change: &mut Change, of: (&[u8], &str), allowed: bool) {
@@ -531,7 +576,7 @@ fn set_serial(known: &Known, change: &mut Change, of: (&[u8], &str), allowed: bo
 }
 
 pub(super) fn done(key: Key, action: view::Action) -> view::Change {
-    view::Change { key, action, waits: Vec::new(), overwrites: None }
+    view::Change { key, action, waits: Vec::new(), overwrites: None, notes: Vec::new() }
 }
 
 fn within(projects: &Projects, stored: &StoredObject) -> bool {
@@ -594,7 +639,16 @@ fn taken(known: &Known, key: &Key, what: &NewDevice) -> Option<Flaw> {
             _ => false,
         };
         if let Some(other) = known.of_kind(Kind::Device).find(has) {
-            let text = format!("{serial:?} is already that of {}", other.object.key);
+            // Documents and people name a node by its serial number alone, whatever certificate it
+            // comes with.
+            let how = match (&what.onboard, &what.certificate) {
+                (Some(_), None) => {
+                    "; one serial number is of one device here, also with another onboarding \
+                     certificate: add this one by its own certificate, without a serial number"
+                }
+                _ => "",
+            };
+            let text = format!("{serial:?} is already that of {}{how}", other.object.key);
             let (key, field) = (key.clone(), format!("spec.{field}"));
             return Some(Flaw { key, field, text, missing: false });
         }
@@ -632,19 +686,29 @@ pub(super) fn nobody(id: Uuid) -> DeviceRow {
     }
 }
 
-/// A device that was applied is expected by its serial numbers, until it has registered.
-fn expect_device(known: &Known, stored: &StoredObject, change: &mut Change) {
-    let Spec::Device(spec) = &stored.object.spec else { return };
+/// A device that was applied is expected by its serial numbers, until it has registered; one that was
+/// deleted and has its id again (`again`) is who it was. Returns what is to be said of that.
+fn expect_device(
+    known: &Known,
+    stored: &StoredObject,
+    again: Option<Uuid>,
+    change: &mut Change,
+) -> Result<Vec<String>, Flaw> {
+    let Spec::Device(spec) = &stored.object.spec else { return Ok(Vec::new()) };
     let id = stored.object.uid;
-    let before = known.device(id).cloned().unwrap_or_else(|| nobody(id));
-    if before.cert_hash.is_some() {
-        return;
+    let (mut before, mut notes) = (known.device(id).cloned(), Vec::new());
+    if again == Some(id) && known.object_of(id).is_none() {
+        (before, notes) = revival::revived(known, stored, before.as_ref())?;
     }
-    let row =
-        DeviceRow { serial: spec.serial.clone(), soft_serial: spec.soft_serial.clone(), ..before };
+    let mut row = before.unwrap_or_else(|| nobody(id));
+    if row.cert_hash.is_none() {
+        row.serial.clone_from(&spec.serial);
+        row.soft_serial.clone_from(&spec.soft_serial);
+    }
     if known.device(id) != Some(&row) {
         change.devices.push(row);
     }
+    Ok(notes)
 }
 
 /// An object that was not there before.
@@ -678,9 +742,15 @@ fn with_value(document: &Document, old: Option<&StoredObject>) -> Result<Documen
 }
 
 /// The object as it is to be stored: its counters grow with what changes.
-fn settled(old: Option<&StoredObject>, document: Document, now: UnixMillis) -> StoredObject {
+/// `id` makes that of one which was not there.
+fn settled(
+    old: Option<&StoredObject>,
+    document: Document,
+    id: impl FnOnce() -> Uuid,
+    now: UnixMillis,
+) -> StoredObject {
     let Document { key, spec, written, .. } = document;
-    let Some(before) = old else { return first(key, Uuid::new_v4(), spec, &written, now) };
+    let Some(before) = old else { return first(key, id(), spec, &written, now) };
     let was = &before.object;
     let need = match (&was.spec, &spec) {
         (Spec::App(before), Spec::App(after)) => bumps(before, after),

@@ -10,6 +10,7 @@ mod known;
 mod overlay;
 pub(crate) mod policies;
 mod register;
+mod revival;
 mod seal;
 mod told;
 mod trust;
@@ -113,6 +114,25 @@ pub(crate) enum FleetError {
     /// There is one already.
     #[error("{0} exists already")]
     Exists(Key),
+    /// A certificate is that of another node.
+    #[error("{key}: this certificate is that of {other}")]
+    CertificateTaken {
+        /// Who was to get it.
+        key: Key,
+        /// Whose it is.
+        other: Key,
+    },
+    /// A serial number is none.
+    #[error("{0}")]
+    Serial(String),
+    /// A serial number was never allowed.
+    #[error("{serial} was not allowed to register{allowed}")]
+    NotAllowed {
+        /// Which.
+        serial: String,
+        /// What is allowed, in words.
+        allowed: String,
+    },
     /// No TPM has proven anything of the node yet.
     #[error("{0} has proven nothing yet: there is no state of it to accept")]
     NothingProven(Key),

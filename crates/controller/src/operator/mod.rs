@@ -127,11 +127,13 @@ impl From<FleetError> for Failed {
             | FleetError::Flawed(_)
             | FleetError::NoImage { .. }
             | FleetError::Whole(_)
+            | FleetError::Serial(_)
             | FleetError::EdgeView(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            FleetError::NoObject(_) => StatusCode::NOT_FOUND,
+            FleetError::NoObject(_) | FleetError::NotAllowed { .. } => StatusCode::NOT_FOUND,
             FleetError::OtherProject { .. } => StatusCode::FORBIDDEN,
             FleetError::Used { .. }
             | FleetError::Exists(_)
+            | FleetError::CertificateTaken { .. }
             | FleetError::Overtaken { .. }
             | FleetError::NothingProven(_)
             | FleetError::Faster => StatusCode::CONFLICT,
@@ -331,7 +333,7 @@ impl HowToApply {
             expected.push((Key::new(kind("expect", of)?, name), generation));
         }
         let (allow_missing, dry_run) = (self.allow_missing, self.dry_run);
-        Ok(How { allow_missing, dry_run, prune, expected, within })
+        Ok(How { allow_missing, dry_run, prune, expected, within, again: None })
     }
 }
 

@@ -21,5 +21,6 @@ pub use crate::objects::{Day, WindowSpec};
 pub(crate) use machine::Event;
 pub use machine::{Limits, Member, Phase, Refused, State, Step};
 pub use plan::{Gate, Plan, Share, Wave};
+pub(crate) use record::base_of;
 pub use record::{Rollout, RolloutDevice, WaveCount};
 pub use schedule::Scheduled;

@@ -76,6 +76,12 @@ fn json(name: &str, value: &impl Serialize) -> Result<String, DbError> {
     serde_json::to_string(value).map_err(|e| damaged(name, &e))
 }
 
+/// The revision that a rollout may go back to.
+pub(crate) fn base_of(row: &RolloutRow) -> Result<u64, DbError> {
+    let about: About = serde_json::from_str(&row.plan).map_err(|e| damaged(&row.name, &e))?;
+    Ok(about.base)
+}
+
 impl Record {
     pub(crate) fn of(row: RolloutRow, members: Vec<(Uuid, String)>) -> Result<Record, DbError> {
         let wrong = |e: serde_json::Error| damaged(&row.name, &e);

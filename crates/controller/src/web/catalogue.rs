@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::frame::{self, Page};
 use super::{Caller, Trouble, html as page_of, objects, to};
+use crate::access::guard::DryRun;
 use crate::fleet::{Fleet, How};
 use crate::objects::Kind;
 
@@ -193,7 +194,7 @@ pub(super) async fn deploy(
     let how = How { dry_run, allow_missing: true, ..How::default() };
     let known = fleet.known();
     let applied = fleet.apply(&documents, &how, &caller.name).await;
-    match applied {
+    let answer = match applied {
         Ok(_) if !dry_run => Ok(to(&after(&objects))),
         Ok(applied) => {
             let outcome = objects::outcome(&known, &applied, &documents);
@@ -207,7 +208,8 @@ pub(super) async fn deploy(
             let text = form_page(&fleet, &caller, (&id, &entry), &values, &outcome);
             Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, text))
         }
-    }
+    };
+    answer.map(|response| DryRun::mark(response, dry_run))
 }
 
 /// Where what was deployed is looked at.

@@ -60,6 +60,9 @@ pub(super) fn problems(device: &Device, quarantine: Option<&str>) -> Markup {
         @if let Some(why) = quarantine {
             p.note.wait { b { "In quarantine: " } (why) ". It gets no config until it is let out." }
         }
+        @for asked in &device.asked {
+            p.note.wait { b { "Asked for: " } (asked) "." }
+        }
         @if !device.problems.is_empty() {
             div.note.bad {
                 b { "What is wrong" }

@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use super::{Trouble, html, of_ours};
-use crate::access::guard::{address, audit, route};
+use crate::access::guard::{DryRun, address, audit, outcome, route};
 use crate::access::oidc::OidcError;
 use crate::access::permit::need_of_page;
 use crate::access::{
@@ -128,7 +128,9 @@ pub(super) async fn with_session(
         }
     };
     if !look || response.status() == StatusCode::FORBIDDEN {
-        audit(&fleet, &name, &method, &path, response.status(), address).await;
+        let dry_run = response.extensions().get::<DryRun>().is_some();
+        let outcome = outcome(response.status(), dry_run);
+        audit(&fleet, &name, &method, &path, &outcome, address).await;
     }
     response
 }

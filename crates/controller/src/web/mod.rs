@@ -225,6 +225,9 @@ impl From<FleetError> for Trouble {
             | FleetError::Flawed(_)
             | FleetError::Used { .. }
             | FleetError::Exists(_)
+            | FleetError::CertificateTaken { .. }
+            | FleetError::Serial(_)
+            | FleetError::NotAllowed { .. }
             | FleetError::Overtaken { .. }
             | FleetError::NothingProven(_)
             | FleetError::OtherProject { .. }

@@ -14,6 +14,7 @@ use super::device_parts::summary;
 use super::diff::diff;
 use super::frame::{self, Page, Tone, empty, state, url, when};
 use super::{Caller, Part, Trouble, answer, html as page_of, to};
+use crate::access::guard::DryRun;
 use crate::fleet::{Fleet, FleetError, How, Known};
 use crate::objects::{Key, Kind, read, shown};
 use crate::view::{Action, Applied};
@@ -260,7 +261,7 @@ pub(super) async fn save(
     let dry_run = edited.wish != "save";
     let how = How { dry_run, expected: expected.clone(), ..How::default() };
     let known = fleet.known();
-    match fleet.apply(&text, &how, &caller.name).await {
+    let answer = match fleet.apply(&text, &how, &caller.name).await {
         Ok(applied) if !dry_run => {
             let first = applied.changes.first().map(|c| &c.key);
             Ok(to(&first.map_or_else(|| "/objects".to_owned(), place)))
@@ -294,7 +295,8 @@ pub(super) async fn save(
             let page = editor(&caller, (&edited.title, &text), &expected, &said, line);
             Ok(page_of(StatusCode::UNPROCESSABLE_ENTITY, page))
         }
-    }
+    };
+    answer.map(|response| DryRun::mark(response, dry_run))
 }
 
 /// Where an object is looked at after it was saved.
@@ -339,6 +341,7 @@ pub(super) fn outcome(known: &Known, applied: &Applied, text: &str) -> Markup {
                 @else if change.action != Action::Unchanged {
                     (diff(&old(&change.key).unwrap_or_default(), &new(&change.key).unwrap_or_default()))
                 }
+                @for note in &change.notes { p.soft { (note) } }
             }
             @if !applied.missing.is_empty() {
                 div.note.wait { b { "It refers to what is not there yet" } ul { @for f in &applied.missing { li { (f) } } } }

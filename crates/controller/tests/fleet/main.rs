@@ -24,8 +24,11 @@ mod operator_api;
 mod pages;
 mod policies;
 mod postgres;
+#[path = "../../src/db/postgres_server.rs"]
+mod postgres_server;
 mod queries;
 mod reports;
+mod revival;
 mod rollouts;
 mod routes;
 mod scep;

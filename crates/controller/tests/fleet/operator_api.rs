@@ -240,3 +240,91 @@ async fn a_diff_is_of_what_apply_would_do() {
     let stale = Apply { expected: vec![(Key::new(Kind::App, "web"), 7)], ..Apply::default() };
     assert!(diff(&app("web"), &stale).await.is_err());
 }
+
+#[tokio::test]
+async fn refusals_about_nodes_name_what_is_meant() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let refused = operator.allow_serial("SN-9*").await.unwrap_err().to_string();
+    assert!(refused.contains("patterns are not read"), "{refused}");
+    operator.allow_serial("*").await.unwrap();
+    operator.allow_serial("SN-1").await.unwrap();
+    let unknown = operator.disallow_serial("SN-2").await.unwrap_err();
+    assert!(matches!(&unknown, ClientError::Refused { status: 404, .. }), "{unknown}");
+    let said = unknown.to_string();
+    assert!(said.contains("SN-2 was not allowed to register; these are: *, SN-1"), "{said}");
+    operator.disallow_serial("SN-1").await.unwrap();
+    operator.disallow_serial("*").await.unwrap();
+    let said = operator.disallow_serial("*").await.unwrap_err().to_string();
+    assert!(said.contains("* was not allowed to register: none is"), "{said}");
+
+    let node = home.node("A1");
+    let pem = String::from_utf8(node.certificate.pem().to_vec()).unwrap();
+    let new = |name: &str| controller::view::NewDevice {
+        name: name.to_owned(),
+        certificate: Some(pem.clone()),
+        ..Default::default()
+    };
+    operator.add_device(&new("edge-5")).await.unwrap();
+    let said = operator.add_device(&new("edge-6")).await.unwrap_err().to_string();
+    assert!(said.contains("Device edge-6: this certificate is that of Device edge-5"), "{said}");
+    let with_onboard = controller::view::NewDevice {
+        serial: "SN-7".to_owned(),
+        onboard_cert: Some(pem),
+        ..Default::default()
+    };
+    operator.add_device(&with_onboard).await.unwrap();
+    let again = controller::view::NewDevice { name: "other".to_owned(), ..with_onboard };
+    let said = operator.add_device(&again).await.unwrap_err().to_string();
+    assert!(said.contains("is already that of Device node-sn-7"), "{said}");
+    assert!(said.contains("add this one by its own certificate"), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_node_was_asked_for_is_shown_until_it_says_so() {
+    use api::pb::info::{ZInfoDevice, ZInfoMsg, ZInfoTypes, z_info_msg::InfoContent};
+
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.allow_serial("*").await.unwrap();
+    let node = home.node("A1");
+    let id = node.onboard().await;
+    let name = operator.device(&id.to_string()).await.unwrap().name;
+    let asked = async || operator.device(&name).await.unwrap().asked;
+    assert!(asked().await.is_empty());
+    operator.restart_device(&name).await.unwrap();
+    operator.ask_device(&name, "shutdown").await.unwrap();
+    let both = [
+        "a reboot: it has not said that it knows of it",
+        "a shutdown: it has not said that it knows of it",
+    ];
+    assert_eq!(asked().await, both);
+    let told = node.config(id, "", b"").await.unwrap().unwrap().1.power;
+    assert_eq!((told.reboot, told.shutdown), (Some(1), Some(1)));
+    assert_eq!(asked().await, both, "it was told, which says nothing");
+    let said = ZInfoDevice { reboot_config_counter: 1, ..ZInfoDevice::default() };
+    let info = ZInfoMsg {
+        ztype: ZInfoTypes::ZiDevice.into(),
+        dev_id: id.to_string(),
+        info_content: Some(InfoContent::Dinfo(said)),
+        ..ZInfoMsg::default()
+    };
+    let (status, why) = node.post(&format!("id/{id}/info"), &api::wire::encode(&info)).await;
+    assert_eq!(status, StatusCode::CREATED, "{why:?}");
+    assert_eq!(asked().await, both[1..]);
+}
+
+#[tokio::test]
+async fn the_audit_log_tells_dry_runs() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    let text = device("edge-1", "one");
+    let dry = Apply { dry_run: true, ..Apply::default() };
+    operator.apply_as(&text, &dry).await.unwrap();
+    operator.apply_as("kind: Volume\nname: x\nspec: {sice: 1}\n", &dry).await.unwrap_err();
+    operator.apply_as(&text, &Apply::default()).await.unwrap();
+    let which = controller::AuditFilter { action: "POST".to_owned(), ..Default::default() };
+    let lines = operator.audit(&which).await.unwrap();
+    let outcomes: Vec<&str> = lines.iter().map(|l| l.outcome.as_str()).collect();
+    assert_eq!(outcomes, ["dry run, nothing changed", "dry run, refused: 422", "done"]);
+}
