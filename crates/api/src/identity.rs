@@ -4,6 +4,7 @@
 //! here; PEM goes in and out.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::encoding::{AsBigEndian as _, EcPrivateKeyBin};
@@ -15,10 +16,11 @@ use aws_lc_rs::signature::{
 use model::{Bytes, Diagnose, Diagnosis, Digest, UnixMillis, Who};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::asn1_rs::Any;
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_PKCS1_RSAENCRYPTION, OID_SIG_ECDSA_WITH_SHA256,
 };
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate, X509Name};
 use zeroize::Zeroizing;
 
 use crate::cipher::ExchangeKey;
@@ -273,6 +275,49 @@ pub fn begin_of(der: &[u8]) -> Result<UnixMillis, CertificateError> {
     let (_, x509) = X509Certificate::from_der(der).map_err(parse)?;
     let seconds = u64::try_from(x509.validity().not_before.timestamp()).unwrap_or_default();
     Ok(UnixMillis(seconds.saturating_mul(1000)))
+}
+
+/// The names and addresses that a certificate (DER) is for: the DNS names and IP addresses of its
+/// `subjectAltName`, in its order. An address that is none is left out.
+pub fn names_of(der: &[u8]) -> Result<Vec<String>, CertificateError> {
+    let parse = |source| CertificateError::Parse { source };
+    let (_, x509) = X509Certificate::from_der(der).map_err(parse)?;
+    let Ok(Some(names)) = x509.subject_alternative_name() else { return Ok(Vec::new()) };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => <[u8; 4]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+            _ => <[u8; 16]>::try_from(*bytes).ok().map(|b| IpAddr::from(b).to_string()),
+        },
+        _ => None,
+    };
+    Ok(names.value.general_names.iter().filter_map(name).collect())
+}
+
+/// Who issued a certificate, and to whom.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuance {
+    /// Its subject: the content of the DER sequence, as trust anchors of TLS keep it.
+    pub subject: Vec<u8>,
+    /// Its issuer, alike.
+    pub issuer: Vec<u8>,
+    /// The issuer for people: `CN=Example Intermediate, O=Example`.
+    pub issuer_said: String,
+}
+
+/// Who issued a certificate (DER), and to whom.
+pub fn issuance_of(der: &[u8]) -> Result<Issuance, CertificateError> {
+    let parse = |source| CertificateError::Parse { source };
+    let (_, x509) = X509Certificate::from_der(der).map_err(parse)?;
+    let content = |name: &X509Name<'_>| {
+        let inner = Any::from_der(name.as_raw()).map(|(_, any)| any.data.to_vec());
+        inner.unwrap_or_default()
+    };
+    Ok(Issuance {
+        subject: content(x509.subject()),
+        issuer: content(x509.issuer()),
+        issuer_said: x509.issuer().to_string(),
+    })
 }
 
 impl Certificate {

@@ -54,7 +54,7 @@ pub mod wire;
 
 pub use envelope::{Sender, SenderHash, Signer};
 pub use identity::{
-    Certificate, CertificateError, KeyError, SigningKey, begin_of, device_certificate, end_of,
-    exchange_certificate,
+    Certificate, CertificateError, Issuance, KeyError, SigningKey, begin_of, device_certificate,
+    end_of, exchange_certificate, issuance_of, names_of,
 };
 pub use wire::{limits, pb};

@@ -408,9 +408,9 @@ impl To {
                 return Err(out::advised("there is no token", "give it with --token or EVE_TOKEN"));
             }
         };
-        let ca = match (ca, in_data("pki/root.cert.pem")) {
+        let ca = match (ca, &data) {
             (Some(ca), _) => ca,
-            (None, Some(file)) => read(&file)?,
+            (None, Some(data)) => controller::client::trusted_in(data).or_advise()?,
             (None, None) => {
                 let text = "there is no root certificate to know the controller by";
                 return Err(out::advised(text, "give it with --ca or EVE_CA"));
@@ -436,7 +436,7 @@ fn client_of(data: &Path, token: Option<&str>, ca: Option<String>) -> anyhow::Re
     let url = text("endpoint").or_advise()?;
     let ca = match ca {
         Some(ca) => ca,
-        None => text("root-certificate.pem").or_else(|_| text("pki/root.cert.pem")).or_advise()?,
+        None => controller::client::trusted_in(data).or_advise()?,
     };
     let token = match token {
         Some(token) => token.to_owned(),

@@ -327,10 +327,12 @@ fn explain(error: &anyhow::Error) -> String {
     text
 }
 
-/// Sends the log to standard error: warnings, or what `EVE_LOG` says (`EVE_LOG=debug`).
+/// Sends the log to standard error: warnings, and which certificates the controller's listener gets and
+/// shows; or what `EVE_LOG` says (`EVE_LOG=debug`).
 pub(crate) fn start_log() {
     use tracing_subscriber::EnvFilter;
-    let filter = EnvFilter::try_from_env("EVE_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    let usual = || EnvFilter::new("warn,controller::listener=info");
+    let filter = EnvFilter::try_from_env("EVE_LOG").unwrap_or_else(|_| usual());
     // A second start in one process (tests) keeps the first.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -24,7 +24,8 @@ use tokio_rustls::client::TlsStream;
 
 use crate::access::TOKEN_FILE;
 use crate::objects::{Key, Kind};
-use crate::start::ENDPOINT_FILE;
+use crate::start::{ENDPOINT_CERT_FILE, ENDPOINT_FILE};
+use crate::trust;
 use crate::view;
 
 const DIAL: Duration = Duration::from_secs(10);
@@ -191,31 +192,40 @@ impl Apply {
     }
 }
 
+/// The certificates that the controller of a data folder on this machine is known by, PEM: the root
+/// that its nodes trust, and what its listener shows if that was given to it.
+pub fn trusted_in(data: &Path) -> Result<String, ClientError> {
+    let text = |name: &str| {
+        let path = data.join(name);
+        std::fs::read_to_string(&path).map_err(|source| ClientError::File { path, source })
+    };
+    let root = text("root-certificate.pem").or_else(|_| text("pki/root.cert.pem"))?;
+    let shown = text(ENDPOINT_CERT_FILE).unwrap_or_default();
+    Ok(format!("{}\n{shown}", root.trim_end()))
+}
+
 impl Client {
-    /// A client of the controller at `url` (`https://HOST:PORT`), trusting `root_pem`.
+    /// A client of the controller at `url` (`https://HOST:PORT`), trusting `root_pem`: roots, or the
+    /// very certificate that it shows.
     pub fn new(url: &str, token: &str, root_pem: &[u8]) -> Result<Client, ClientError> {
         let (host, port) = split(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
         let unusable = |e: &dyn std::fmt::Display| ClientError::Root(e.to_string());
-        let mut roots = RootCertStore::empty();
+        let (mut roots, mut named) = (RootCertStore::empty(), Vec::new());
         for certificate in CertificateDer::pem_slice_iter(root_pem) {
             let certificate = certificate.map_err(|e| unusable(&e))?;
-            roots.add(certificate).map_err(|e| unusable(&e))?;
+            roots.add(certificate.clone()).map_err(|e| unusable(&e))?;
+            named.push(certificate);
         }
         if roots.is_empty() {
             return Err(unusable(&"there is no certificate in it"));
         }
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| unusable(&e))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = trust::led(roots, named).map_err(|e| unusable(&e))?;
         Ok(Client {
             url: url.trim_end_matches('/').to_owned(),
             host,
             port,
             token: Secret::new(token.trim()),
-            tls: Arc::new(tls),
+            tls,
         })
     }
 
@@ -226,8 +236,7 @@ impl Client {
             std::fs::read_to_string(&path).map_err(|source| ClientError::File { path, source })
         };
         let url = text(ENDPOINT_FILE)?;
-        let root = text("root-certificate.pem").or_else(|_| text("pki/root.cert.pem"))?;
-        Client::new(url.trim(), &text(TOKEN_FILE)?, root.as_bytes())
+        Client::new(url.trim(), &text(TOKEN_FILE)?, trusted_in(data)?.as_bytes())
     }
 
     /// Where the controller is.

@@ -48,6 +48,7 @@ pub mod rollout;
 mod scep;
 mod server;
 mod start;
+mod trust;
 mod upkeep;
 pub mod view;
 mod web;

@@ -9,18 +9,14 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, Uri};
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
-use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
-use rustls::server::ParsedCertificate;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+use crate::trust;
 
 /// The certificates that Debian trusts.
 const SYSTEM_ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -37,6 +33,16 @@ pub(crate) enum OutboundError {
     /// No whole answer in time.
     #[error("it does not answer within {} seconds", .0.as_secs())]
     Slow(Duration),
+}
+
+impl OutboundError {
+    /// Whether the other end answered, and its certificate is not believed.
+    pub(crate) fn distrusts(&self) -> bool {
+        let OutboundError::Reach(source) = self else { return false };
+        let inner = source.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = inner.and_then(|e| e.downcast_ref::<rustls::Error>());
+        matches!(tls, Some(rustls::Error::InvalidCertificate(_)))
+    }
 }
 
 /// An address, taken apart.
@@ -94,27 +100,17 @@ pub(crate) fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, O
 
 /// Whom to believe: the certificates of `own` (PEM), and those of the system if `system`.
 ///
-/// A certificate of `own` may also be the server's very own, self-signed as a CA's.
+/// A certificate of `own` may also be the server's very own.
 pub(crate) fn trusting(own: &[u8], system: bool) -> Result<Arc<ClientConfig>, OutboundError> {
-    let wrong = |why: &dyn ToString| OutboundError::Trust(why.to_string());
     let own = if own.is_empty() { Vec::new() } else { certificates(own)? };
     let mut roots = if system { system_roots() } else { RootCertStore::empty() };
     // Bundles of systems hold some that nobody can use.
     roots.add_parsable_certificates(own.iter().cloned());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier =
-        RootsOrItself { roots, own, algorithms: provider.signature_verification_algorithms };
-    let tls = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| wrong(&e))?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
-        .with_no_client_auth();
-    Ok(Arc::new(tls))
+    trust::led(roots, own).map_err(|e| OutboundError::Trust(e.to_string()))
 }
 
 /// The system's certificates, read again when their file changes.
-fn system_roots() -> RootCertStore {
+pub(crate) fn system_roots() -> RootCertStore {
     static READ: Mutex<Option<(SystemTime, RootCertStore)>> = Mutex::new(None);
     let Ok(changed) = std::fs::metadata(SYSTEM_ROOTS).and_then(|m| m.modified()) else {
         return RootCertStore::empty();
@@ -129,64 +125,6 @@ fn system_roots() -> RootCertStore {
     }
     *read = Some((changed, roots.clone()));
     roots
-}
-
-/// Servers whose certificate leads to a root; or is itself one of those that were named.
-#[derive(Debug)]
-struct RootsOrItself {
-    roots: RootCertStore,
-    own: Vec<CertificateDer<'static>>,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for RootsOrItself {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        intermediates: &[CertificateDer<'_>],
-        name: &ServerName<'_>,
-        _ocsp: &[u8],
-        now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let shown = ParsedCertificate::try_from(end_entity)?;
-        let led = verify_server_cert_signed_by_trust_anchor(
-            &shown,
-            &self.roots,
-            intermediates,
-            now,
-            self.algorithms.all,
-        );
-        match led {
-            // That it is a CA's own is an `Other`, found after the dates were looked at.
-            Err(rustls::Error::InvalidCertificate(CertificateError::Other(_)))
-                if self.own.iter().any(|one| one == end_entity) => {}
-            led => led?,
-        }
-        verify_server_name(&shown, name)?;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signed, &self.algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signed, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 /// Asks once: `tls` is used if the address is https; the answer's body has `most` bytes at most, and
@@ -259,15 +197,23 @@ mod tests {
         }
     }
 
-    /// A server with a certificate of its own that says `ca`; its address and the certificate.
-    async fn server(ca: bool, names: &[&str]) -> (String, String) {
+    fn params(ca: bool, names: &[&str]) -> rcgen::CertificateParams {
         let names: Vec<String> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut params = rcgen::CertificateParams::new(names).unwrap();
         if ca {
             params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         }
+        params
+    }
+
+    /// A server with a certificate of its own that says `ca`; its address and the certificate.
+    async fn server(ca: bool, names: &[&str]) -> (String, String) {
         let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = params.self_signed(&key).unwrap();
+        let certificate = params(ca, names).self_signed(&key).unwrap();
+        serving(certificate, &key).await
+    }
+
+    async fn serving(certificate: rcgen::Certificate, key: &rcgen::KeyPair) -> (String, String) {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -313,9 +259,36 @@ mod tests {
             asked(&url, pem.as_bytes(), 4).await.expect_err("it says too much");
             assert_eq!(asked(&url, pem.as_bytes(), 0).await.unwrap(), "", "nobody reads it");
         }
+        // Issued by somebody who is not known; and one that has ended.
+        let [own, issuers] = [(); 2].map(|()| rcgen::KeyPair::generate().unwrap());
+        let issuer = rcgen::Issuer::new(params(true, &["ca.example"]), issuers);
+        let issued = params(false, &["localhost"]).signed_by(&own, &issuer).unwrap();
+        let (url, pem) = serving(issued, &own).await;
+        assert_eq!(asked(&url, pem.as_bytes(), 5).await.unwrap(), "hello");
+        let mut ended = params(true, &["localhost"]);
+        ended.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        let (url, pem) = serving(ended.self_signed(&own).unwrap(), &own).await;
+        let said = asked(&url, pem.as_bytes(), 5).await.expect_err("it has ended");
+        assert!(said.contains("expired"), "{said}");
         let (url, pem) = server(true, &["elsewhere.example"]).await;
         let said = asked(&url, pem.as_bytes(), 5).await.expect_err("it is somebody else's");
         assert!(said.contains("not valid for name"), "{said}");
+    }
+
+    #[tokio::test]
+    async fn who_is_not_believed_is_told_from_who_is_not_there() {
+        let (url, _) = server(true, &["localhost"]).await;
+        let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        for (url, distrusts) in
+            [(url, true), (format!("https://localhost:{}/", free.port()), false)]
+        {
+            let address = Address::parse(&url).unwrap();
+            let request = Request::get("/").body(Full::default()).unwrap();
+            let tls = trusting(b"", true).unwrap();
+            let refused =
+                ask(&address, tls, request, Duration::from_secs(10), 9).await.unwrap_err();
+            assert_eq!(refused.distrusts(), distrusts, "{refused:?}");
+        }
     }
 
     #[tokio::test]

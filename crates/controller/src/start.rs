@@ -37,6 +37,8 @@ pub type Clock = fn() -> UnixMillis;
 
 /// The file that says where the controller listens: `https://localhost:8443`.
 pub(crate) const ENDPOINT_FILE: &str = "endpoint";
+/// What is shown there, PEM, if that is no certificate of our own.
+pub(crate) const ENDPOINT_CERT_FILE: &str = "endpoint.cert.pem";
 pub(crate) const DATABASE: &str = "controller.db";
 pub(crate) const BLOBS: &str = "blobs";
 /// Under which the root of a fleet is noted in its database.
@@ -253,6 +255,12 @@ impl Diagnose for ServeError {
 pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let Settings { data, database, files, listen, names, registry, advertise, .. } = settings;
     let (limits, cost, clock) = (settings.limits, settings.password_cost, settings.clock);
+    let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
+    // Asked first: a start that it refuses leaves nothing behind, and a backup can be restored here.
+    let server = match &database {
+        Location::Postgres(_) => Some(answering(&database, &data, &files).await?),
+        Location::File(_) => None,
+    };
     make_private(&data)?;
     let lock = lock(&data)?;
     let now = clock();
@@ -262,8 +270,10 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let tls = shown.tls()?;
     let acme = settings.acme.map(|acme| Acme::new(acme, &names, &data)).transpose()?;
     let source = Source { data: data.clone(), files, names: names.clone(), acme };
-    let database = database.unwrap_or_else(|| Location::File(data.join(DATABASE)));
-    let mut db = Db::open(&database).await?;
+    let mut db = match server {
+        Some(db) => db,
+        None => Db::open(&database).await?,
+    };
     same_root(&db, &database, &pki).await?;
     let fresh = random::<32>().map_err(AccessError::from)?;
     db.keep_secrets(Vault::new(&secrets_key(&data, &fresh)?)?).await?;
@@ -276,6 +286,7 @@ pub async fn serve(settings: Settings) -> Result<Running, ServeError> {
     let address =
         listener.local_addr().map_err(|source| ServeError::Listen { address: listen, source })?;
     let url = local_url(&names, address);
+    listener::note_shown(&shown, &source)?;
     store::save(&data, ENDPOINT_FILE, format!("{url}\n").as_bytes()).map_err(PkiError::Save)?;
 
     let blobs = settings.blobs.unwrap_or_else(|| {
@@ -410,6 +421,20 @@ async fn hardened(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// A database on a server, if this folder may serve it: one without any keys cannot have the root that
+/// the nodes of a fleet trust, nor the key of its secrets.
+async fn answering(database: &Location, data: &Path, files: &PkiFiles) -> Result<Db, ServeError> {
+    let db = Db::open(database).await?;
+    if Pki::is_in(data) {
+        return Ok(db);
+    }
+    if files.ca.is_none() && db.noted(ROOT).await?.is_some() {
+        return Err(ServeError::OtherRoot(database.clone()));
+    }
+    db.has_no_secrets().await?;
+    Ok(db)
 }
 
 /// All controllers of a PostgreSQL database must have one root: a node that learnt another one would

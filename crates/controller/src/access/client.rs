@@ -1,16 +1,9 @@
 //! The operator API's calls about users and tokens, from the other end; and a first look at a
 //! controller whose certificate is not known yet.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use hyper::Method;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{DigitallySignedStruct, SignatureScheme};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::{CertificateDer, ServerName};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpStream;
@@ -19,6 +12,7 @@ use tokio_rustls::TlsConnector;
 use super::shown::{Link, Login, MadeToken, Me, NewPassword, Token, TokenSpec, User, UserSpec};
 use crate::client::{Client, ClientError, escaped, split};
 use crate::db::{AuditFilter, AuditRow};
+use crate::trust;
 
 impl Client {
     /// Who the token is of.
@@ -182,84 +176,19 @@ pub(crate) fn fingerprint(der: &[u8]) -> String {
 pub async fn look(url: &str) -> Result<Shown, ClientError> {
     let (host, port) = split(url).ok_or_else(|| ClientError::Url(url.to_owned()))?;
     let unusable = |e: rustls::Error| ClientError::Root(e.to_string());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let seen = Arc::new(Seen { provider: provider.clone(), ends: Mutex::default() });
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(unusable)?
-        .dangerous()
-        .with_custom_certificate_verifier(seen.clone())
-        .with_no_client_auth();
+    let (tls, seen) = trust::anybody().map_err(unusable)?;
     let connect = |source| ClientError::Connect { url: url.to_owned(), source };
     let name = ServerName::try_from(host.clone()).map_err(|_| ClientError::Url(url.to_owned()))?;
     let shake = async {
         let stream = TcpStream::connect((host.as_str(), port)).await?;
-        TlsConnector::from(Arc::new(tls)).connect(name, stream).await
+        TlsConnector::from(tls).connect(name, stream).await
     };
     let shaken = tokio::time::timeout(std::time::Duration::from_secs(10), shake).await;
     shaken.map_err(|_| ClientError::Slow { url: url.to_owned() })?.map_err(connect)?;
-    let (own, root) = seen.ends.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Ok(Shown { root_pem: pem(&root), root: fingerprint(&root), own: fingerprint(&own) })
-}
-
-fn pem(der: &[u8]) -> String {
-    let text = STANDARD.encode(der);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = after;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
-}
-
-/// Takes any certificate, and remembers the first and the last of the chain. The handshake's signature is checked
-/// all the same: who shows a certificate must have its key.
-#[derive(Debug)]
-struct Seen {
-    provider: Arc<CryptoProvider>,
-    ends: Mutex<(Vec<u8>, Vec<u8>)>,
-}
-
-impl ServerCertVerifier for Seen {
-    fn verify_server_cert(
-        &self,
-        end: &CertificateDer<'_>,
-        between: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let last = between.last().unwrap_or(end);
-        let ends = (end.to_vec(), last.to_vec());
-        *self.ends.lock().unwrap_or_else(PoisonError::into_inner) = ends;
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
+    let chain = seen.shown();
+    let der = |certificate: Option<&CertificateDer<'_>>| {
+        certificate.map(|c| c.to_vec()).unwrap_or_default()
+    };
+    let (own, root) = (der(chain.first()), der(chain.last()));
+    Ok(Shown { root_pem: trust::pem(&root), root: fingerprint(&root), own: fingerprint(&own) })
 }

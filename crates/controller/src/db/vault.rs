@@ -23,6 +23,12 @@ use crate::objects::{Key, Kind};
 const SEALING: &str = "seal the secrets that are stored in clear";
 /// What is sealed begins so, and nothing else that stands in its place does.
 const MARK: &[u8] = b"{\"sealed\":";
+/// In the table `meta`: what the key is called that secrets are sealed with.
+const KEY: &str = "secrets-key";
+/// The same: the key that everything is sealed with, and which columns that is.
+const SEALED: &str = "secrets-sealed";
+/// Another number when a column is sealed that was not: then all are looked at once more.
+const SEALED_COLUMNS: u32 = 1;
 /// Columns beside the specs of objects that are sealed: of which table, and which column says where.
 const OTHERS: [(&str, &str, &str); 5] = [
     ("devices", "id", "given"),
@@ -152,20 +158,38 @@ fn refused(doing: &str, id: &str) -> DbError {
 }
 
 impl Db {
-    /// From now on secrets are sealed with this key; those that are stored in clear are sealed now.
+    /// From now on secrets are sealed with this key; those that are stored in clear are sealed now,
+    /// unless it is noted that none is.
     pub(crate) async fn keep_secrets(&mut self, vault: Vault) -> Result<(), DbError> {
-        let first = self.meta("secrets-key", || vault.id().as_bytes().to_vec()).await?;
+        let first = self.meta(KEY, || vault.id().as_bytes().to_vec()).await?;
         if first != vault.id().as_bytes() {
             let named = String::from_utf8_lossy(&first).into_owned();
             return Err(DbError::OtherSecretsKey { stored: named, ours: vault.id().to_owned() });
         }
+        let mark = format!("{} {SEALED_COLUMNS}", vault.id());
         self.vault = Some(std::sync::Arc::new(vault));
+        if self.noted(SEALED).await?.as_deref() == Some(mark.as_bytes()) {
+            return Ok(());
+        }
         let mut tx = self.begin().await?;
         self.seal_objects(&mut tx).await?;
         for (table, name, column) in OTHERS {
             self.seal_column(&mut tx, table, name, column).await?;
         }
+        sqlx::query("INSERT INTO meta VALUES ($1, $2) ON CONFLICT (key) DO UPDATE SET value = $2")
+            .bind(SEALED)
+            .bind(mark.into_bytes())
+            .execute(&mut *tx)
+            .await
+            .doing(SEALING)?;
         tx.commit().await.doing(SEALING)
+    }
+
+    /// Refuses a database whose secrets are sealed: for who has no key at all.
+    pub(crate) async fn has_no_secrets(&self) -> Result<(), DbError> {
+        let Some(first) = self.noted(KEY).await? else { return Ok(()) };
+        let stored = String::from_utf8_lossy(&first).into_owned();
+        Err(DbError::OtherSecretsKey { stored, ours: "not there".to_owned() })
     }
 
     /// Seals what secrets say in clear; what another process wrote meanwhile stays, as below.

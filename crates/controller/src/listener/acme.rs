@@ -24,10 +24,11 @@ use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use serde::{Deserialize, Serialize};
 
-use super::{Given, Shown};
+use super::{Given, Shown, Source, note_shown};
 use crate::outbound::{self, Address, OutboundError};
 use crate::pki::{PkiError, make_private, save_secret};
 use crate::start::Clock;
+use crate::words::time;
 
 /// The server that most people mean.
 pub const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
@@ -71,10 +72,8 @@ pub enum AcmeError {
     #[error("--acme-ca: {0}")]
     Trust(String),
     /// What was said cannot be used.
-    #[error(
-        "the ACME server gives none (if it has a certificate of its own, name that with --acme-ca)"
-    )]
-    Server(#[from] instant_acme::Error),
+    #[error("the ACME server gives none: {0}")]
+    Server(String),
     /// A name is not ours, as the server sees it.
     #[error("the ACME server does not believe that we are {0}: does port 443 of it lead here?")]
     Refused(String),
@@ -90,6 +89,26 @@ pub enum AcmeError {
     /// A file could not be kept.
     #[error(transparent)]
     Keep(#[from] PkiError),
+}
+
+impl From<instant_acme::Error> for AcmeError {
+    fn from(e: instant_acme::Error) -> AcmeError {
+        AcmeError::Server(once(&e))
+    }
+}
+
+/// What an error and its causes say: some say what their cause says, too.
+fn once(e: &(dyn std::error::Error + 'static)) -> String {
+    let mut said = e.to_string();
+    let mut cause = e.source();
+    while let Some(e) = cause {
+        let text = e.to_string();
+        if !said.contains(&text) {
+            said = format!("{said}: {text}");
+        }
+        cause = e.source();
+    }
+    said
 }
 
 /// The way to one server.
@@ -160,10 +179,10 @@ impl Acme {
     }
 
     /// Shows the certificate that there is, and asks for one in time; ends never.
-    pub(super) async fn keep(&self, shown: &Shown, clock: Clock) {
+    pub(super) async fn keep(&self, shown: &Shown, source: &Source, clock: Clock) {
         let mut have = self.kept(clock());
         if let Some(kept) = &have {
-            self.show(shown, kept);
+            self.show(shown, source, kept);
         }
         let mut again = AGAIN_MIN;
         loop {
@@ -172,8 +191,12 @@ impl Acme {
                 shown.prove_no_more();
                 match got {
                     Ok(new) => {
-                        tracing::info!("the ACME server gave a certificate for {:?}", self.names);
-                        self.show(shown, &new);
+                        let until = time(new.until);
+                        tracing::info!(
+                            "the ACME server gave a certificate for {}, until {until}",
+                            self.names.join(", ")
+                        );
+                        self.show(shown, source, &new);
                         have = Some(new);
                         again = AGAIN_MIN;
                     }
@@ -193,12 +216,13 @@ impl Acme {
         }
     }
 
-    fn show(&self, shown: &Shown, new: &Certificate) {
+    fn show(&self, shown: &Shown, source: &Source, new: &Certificate) {
         let given = new.given();
         let done = given.and_then(|given| {
             let shown = shown.show_to(&self.names, given);
             shown.map_err(|e| AcmeError::Certificate(e.to_string()))
         });
+        let done = done.and_then(|()| Ok(note_shown(shown, source)?));
         if let Err(e) = done {
             tracing::error!("{}", model::chain(&e));
         }
@@ -304,7 +328,12 @@ impl HttpClient for Way {
         let tls = self.tls.clone();
         Box::pin(async move {
             let other = |e: OutboundError| {
-                instant_acme::Error::Other(Box::new(io::Error::other(model::chain(&e))))
+                let mut text = once(&e);
+                if e.distrusts() {
+                    text +=
+                        " (if its certificate is one of its own, name that with --acme-ca FILE)";
+                }
+                instant_acme::Error::Other(Box::new(io::Error::other(text)))
             };
             let (mut head, body) = request.into_parts();
             let address = Address::parse(&head.uri.to_string()).filter(|a| a.tls);
@@ -334,6 +363,16 @@ mod tests {
     fn only_names_that_others_know_are_asked_for() {
         let names = ["localhost", "10.0.2.2", "::1", "eve.example.org", "box"].map(str::to_owned);
         assert_eq!(public(&names), ["eve.example.org"]);
+    }
+
+    #[test]
+    fn what_a_cause_says_as_well_is_said_once() {
+        let refused = || io::Error::other("it cannot be reached: no route");
+        let e = AcmeError::from(instant_acme::Error::Other(Box::new(refused())));
+        let said = model::chain(&e);
+        assert_eq!(said.matches("no route").count(), 1, "{said}");
+        let e = OutboundError::Reach(Box::new(refused()));
+        assert_eq!(once(&e), "it cannot be reached: it cannot be reached: no route");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! before a public name was there go on seeing what they trust.
 
 mod acme;
+mod chain;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,13 +15,16 @@ use std::time::Duration;
 use rustls::crypto::CryptoProvider;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 pub(crate) use acme::{Acme, AcmeError};
 pub use acme::{AcmeSettings, LETS_ENCRYPT};
 
-use crate::pki::{Pki, PkiFiles};
-use crate::start::Clock;
+use crate::outbound::system_roots;
+use crate::pki::{Pki, PkiError, PkiFiles};
+use crate::start::{Clock, ENDPOINT_CERT_FILE};
+use crate::trust;
 
 /// Who asks for this protocol checks that a name is ours, and says nothing more (RFC 8737).
 pub(crate) const ACME_TLS: &[u8] = b"acme-tls/1";
@@ -132,6 +136,47 @@ fn certified((chain, key): Given) -> Result<Arc<CertifiedKey>, rustls::Error> {
     CertifiedKey::from_der(chain, key, &provider()).map(Arc::new)
 }
 
+/// What people on this machine are to know the listener by, if that is not the root of nodes: the
+/// certificates that were given to it, or that an ACME server gave; PEM.
+pub(crate) fn note_shown(shown: &Shown, source: &Source) -> Result<(), PkiError> {
+    let given = source.files.tls_cert.is_some();
+    let all = shown.read(|f| {
+        let usual = given.then_some(&f.usual);
+        let all = usual.into_iter().chain(f.public.as_ref().map(|(_, public)| public));
+        all.filter_map(|face| face.cert.first().cloned()).collect::<Vec<_>>()
+    });
+    let text: String = all.iter().map(|der| trust::pem(der)).collect();
+    let there = std::fs::read_to_string(source.data.join(ENDPOINT_CERT_FILE)).unwrap_or_default();
+    if there == text {
+        return Ok(());
+    }
+    if text.is_empty() {
+        return store::remove(&source.data, ENDPOINT_CERT_FILE).map_err(PkiError::Save);
+    }
+    store::save(&source.data, ENDPOINT_CERT_FILE, text.as_bytes()).map_err(PkiError::Save)
+}
+
+/// Says what is shown to everybody: that it lacks something, and with `anew` that it is new.
+fn say_shown(shown: &Shown, source: &Source, pki: &Pki, anew: bool) {
+    let chain = shown.read(|f| f.usual.cert.clone());
+    if let Some(leaf) = chain.first().filter(|_| anew) {
+        tracing::info!("the listener shows a new certificate: {}", chain::said(leaf));
+    }
+    let Some(path) = &source.files.tls_cert else { return };
+    let mut roots = system_roots();
+    if let Ok(root) = CertificateDer::from_pem_slice(pki.root.cert_pem.as_bytes()) {
+        roots.add_parsable_certificates([root]);
+    }
+    if let Some(issuer) = chain::missing(&chain, &roots) {
+        tracing::warn!(
+            "the chain in {} ends at a certificate of \"{issuer}\", which is neither in it nor a root \
+             that nodes or this system know: if that is an intermediate, put it behind the others in \
+             the file, or nodes and browsers refuse to connect",
+            path.display()
+        );
+    }
+}
+
 /// Where certificates come from.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -146,10 +191,11 @@ pub(crate) struct Source {
 pub(crate) async fn keep(shown: &Shown, source: &Source, pki: &Pki, clock: Clock) {
     let acme = async {
         match &source.acme {
-            Some(acme) => acme.keep(shown, clock).await,
+            Some(acme) => acme.keep(shown, source, clock).await,
             None => std::future::pending().await,
         }
     };
+    say_shown(shown, source, pki, false);
     tokio::join!(keep_own(shown, source, pki, clock), acme);
 }
 
@@ -159,16 +205,25 @@ async fn keep_own(shown: &Shown, source: &Source, pki: &Pki, clock: Clock) {
     loop {
         tokio::time::sleep(LOOK).await;
         let wrong = match look_again(shown, source, pki, clock) {
-            Ok(true) => {
-                tracing::info!("the listener shows a new certificate");
-                String::new()
+            Ok(new) => {
+                if new {
+                    say_shown(shown, source, pki, true);
+                }
+                // Again if it could not be written the last time.
+                let noted = note_shown(shown, source);
+                noted.err().map(|e| {
+                    format!("people on this machine may not know it: {}", model::chain(&e))
+                })
             }
-            Ok(false) => String::new(),
             // Between two files that are being replaced, for example.
-            Err(e) => model::chain(&*e),
+            Err(e) => Some(format!(
+                "the listener goes on with the certificate it has: {}",
+                model::chain(&*e)
+            )),
         };
+        let wrong = wrong.unwrap_or_default();
         if wrong != said && !wrong.is_empty() {
-            tracing::warn!("the listener goes on with the certificate it has: {wrong}");
+            tracing::warn!("{wrong}");
         }
         said = wrong;
     }

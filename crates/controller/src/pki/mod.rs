@@ -175,6 +175,11 @@ impl Pki {
         Ok(pki)
     }
 
+    /// Whether there are certificates under `data`.
+    pub(crate) fn is_in(data: &Path) -> bool {
+        data.join(FOLDER).exists()
+    }
+
     /// Reads what is under `data`; makes nothing.
     pub fn read(data: &Path) -> Result<Pki, PkiError> {
         let dir = data.join(FOLDER);

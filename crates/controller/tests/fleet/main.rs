@@ -18,6 +18,7 @@ mod full;
 mod images;
 mod large;
 mod limits;
+mod listener;
 mod oidc;
 mod openapi;
 mod operator_api;

@@ -107,6 +107,16 @@ async fn a_controller_with_another_root_does_not_start() {
     };
     let refused = controller::serve(settings).await.unwrap_err();
     assert!(refused.to_string().contains("another root certificate"), "{refused}");
+    assert!(!dir.path().join("data").exists(), "a backup can be restored there");
+    // Nor does a server that is not there leave anything.
+    let nowhere = Location::Postgres("postgres://eve@localhost/x?host=/nowhere".to_owned());
+    let settings = controller::Settings {
+        database: Some(nowhere),
+        ..controller::Settings::new(dir.path().join("data"), crate::common::now)
+    };
+    let refused = controller::serve(settings).await.unwrap_err();
+    assert!(model::chain(&refused).contains("cannot open the database"), "{refused:?}");
+    assert!(!dir.path().join("data").exists());
 }
 
 /// A fleet without controllers on another machine: who comes with another folder leaves no trace.

@@ -70,7 +70,7 @@ async fn secrets_that_were_stored_in_clear_are_sealed_at_the_next_start() {
         let set = sqlx::query(sqlx::AssertSqlSafe(set)).bind("{\"value\":\"hunter2-at-rest\"}");
         assert_eq!(set.execute(&db).await.unwrap().rows_affected(), 1, "{table}");
     }
-    sqlx::query("DELETE FROM meta WHERE key = 'secrets-key'").execute(&db).await.unwrap();
+    sqlx::query("DELETE FROM meta WHERE key LIKE 'secrets-%'").execute(&db).await.unwrap();
     db.close().await;
     home.again().await;
     assert_eq!(again(&home).await, controller::view::Action::Unchanged);
@@ -177,6 +177,8 @@ async fn what_older_controllers_stored_in_clear_is_read_and_sealed() {
         let set = sqlx::query(sqlx::AssertSqlSafe(format!("UPDATE {set}"))).bind(value);
         assert_eq!(set.execute(&db).await.unwrap().rows_affected(), 1);
     }
+    let forget = "DELETE FROM meta WHERE key = 'secrets-sealed'";
+    assert_eq!(sqlx::query(forget).execute(&db).await.unwrap().rows_affected(), 1);
     db.close().await;
     home.again().await;
     read_again(&home).await;
