@@ -39,7 +39,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         to: To,
     },
-    /// The controllers one is logged in to; with a name, that one is meant from now on
+    /// The controllers one is logged in to, and which one is meant
+    ///
+    /// With a name, that one is meant from now on.
     Context {
         /// Its name
         name: Option<String>,
@@ -330,7 +332,13 @@ fn context(name: Option<String>, form: &Form) -> anyhow::Result<()> {
         user: &c.user,
         fingerprint: &c.fingerprint,
     });
-    form.told(&known.collect::<Vec<_>>(), |all| known_contexts(all))
+    form.told(&known.collect::<Vec<_>>(), |all| {
+        if all.is_empty() {
+            say!("not logged in anywhere; `eve login URL` logs in");
+            return String::new();
+        }
+        known_contexts(all)
+    })
 }
 
 fn known_contexts(all: &[Known<'_>]) -> String {
@@ -398,7 +406,7 @@ async fn user(to: &To, command: UserCommand) -> anyhow::Result<()> {
             let link = client.link(&name).await.or_advise()?;
             let url = format!("{}{}", client.url(), link.path);
             let login = login_line(client.url(), &name, &fingerprint);
-            say!("good once, for {} minutes; after that they log in with", link.minutes);
+            say!("the link is good once, for {} minutes; then they log in with", link.minutes);
             say!("  {login}");
             let facts = serde_json::json!({ "link": url, "minutes": link.minutes, "login": login });
             to.told(&facts, |_| url)

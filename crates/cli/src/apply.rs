@@ -33,21 +33,24 @@ Documents have a kind, a name and a spec, and refer to each other by name:
   name: hello
   spec:
     device: edge-1              # or a list, or \"*\" for every node
-    image: hello:latest         # from the controller's registry, or datastore: NAME
+    image: hello:latest         # from our registry, or datastore: NAME
     ports: [\"8080:80\"]          # port of the node : port of the app
     memory: 128MiB
 
-Further fields of a Device: labels, template, variables, ports, project, hardware, maintenance, …
-Further fields of an App: cpus, disk, network, outbound, volumes, environment, active, logs,
-start_delay_seconds, virtualization. Further kinds: Network, Volume, Image, Datastore, Hardware,
-BaseOs, Secret, Enrolment, Patch, Project, Template; and what says how the fleet is run: Group
-(query, note), Window (match, days, from, minutes, zone) and AlertRule (when, match, minutes, percent,
-days, url, trust, secret). A wrong or unknown field is refused by its place and name, with those that
-exist.
+Further fields of a Device: labels, template, variables, ports, project,
+hardware, maintenance, …
+Further fields of an App: cpus, disk, network, outbound, volumes,
+environment, active, logs, start_delay_seconds, virtualization.
+Further kinds: Network, Volume, Image, Datastore, Hardware, BaseOs, Secret,
+Enrolment, Patch, Project, Template; and what says how the fleet is run:
+Group (query, note), Window (match, days, from, minutes, zone) and AlertRule
+(when, match, minutes, percent, days, url, trust, secret). A wrong or unknown
+field is refused by its place and name, with those that exist.
 
-Devices that are alike share a Template, and differ by variables. {{ name }} in a text of a
-Template, or of an App, stands for the variable of that name of the Device (its own before its
-Template's), and {{ device }} for its name:
+Devices that are alike share a Template, and differ by variables. {{ name }}
+in a text of a Template, or of an App, stands for the variable of that name
+of the Device (its own before its Template's), and {{ device }} for its
+name:
 
   kind: Template
   name: shop
@@ -59,8 +62,8 @@ Template's), and {{ device }} for its name:
   name: edge-2
   spec: {soft_serial: 7d20c1aa, template: shop, variables: {interval: 300}}
 
-What `eve objects -o yaml` prints can be applied: the value of a secret stands there as (not shown),
-which keeps the one that there is.";
+What `eve objects -o yaml` prints can be applied: the value of a secret
+stands there as (not shown), which keeps the one that there is.";
 
 /// `eve apply …`
 #[derive(Debug, clap::Args)]

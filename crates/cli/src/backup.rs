@@ -15,22 +15,25 @@ use crate::out::{self, OrAdvise, WrongUse};
 /// What `eve controller backup --help` ends with.
 pub(crate) const HOLDS: &str = "\
 What a backup holds:
-  the database: devices, objects with their history, secrets, users and tokens, the audit log, what
-  nodes said and their logs; the images and other contents of the object store, unless
-  --without-blobs; and the keys of the controller: pki/ (root, signing and exchange keys, and
-  secrets.key, which opens the secrets), tls/ and admin.token.
+  the database: devices, objects with their history, secrets, users and
+  tokens, the audit log, what nodes said and their logs; the images and
+  other contents of the object store, unless --without-blobs; and the keys
+  of the controller: pki/ (root, signing and exchange keys, and secrets.key,
+  which opens the secrets), tls/ and admin.token.
 
 Who may read it:
-  nobody but you. Whoever can, can be the controller to every node, and read every secret. The file is
-  written for its owner only (mode 0600). Encrypt it before it leaves the machine: --passphrase,
-  --passphrase-file or --key-file (AES-256-GCM; Argon2id makes the key of a passphrase). Keep the
-  passphrase or the key file elsewhere, and keep it: without it nobody restores the backup.
+  nobody but you. Whoever can, can be the controller to every node, and read
+  every secret. The file is written for its owner only (mode 0600). Encrypt
+  it before it leaves the machine: --passphrase, --passphrase-file or
+  --key-file (AES-256-GCM; Argon2id makes the key of a passphrase). Keep the
+  passphrase or the key file elsewhere, and keep it: without it nobody
+  restores the backup.
 
 Examples:
   eve controller backup -o fleet.tar.zst
   head -c 32 /dev/urandom > /root/backup.key
-  eve controller backup --key-file /root/backup.key -o - | ssh vault 'cat > fleet.sealed'
-  eve controller restore --key-file /root/backup.key --data /srv/eve fleet.sealed
+  eve backup --key-file /root/backup.key -o - | ssh vault 'cat > fleet.sealed'
+  eve controller restore --key-file /root/backup.key --data new fleet.sealed
 ";
 
 /// A key file is read up to here.

@@ -18,15 +18,11 @@ use crate::out::{self, OrAdvise, WrongUse};
 use crate::places;
 use crate::steps::Steps;
 
-/// Arguments of `eve build`.
+/// Build images: rootfs, slot, config, live, installer
 ///
 /// Writes to dist/<arch>/<version>/, and points dist/<arch>/current to it after `live`. Steps whose
 /// inputs did not change are not done again.
-///
-/// Example: eve build live --set soft_serial=12345
-/// Example: eve build config --in installer.raw --set server=controller.example --file bootstrap-config.pb
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, disable_version_flag = true)]
 pub(crate) struct Args {
     /// What to build
     #[arg(value_enum)]

@@ -11,7 +11,7 @@ use store::{Draft, Layout, Platform, export_image, import_tar};
 use crate::out::{self, OrAdvise};
 use crate::places;
 
-/// Arguments of `eve cache`.
+/// The images that packages became: list, import, export
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -52,7 +52,14 @@ enum Command {
 }
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let usual = args.cache.is_none();
     let dir = args.cache.unwrap_or_else(|| places::cache().join("oci"));
+    if usual && !dir.exists() && !matches!(args.command, Command::Import { .. }) {
+        let text =
+            format!("the cache {} is not there: nothing was built or imported", dir.display());
+        let advice = "`eve pkg build` and `eve cache import` fill it; --cache names another";
+        return Err(out::advised(text, advice));
+    }
     match args.command {
         Command::Ls { json } => ls(&Layout::open(dir).or_advise()?, json),
         Command::Import { files } => {

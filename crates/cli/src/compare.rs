@@ -6,16 +6,13 @@ use builder::compare::{Difference, compare};
 
 use crate::out::{self, OrAdvise, Step};
 
-/// Arguments of `eve compare`.
+/// Say what two images differ in
 ///
 /// Takes both apart as far as it goes: disks, ISOs, partitions, file systems, archives, kernel images.
 /// Nothing is mounted; an ext4 is compared by its bytes. Times, signatures, the keys they are checked
 /// with, and digests over those do not count as differences; --strict lists and counts them too. Ends
 /// with 0 if both are the same, with 1 if not.
-///
-/// Example: eve compare dist/amd64/1.0.0/live.raw dist/amd64/current/live.raw
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// The first: a file or a folder
     one: PathBuf,

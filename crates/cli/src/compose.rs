@@ -18,15 +18,12 @@ use crate::places;
 /// The longest description we take. The largest we know has 20 KiB.
 const TEXT_MAX: Bytes = Bytes::mib(1);
 
-/// Arguments of `eve compose`.
+/// Compose a root file system tar from linuxkit yml files
 ///
 /// Several files are one description: lists append, of the kernel's fields the last counts.
 /// `@pkg:pkg/NAME` stands for the image of a package of this repository. A file that ends with `.in`
 /// is a template: `eve describe` tells what becomes of it.
-///
-/// Example: eve compose -o rootfs.tar images/rootfs.yml.in
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, disable_version_flag = true)]
 pub(crate) struct Args {
     /// The description, in one or several files; `-` is standard input, an http(s) URL is fetched
     #[arg(required = true, value_name = "FILE.yml")]

@@ -15,7 +15,7 @@ use crate::backup;
 use crate::out::{self, OrAdvise};
 use crate::places;
 
-/// Arguments of `eve controller`.
+/// A controller on this machine: serve, link, token, backup, restore
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

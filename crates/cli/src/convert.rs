@@ -10,18 +10,20 @@ use model::Bytes;
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::steps::Steps;
 
-/// Arguments of `eve convert`.
+/// Convert a disk image into another format
 ///
-/// The format of IN is found by what it starts with; --from says it where that could mislead. Zeroes
-/// take no room in OUT, and holes in IN take no time. The same disk gives the same bytes.
+/// The format of IN is found by what it starts with; --from says it where that
+/// could mislead. Zeroes take no room in OUT, and holes in IN take no time. The
+/// same disk gives the same bytes.
 ///
-///   raw          byte for byte             vmdk         VMware, Workstation and others
-///   qcow2        QEMU, compressed          vmdk-stream  VMware, compressed, for import (OVA)
-///   vdi          VirtualBox                vhdx         Hyper-V
-///   parallels    Parallels: a folder, or   gcp          Google Cloud: disk.raw in a tar.gz,
-///                one file if OUT is .hds                rounded up to whole GiB
-///
-/// Example: eve convert --to vdi --size 32G dist/amd64/current/live.raw live.vdi
+///   raw          byte for byte
+///   qcow2        QEMU, compressed
+///   vdi          VirtualBox
+///   vmdk         VMware, Workstation and others
+///   vmdk-stream  VMware, compressed, for import (OVA)
+///   vhdx         Hyper-V
+///   parallels    Parallels: a folder, or one file if OUT is .hds
+///   gcp          Google Cloud: disk.raw in a tar.gz, rounded up to whole GiB
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {

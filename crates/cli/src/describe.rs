@@ -16,7 +16,7 @@ use crate::places;
 /// No template or modifier is nearly as large.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Show what a template becomes for a kind of machine: linuxkit yml
+/// Show what a template becomes for a machine: linuxkit yml
 ///
 /// TEMPLATE is `rootfs` or `installer`, this repository's own with its modifiers, or a file of your
 /// own (`-`: standard input) with the modifiers you name, applied in that order: expressions in the
@@ -25,13 +25,10 @@ const FILE_MAX: u64 = 1 << 20;
 /// clone its packages (images/tags.toml, images/matrix.toml), and what --tag says. Words that stand
 /// for nothing stay, with a warning.
 #[derive(Debug, clap::Args)]
-#[command(
-    disable_version_flag = true,
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
         eve describe rootfs --explain\n  \
         eve describe installer --arch arm64 --dev -o installer.yml\n  \
-        eve describe rootfs.yml.in modifiers/hv/k.yq --hv k --tag KUBE_TAG=lfedge/eve-kube:1"
-)]
+        eve describe rootfs.yml.in modifiers/hv/k.yq --hv k --tag KUBE_TAG=me/kube:1")]
 pub(crate) struct Args {
     /// `rootfs`, `installer`, or a template
     template: PathBuf,
@@ -89,7 +86,7 @@ pub(crate) struct Machine {
     pub kernel_tag: Option<String>,
 }
 
-/// Show which ZARCH, HV and PLATFORM go together, and what of that can be built
+/// Show which ZARCH, HV and PLATFORM go together and can be built
 ///
 /// Without options the whole table. With a combination only that; it fails if there is none.
 #[derive(Debug, clap::Args)]
@@ -116,7 +113,6 @@ pub(crate) struct MatrixArgs {
 /// That of the tag, or 0.0.0-<branch>-<commit>. What is not committed shows as -dirty- and a digest
 /// of its content: the same state has the same version, however often it is built.
 #[derive(Debug, clap::Args)]
-#[command(disable_version_flag = true)]
 pub(crate) struct VersionArgs {
     #[command(flatten)]
     machine: Machine,
@@ -441,7 +437,8 @@ fn table(matrix: &Matrix) -> anyhow::Result<()> {
 }
 
 pub(crate) fn version(args: VersionArgs) -> anyhow::Result<()> {
-    let root = places::repository()?;
+    let root = places::repository()
+        .context("a build's version is that of a clone (`eve --version`: ours)")?;
     let Machine { arch, hv, platform, .. } = &args.machine;
     let of_arch = root.join("dist").join(arch);
     if args.current {

@@ -14,16 +14,12 @@ use crate::out::foreign::one_line;
 use crate::out::{self, OrAdvise};
 use crate::places;
 
-/// Arguments of `eve explain`.
+/// Say who put a path into an image
 ///
 /// Says which entry of the description (and, in a clone that has it, its file and line), which package
 /// image and layer, and which .deb, recipe or program put a path there, and what else wanted the same
 /// path and does not count.
-///
-/// Example: eve explain /usr/bin/crun
-/// Example: eve explain dist/amd64/current /etc/passwd
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// The image (rootfs.tar, squashfs, slot.img, a disk, a folder of dist; by default the newest
     /// build), then the path in it

@@ -25,7 +25,7 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// `eve fleet|device|app|network|apply|delete|logs …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// How the fleet is: nodes by state, alerts that are not over, rollouts in progress
+    /// How the fleet is: nodes by state, alerts, rollouts in progress
     Fleet {
         #[command(flatten)]
         to: To,
@@ -51,7 +51,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: Option<NetworkCommand>,
     },
-    /// Make objects say what YAML or JSON documents say: all of them or none
+    /// Make objects say what documents say: all of them or none
     #[command(after_long_help = crate::apply::HELP)]
     Apply(Box<crate::apply::Args>),
     /// Remove an object: `eve delete app hello`
@@ -66,7 +66,9 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Objects as they were written: `eve objects app hello -o yaml` is what `eve apply` takes
+    /// Objects as they were written
+    ///
+    /// `eve objects app hello -o yaml` is what `eve apply` takes.
     Objects {
         #[command(flatten)]
         to: To,

@@ -14,7 +14,8 @@ pub(crate) const HEADING: &str = "Which controller, and how it is shown";
 /// `-o`, `--json`, `--watch`: of every command that talks to a controller.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(crate) struct Form {
-    /// Facts as what [default: table]
+    /// Facts as a table for people, as JSON, or as YAML: objects as `eve apply` takes them
+    /// [default: table]
     #[arg(long, short, global = true, help_heading = HEADING, value_enum, value_name = "FORM")]
     output: Option<Output>,
     /// Facts as JSON: the same as -o json
@@ -29,12 +30,10 @@ pub(crate) struct Form {
 
 /// A form of facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+// What they are is said with the option: texts here would take a screen in the help of each command.
 pub(crate) enum Output {
-    /// For people
     Table,
-    /// For programs
     Json,
-    /// For both; objects as `eve apply` takes them
     Yaml,
 }
 

@@ -27,7 +27,9 @@ pub(crate) enum Command {
         /// One version, and what is other now
         revision: Option<u64>,
     },
-    /// What is not as it should be on nodes, and why: the same as `eve device drift`
+    /// What is not as it should be on nodes, and why
+    ///
+    /// The same as `eve device drift`.
     Drift {
         #[command(flatten)]
         to: To,

@@ -20,11 +20,11 @@ use crate::places;
 /// that was cut off half-way does not boot.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    eve install --disk /dev/sdX                         the newest image, onto a whole disk\n  \
-    eve install --disk node.raw --from dist/amd64/1.0   onto a file (truncate -s 8G node.raw)\n  \
-    eve install --disk /dev/sdX --from installer.iso    what this installer would install\n  \
-    eve install --disk /dev/sdX --skip persist --yes    keep what the node has stored\n  \
-    eve install --disk /dev/sdX --dry-run               only say what would be written where")]
+    eve install --disk /dev/sdX                        the newest image\n  \
+    eve install --disk node.raw --from dist/amd64/1.0  onto a file\n  \
+    eve install --disk /dev/sdX --from installer.iso   what it would install\n  \
+    eve install --disk /dev/sdX --skip persist --yes   keep what was stored\n  \
+    eve install --disk /dev/sdX --dry-run              only say what is written")]
 pub(crate) struct Args {
     /// The disk: a whole one (/dev/sda), or a file that stands for one
     #[arg(long, value_name = "PATH")]

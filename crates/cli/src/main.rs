@@ -20,6 +20,7 @@ mod examples;
 mod explain;
 mod fleet;
 mod form;
+mod help;
 mod history;
 mod image;
 mod install;
@@ -46,54 +47,37 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 /// Builds EVE-OS images, runs them, and controls a fleet of nodes.
 #[derive(Debug, Parser)]
-#[command(name = "eve", version, propagate_version = true)]
+#[command(name = "eve", version)]
 struct Eve {
     #[command(subcommand)]
     command: Command,
 }
 
+/// What each command is for stands with its arguments: a text here would hide the longer one there.
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Build images: rootfs, slot, config, live, installer
     Build(Box<build::Args>),
-    /// The images that packages became: list, import, export
     Cache(cache::Args),
-    /// Compose a root file system tar from linuxkit yml files
     Compose(compose::Args),
-    /// Convert a disk image into another format
     Convert(convert::Args),
     Describe(describe::Args),
     Matrix(describe::MatrixArgs),
     Version(describe::VersionArgs),
-    /// Make a file system of a tar: squashfs, ext4, FAT
     Mkfs(mkfs::Args),
-    /// Build and inspect packages, and their lock file
     Pkg(pkg::Args),
-    /// Show or set which slot of a disk image boots
     Slot(slot::Args),
-    /// List what an image is made of, as SPDX or CycloneDX
     Sbom(sbom::Args),
-    /// List or collect the sources that an image was made of
     Sources(sources::Args),
-    /// Say what two images differ in
     Compare(compare::Args),
-    /// Say who put a path into an image
     Explain(explain::Args),
-    /// Say what takes how much in an image
     Sizes(sizes::Args),
-    /// Put a node onto a disk
     Install(install::Args),
-    /// Boot an image in QEMU
     Run(run::Args),
-    /// Build, boot, onboard and deploy the sample app, all on this machine
     Up(up::Args),
-    /// Stop what `eve up` started, and nothing else
     Down(up::DownArgs),
-    /// What `eve up` started, and how it is
     Status(up::StatusArgs),
-    /// Serve the controller
     Controller(controller::Args),
-    /// Write everything of a controller on this machine into one file, while it runs
+    /// Write everything of a controller here into one file, while it runs
     #[command(after_long_help = crate::backup::HOLDS)]
     Backup(controller::Backup),
     #[command(flatten)]
@@ -108,16 +92,32 @@ enum Command {
     Rollout(rollout::Command),
     #[command(flatten)]
     History(history::Command),
-    /// Print the completion script of a shell: `eve completion bash > …/completions/eve`
+    /// Print the completion script of a shell
     Completion {
         /// Which shell
         shell: clap_complete::Shell,
     },
 }
 
+/// The commands as people see them.
+fn taught() -> clap::Command {
+    help::grouped(examples::taught(Eve::command()))
+}
+
 fn main() -> std::process::ExitCode {
     // Wrong use ends here, with exit code 2.
-    let matches = examples::taught(Eve::command()).get_matches();
+    let matches = match taught().try_get_matches() {
+        Ok(matches) => matches,
+        Err(wrong) => {
+            let words: Vec<String> =
+                std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
+            let unknown = wrong.kind() == clap::error::ErrorKind::InvalidSubcommand;
+            let meant = help::swapped(&Eve::command(), &words).filter(|_| unknown);
+            let Some(meant) = meant else { wrong.exit() };
+            let text = format!("there is no such command; did you mean `{meant}`?");
+            return out::report(&out::WrongUse(text).into());
+        }
+    };
     let eve = Eve::from_arg_matches(&matches).unwrap_or_else(|e| e.exit());
     out::start_log();
     let outcome = match eve.command {

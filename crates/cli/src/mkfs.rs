@@ -1,7 +1,7 @@
 //! `eve mkfs`: a file system of a tar.
 
 use std::fs::File;
-use std::io::{self, Seek};
+use std::io::{self, IsTerminal, Seek};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -13,17 +13,15 @@ use model::Bytes;
 use crate::convert::size;
 use crate::out::{self, OrAdvise, Step, WrongUse};
 
-/// Arguments of `eve mkfs`.
+/// Make a file system of a tar: squashfs, ext4, FAT
 ///
-/// The tar comes from standard input. Owners, rights, times, devices, links and extended attributes
-/// are kept, without root: what the tar says twice, the last time counts. The same tar and options
-/// give the same bytes.
+/// The tar comes from standard input. Owners, rights, times, devices, links and
+/// extended attributes are kept, without root: what the tar says twice, the last
+/// time counts. The same tar and options give the same bytes.
 ///
 ///   squashfs   for reading only; packed on all processors
 ///   ext4       takes mke2fs and debugfs (Debian package e2fsprogs)
 ///   fat        FAT12, FAT16 or FAT32 by size; files and folders only
-///
-/// Example: eve mkfs squashfs --comp xz -o rootfs.squashfs < rootfs.tar
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -77,8 +75,8 @@ enum Comp {
 
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let file_system = file_system(&args)?;
-    let step = Step::start("making the file system");
     let tar = standard_input(&args.output)?;
+    let step = Step::start("making the file system");
     let made = make(tar, "standard input", &file_system, args.time, &args.output).or_advise()?;
     step.done(format!("{} with {} entries", made.size, made.entries));
     if args.json { out::json(&made) } else { Ok(()) }
@@ -124,12 +122,20 @@ fn method(comp: Comp, level: Option<u8>) -> Result<Method, WrongUse> {
 /// start, else a copy beside the output.
 fn standard_input(output: &Path) -> anyhow::Result<File> {
     let stdin = io::stdin();
+    if stdin.is_terminal() {
+        let text = "nothing comes from standard input: give it the tar, `< rootfs.tar`";
+        return Err(WrongUse(text.to_owned()).into());
+    }
+    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        let text = format!("there is no folder {} for the image", folder.display());
+        return Err(out::advised(text, "make it, or give another --output"));
+    }
     let owned = stdin.as_fd().try_clone_to_owned().context("cannot read standard input")?;
     let mut file = File::from(owned);
     let is_file = file.metadata().is_ok_and(|about| about.is_file());
     if is_file && file.stream_position().is_ok_and(|at| at == 0) {
         return Ok(file);
     }
-    let folder = output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     spool(file, folder).or_advise()
 }

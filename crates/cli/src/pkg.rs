@@ -8,7 +8,7 @@ use clap::Subcommand;
 use crate::out::{self, OrAdvise, WrongUse};
 use crate::steps::Steps;
 
-/// Arguments of `eve pkg`.
+/// Build and inspect packages, and their lock file
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -21,7 +21,7 @@ const LATE_MAX: u64 = 60_000;
 /// `eve rollout …`, `eve group …`, `eve window …`, `eve schedule …`
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Command {
-    /// Changes that are taken to nodes in waves: begin, show, pause, promote, roll back
+    /// Changes that are taken to nodes in waves: start, show, promote, …
     Rollout {
         #[command(flatten)]
         to: To,

@@ -23,12 +23,12 @@ use crate::places;
 /// and lets it write to it.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
-    eve run                            boot dist/amd64/current, forget what it writes\n  \
-    eve run --keep /tmp/n1 --tpm       keep disk, firmware variables and TPM in a folder\n  \
-    eve run --forward 8080:8080        http://localhost:8080 leads to port 8080 of the node\n  \
-    eve run installer --format iso     install to dist/<arch>/current/target.qcow2\n  \
-    eve run target                     boot that disk\n  \
-    eve run --arch arm64               boot dist/arm64/current on an ARM machine")]
+    eve run                         boot dist/amd64/current, forget what it writes\n  \
+    eve run --keep /tmp/n1 --tpm    keep disk, firmware variables and TPM there\n  \
+    eve run --forward 8080:8080     localhost:8080 leads to port 8080 of the node\n  \
+    eve run installer --format iso  install to dist/<arch>/current/target.qcow2\n  \
+    eve run target                  boot that disk\n  \
+    eve run --arch arm64            boot dist/arm64/current on an ARM machine")]
 pub(crate) struct Args {
     /// What to boot
     #[arg(value_enum, default_value_t = What::Live)]

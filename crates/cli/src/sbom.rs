@@ -12,14 +12,11 @@ use store::Draft;
 use crate::out::{self, OrAdvise, Step, WrongUse, foreign};
 use crate::places;
 
-/// Arguments of `eve sbom`.
+/// List what an image is made of, as SPDX or CycloneDX
 ///
 /// Lists the Debian packages, the Rust crates and the files of ours that are in an image, with
 /// licences, sources, and which package image brought them. The same image gives the same document.
-///
-/// Example: eve sbom -o sbom.spdx.json
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, disable_version_flag = true)]
 pub(crate) struct Args {
     /// A root file system (rootfs.tar, squashfs, slot.img), a disk, or a folder of dist; by default
     /// the newest build

@@ -10,15 +10,11 @@ use serde::Serialize;
 use crate::out::{self, OrAdvise};
 use crate::places;
 
-/// Arguments of `eve sizes`.
+/// Say what takes how much in an image
 ///
 /// Says what each package takes in an image, plain and, in a packed file system, its share of it; and
 /// how that grew since another image.
-///
-/// Example: eve sizes --parts
-/// Example: eve sizes dist/amd64/current --since dist/amd64/1.0.0
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// A root file system (rootfs.tar, squashfs, slot.img), a disk, or a folder of dist; by default
     /// the newest build

@@ -6,15 +6,11 @@ use builder::image::{self, SlotMark};
 
 use crate::out::{self, OrAdvise, WrongUse};
 
-/// Arguments of `eve slot`.
+/// Show or set which slot of a disk image boots
 ///
 /// A node has two slots, IMGA and IMGB. The partition table says which one boots, whether it is on
 /// trial and whether it ever proved itself; an installer's INSTALLER partition has the same marks.
-///
-/// Example: eve slot show live.raw
-/// Example: eve slot set live.raw IMGB=active IMGA=unused
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,

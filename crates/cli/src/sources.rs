@@ -14,16 +14,12 @@ use crate::places;
 use crate::sbom::bill;
 use crate::steps::Steps;
 
-/// Arguments of `eve sources`.
+/// List or collect the sources that an image was made of
 ///
 /// Prints the manifest of an image's sources: a line each, type,name@version,commit,path. With --tar
 /// it fetches them all (gigabytes) and writes one archive; with --check it compares the manifest with
 /// a bill of materials and ends with 1 if one knows what the other does not.
-///
-/// Example: eve sources -o manifest.csv
-/// Example: eve sources --check sbom.spdx.json --manifest manifest.csv
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// A root file system (rootfs.tar, squashfs, slot.img), a disk, or a folder of dist; by default
     /// the newest build

@@ -20,7 +20,7 @@ use crate::out::{self, Step};
 use crate::places;
 use state::{Folder, State};
 
-/// Build, boot, onboard and deploy the sample app, all on this machine
+/// Build, boot, onboard and deploy the sample app on this machine
 ///
 /// Builds the image if there is none, starts a controller, boots a node in QEMU, lets it onboard,
 /// and runs apps/hello on it until its page answers here. A second `eve up` beside the first starts
@@ -30,10 +30,10 @@ use state::{Folder, State};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     eve up\n  \
-    eve up --port 9090 --controller-port 9443   when 8080 or 8443 are taken\n  \
-    eve up --image dist/amd64/current/live.raw   boot this image, build nothing\n  \
-    eve up --arch arm64                          an ARM node, emulated\n  \
-    eve up --fresh                               forget the node and the controller of before")]
+    eve up --port 9090 --controller-port 9443  when 8080 or 8443 are taken\n  \
+    eve up --image live.raw                    boot this image, build nothing\n  \
+    eve up --arch arm64                        an ARM node, emulated\n  \
+    eve up --fresh                             forget what was there before")]
 pub(crate) struct Args {
     /// Where to keep everything [default: eve/up in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR")]

@@ -111,7 +111,7 @@ impl Diagnose for ClientError {
     fn diagnose(&self) -> Diagnosis {
         let advice = match self {
             ClientError::File { .. } => {
-                "name the controller's data folder with --data, or give --controller, --token and --ca"
+                "log in with `eve login URL`, or name the controller's data folder with --data"
             }
             ClientError::Url(_) => "give it as https://HOST:PORT",
             ClientError::Root(_) => "give the controller's root certificate with --ca",

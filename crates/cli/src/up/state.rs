@@ -89,7 +89,10 @@ impl Folder {
     pub(super) fn open(path: &Path) -> anyhow::Result<Folder> {
         use std::os::unix::fs::DirBuilderExt;
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.with_context(|| format!("cannot create {}", path.display()))?;
+        made.map_err(|e| {
+            let text = format!("cannot create {}: {e}", path.display());
+            out::advised(text, "name a folder that you may write to with --state")
+        })?;
         let path = path.canonicalize().with_context(|| format!("cannot use {}", path.display()))?;
         Ok(Folder { path })
     }

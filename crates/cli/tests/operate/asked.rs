@@ -182,3 +182,37 @@ fn what_the_installer_could_not_use_is_refused_before_an_image_is_made() {
     let (code, said) = site.fails(&format!("build config {}", words.join(" ")));
     assert!(code == 1 && said.contains("did you mean soft_serial?"), "{said}");
 }
+
+#[test]
+fn wrong_use_ends_with_2_and_says_what_is_meant() {
+    let site = Site::start();
+    for (line, want) in [
+        ("list device", "did you mean `eve device list`?"),
+        ("devices show edge-1", "did you mean `eve device show edge-1`?"),
+        ("device shwo edge-1", "'show'"),
+        ("device show", "<NAME>"),
+        ("device list --mach a=b", "'--match'"),
+        ("rollout start r", "--filename <FILE|DIR>"),
+        ("rollout start -f x.yml", "<NAME>"),
+        ("slot set live.raw IMGA=on", "SLOT=MARK"),
+        ("image push", "<FILE>"),
+    ] {
+        let (code, said) = site.fails(line);
+        assert!(code == 2 && said.contains(want), "{line}: {said}");
+    }
+    // What was meant well and failed.
+    for (line, want) in [
+        ("apply nothing.yml", "eve: cannot read nothing.yml: "),
+        ("device show edge-9", "eve: there is no Device edge-9"),
+        ("mkfs ext4 -o nothing/x.img", "eve: there is no folder nothing for the image"),
+        ("cache export x -o x.tar", "nothing was built or imported"),
+        ("login https://127.0.0.1:1 --user ann", "cannot reach the controller"),
+        ("convert --to vdi nothing.raw x.vdi", "cannot open nothing.raw: "),
+        ("slot show nothing.raw", "cannot open nothing.raw: "),
+        ("slot set nothing.raw IMGA=unused", "cannot open nothing.raw: "),
+        ("build live", "is not in a clone of the repository"),
+    ] {
+        let (code, said) = site.fails(line);
+        assert!(code == 1 && said.contains(want), "{line}: {said}");
+    }
+}
