@@ -119,6 +119,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     for flaw in &applied.missing {
         say!("{}missing: {flaw}", sources.place(&flaw.key, &flaw.field));
     }
+    for flaw in &applied.warnings {
+        say!("{}note: {flaw}", sources.place(&flaw.key, &flaw.field));
+    }
     if !args.diff {
         return args.to.told(&applied, |applied| show(applied, how.dry_run));
     }

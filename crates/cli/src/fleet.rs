@@ -360,6 +360,10 @@ impl To {
     /// of `eve up`, whichever is there. A token or a root certificate that is named takes the place
     /// of the one that is found with the controller.
     pub(crate) fn client(&self) -> anyhow::Result<Client> {
+        Ok(self.found()?.hinting(|hint| say!("note: {hint}")))
+    }
+
+    fn found(&self) -> anyhow::Result<Client> {
         let token = self.token.as_deref();
         if token.is_some_and(|t| t.trim().is_empty()) {
             // Not as if there were none: that would be the administrator's on this machine.

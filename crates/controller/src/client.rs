@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::access::TOKEN_FILE;
 use crate::objects::{Key, Kind};
+use crate::operator::HINT;
 use crate::start::{ENDPOINT_CERT_FILE, ENDPOINT_FILE};
 use crate::trust;
 use crate::view;
@@ -42,6 +43,8 @@ pub struct Client {
     port: u16,
     token: Secret,
     tls: Arc<rustls::ClientConfig>,
+    /// Who is told what may not be meant in what was asked for.
+    hint: fn(&str),
 }
 
 /// Why a call failed.
@@ -137,6 +140,9 @@ impl Diagnose for ClientError {
             }
             ClientError::Refused { status: 409, .. } => "look at it as it is now, and decide again",
             ClientError::Refused { status: 429, .. } => "wait as long as it says",
+            ClientError::Refused { status: 502, .. } => {
+                "look at the other server, or correct where it is said to be; then ask again"
+            }
             ClientError::Refused { status: 503, .. } => "look into the controller's log",
             ClientError::Refused { .. } => "correct what you asked for",
             ClientError::Answer { .. } => "use an `eve` of the controller's version",
@@ -226,7 +232,15 @@ impl Client {
             port,
             token: Secret::new(token.trim()),
             tls,
+            hint: |_| {},
         })
+    }
+
+    /// The same client, which tells `hint` what the controller thinks may not be meant in a call that
+    /// it answers.
+    #[must_use]
+    pub fn hinting(self, hint: fn(&str)) -> Client {
+        Client { hint, ..self }
     }
 
     /// A client of the controller whose data folder is on this machine.
@@ -571,6 +585,8 @@ impl Client {
             .body(Full::new(body))
             .map_err(|e| talk(e.into()))?;
         let (head, body) = self.exchanged(request).await?;
+        let hints = head.headers.get_all(HINT).iter().filter_map(|value| value.to_str().ok());
+        hints.for_each(self.hint);
         if head.status.is_success() {
             return Ok(body);
         }

@@ -398,6 +398,9 @@ pub struct Applied {
     pub changes: Vec<Change>,
     /// References that point nowhere, which were allowed.
     pub missing: Vec<Flaw>,
+    /// What is allowed and still may not be meant.
+    #[serde(default)]
+    pub warnings: Vec<Flaw>,
 }
 
 /// An error of the operator API.

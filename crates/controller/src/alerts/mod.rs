@@ -25,7 +25,7 @@ use crate::words::time;
 use look::{Found, Memory};
 
 pub use crate::objects::{AlertRuleSpec as RuleSpec, When};
-pub(crate) use rule::{RuleError, check, checked, test, with_secrets};
+pub(crate) use rule::{RuleError, TestError, check, checked, test, with_secrets};
 
 const LEASE: &str = "alerts";
 const LEASE_TERM: Duration = Duration::from_secs(60);

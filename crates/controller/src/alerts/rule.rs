@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{RuleSpec, webhook};
-use crate::db::{DbError, RuleRow};
-use crate::fleet::Fleet;
+use crate::db::{Policies, Policy, RuleRow};
+use crate::fleet::{Fleet, Known, policies};
 use crate::objects::{Key, Kind, NOT_SHOWN, Query, QueryError, Spec, TextOrSecret};
 use crate::outbound::{self, OutboundError};
-use crate::rollout::calendar;
 
 /// Minutes of a rule, at most: a year.
 const MINUTES_MAX: u64 = 366 * 24 * 60;
@@ -31,8 +30,6 @@ pub(crate) enum RuleError {
     Trust(OutboundError),
     #[error("rule.secret: there is no Secret {0}")]
     Secret(String),
-    #[error(transparent)]
-    Db(#[from] DbError),
 }
 
 /// Checks a rule; `groups` are queries by name.
@@ -57,36 +54,32 @@ pub(crate) fn check(rule: &RuleSpec, groups: &BTreeMap<String, String>) -> Resul
 }
 
 /// Checks a rule and makes what is kept of it. Without a secret it keeps the one it has.
-pub(crate) async fn checked(
-    fleet: &Fleet,
-    name: &str,
-    rule: &RuleSpec,
-    secret: Option<String>,
-) -> Result<RuleRow, RuleError> {
-    check(rule, &calendar::queries(&fleet.db).await?)?;
+pub(crate) fn checked(
+    known: &Known,
+    policies: &Policies,
+    key: &Key,
+    (rule, secret): (&RuleSpec, Option<&str>),
+) -> Result<Policy, RuleError> {
+    check(rule, &policies::groups(policies))?;
     let mut rule = rule.clone();
-    let mut secret = secret;
+    let mut secret = secret.map(|text| text.as_bytes().to_vec());
     match rule.secret.take() {
         Some(TextOrSecret::Text(text)) if text == NOT_SHOWN => {}
-        Some(TextOrSecret::Text(text)) => secret = Some(text),
+        Some(TextOrSecret::Text(text)) => secret = Some(text.into_bytes()),
         named => rule.secret = named,
     }
     if let Some(TextOrSecret::Secret(named)) = &rule.secret {
-        let key = Key::new(Kind::Secret, &named.secret);
-        if !fleet.look(|known| known.objects.contains_key(&key)) {
+        // It has no other one beside it.
+        if !known.objects.contains_key(&Key::new(Kind::Secret, &named.secret)) {
             return Err(RuleError::Secret(named.secret.clone()));
         }
-    } else if secret.is_none() {
-        let all = fleet.db.alert_rules().await?;
-        let had = all.into_iter().find(|row| row.name == name);
-        rule.secret = had.and_then(|row| read(&row)).and_then(|spec| spec.secret);
+    } else if secret.is_none()
+        && let Some(Policy { spec: Spec::AlertRule(had), secret: kept }) = policies.get(key)
+    {
+        rule.secret.clone_from(&had.secret);
+        secret.clone_from(kept);
     }
-    let damaged = |e: serde_json::Error| DbError::Damaged {
-        what: format!("alert rule {name}"),
-        why: e.to_string(),
-    };
-    let spec = serde_json::to_string(&rule).map_err(damaged)?;
-    Ok(RuleRow { name: name.to_owned(), spec, secret: secret.map(String::into_bytes) })
+    Ok(Policy { spec: Spec::AlertRule(rule), secret })
 }
 
 fn read(row: &RuleRow) -> Option<RuleSpec> {
@@ -118,15 +111,27 @@ pub(super) fn signed(row: &RuleRow, spec: &RuleSpec) -> Result<(), webhook::Webh
     }
 }
 
-/// Tells a rule's webhook that this is a test, at once and once; an error says why it was not taken.
-pub(crate) async fn test(row: &RuleRow) -> Result<String, String> {
-    let spec: RuleSpec = serde_json::from_str(&row.spec)
-        .map_err(|e| format!("this controller cannot read the rule {}: {e}", row.name))?;
+/// Why a webhook was not told that this is a test.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TestError {
+    #[error("this controller cannot read the rule {0}: {1}")]
+    Damaged(String, serde_json::Error),
+    #[error("the rule {0} has no webhook; it needs a url")]
+    NoWebhook(String),
+    /// The other side is at fault.
+    #[error("the webhook of {0} did not take it: {1}")]
+    NotTaken(String, webhook::WebhookError),
+}
+
+/// Tells a rule's webhook that this is a test, at once and once.
+pub(crate) async fn test(row: &RuleRow) -> Result<String, TestError> {
+    let spec: RuleSpec =
+        serde_json::from_str(&row.spec).map_err(|e| TestError::Damaged(row.name.clone(), e))?;
     if spec.url.is_none() {
-        return Err(format!("the rule {} has no webhook", row.name));
+        return Err(TestError::NoWebhook(row.name.clone()));
     }
     let body = serde_json::json!({ "id": 0, "state": "test", "rule": row.name }).to_string();
     let told = super::post(row, &spec, &body).await;
     told.map(|()| format!("the webhook of {} took it", row.name))
-        .map_err(|e| format!("the webhook of {} did not take it: {e}", row.name))
+        .map_err(|e| TestError::NotTaken(row.name.clone(), e))
 }

@@ -26,6 +26,17 @@ pub(crate) enum WebhookError {
     Status(u16),
 }
 
+impl WebhookError {
+    /// Whether it is the other side that did not do its part.
+    pub(crate) fn is_theirs(&self) -> bool {
+        match self {
+            WebhookError::Outbound(OutboundError::Trust(_)) => false,
+            WebhookError::Outbound(_) | WebhookError::Status(_) => true,
+            WebhookError::Url(_) | WebhookError::Secret(_) => false,
+        }
+    }
+}
+
 /// The address of a webhook: with TLS.
 pub(crate) fn parse(url: &str) -> Result<Address, WebhookError> {
     let wrong = || WebhookError::Url(url.chars().take(200).collect());

@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use model::UnixMillis;
 use serde::{Deserialize, Serialize};
+use sqlx::Row;
 use sqlx::any::AnyRow;
-use sqlx::{AssertSqlSafe, Row};
 
 use super::journal::log;
-use super::rollout::Statement;
 use super::vault::At;
 use super::{Change, Db, DbError, Doing, Tx, signed, text, unsigned};
 
@@ -89,36 +88,21 @@ impl Db {
         rows.iter().map(opened).collect()
     }
 
-    /// Makes or changes a rule, and says so; without a secret it keeps the one it has if `keep`.
-    pub(crate) async fn set_alert_rule(
-        &self,
-        rule: &RuleRow,
-        keep: bool,
-        said: &Change,
-    ) -> Result<(), DbError> {
-        let kept = if keep { "coalesce($3, alert_rules.secret)" } else { "$3" };
-        self.write_logged(self.rule_query(rule, kept)?, said).await.map(drop)
-    }
-
     /// Makes or changes a rule; its secret is this one, or none.
     pub(super) async fn put_rule(&self, tx: &mut Tx, rule: &RuleRow) -> Result<(), DbError> {
-        let query = self.rule_query(rule, "$3")?;
-        query.execute(&mut **tx).await.doing("store a rule of alerts").map(drop)
-    }
-
-    fn rule_query<'q>(
-        &self,
-        rule: &'q RuleRow,
-        kept: &'static str,
-    ) -> Result<Statement<'q>, DbError> {
         let secret = rule.secret.as_deref();
         let secret = secret.map(|secret| self.sealed_bytes(&At::Webhook(&rule.name), secret));
-        let sql = format!(
-            "INSERT INTO alert_rules VALUES ($1, $2, $3) ON CONFLICT (name) DO UPDATE
-             SET spec = $2, secret = {kept}"
-        );
-        let query = sqlx::query(AssertSqlSafe(sql)).bind(&rule.name).bind(text(&rule.spec));
-        Ok(query.bind(secret.transpose()?))
+        sqlx::query(
+            "INSERT INTO alert_rules VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET spec = $2, secret = $3",
+        )
+        .bind(&rule.name)
+        .bind(text(&rule.spec))
+        .bind(secret.transpose()?)
+        .execute(&mut **tx)
+        .await
+        .doing("store a rule of alerts")
+        .map(drop)
     }
 
     /// Removes a rule, what its webhook was still to be told, and ends its alerts; and says so.

@@ -149,16 +149,6 @@ impl Db {
         rows.iter().map(group).collect::<Result<_, _>>().doing(doing)
     }
 
-    /// Makes or changes a group (`Some`), or removes it.
-    pub(crate) async fn set_group(
-        &self,
-        name: &str,
-        group: Option<(&str, &str)>,
-        said: &Change,
-    ) -> Result<(), DbError> {
-        self.write_logged(group_query(name, group), said).await.map(drop)
-    }
-
     /// Maintenance windows: JSON by name.
     pub(crate) async fn windows(&self) -> Result<BTreeMap<String, String>, DbError> {
         let doing = "read maintenance windows";
@@ -168,16 +158,6 @@ impl Db {
             .doing(doing)?;
         let window = |r: &AnyRow| Ok((r.try_get(0)?, r.try_get(1)?));
         rows.iter().map(window).collect::<Result<_, _>>().doing(doing)
-    }
-
-    /// Makes or changes a window (`Some`), or removes it.
-    pub(crate) async fn set_window(
-        &self,
-        name: &str,
-        spec: Option<&str>,
-        said: &Change,
-    ) -> Result<(), DbError> {
-        self.write_logged(window_query(name, spec), said).await.map(drop)
     }
 
     /// Scheduled changes, the latest first; `due`: only those that wait and whose time has come,
@@ -250,7 +230,6 @@ impl Db {
         self.write_logged(query, said).await
     }
 
-    /// One statement, and what there is to say of it if it changed anything.
     /// Runs a statement and says what it did, in one step; false if it changed nothing.
     pub(super) async fn write_logged(
         &self,

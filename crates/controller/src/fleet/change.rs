@@ -14,7 +14,7 @@ use crate::admission::ANY;
 use crate::db::{Change, DeviceRow, Overlaid, Policies, StoredObject, Version, Written};
 use crate::history;
 use crate::objects::{
-    self, Document, Flaw, Key, Kind, Objects, Spec, WrittenSpec, bumps, check, content_of,
+    self, Document, Flaw, Key, Kind, Objects, Query, Spec, WrittenSpec, bumps, check, content_of,
 };
 use crate::rollout::calendar::{Calendar, HOLDER};
 use crate::view;
@@ -206,7 +206,11 @@ impl Fleet {
         for done in changes.iter().filter(|c| c.action != view::Action::Unchanged) {
             change.log(None, &done.key, done.action.name());
         }
-        Ok((change, view::Applied { changes, missing }))
+        let groups = policies::groups(&policies::after(policies, &change));
+        let read = |query: &str| Query::parse(query, &groups).ok();
+        let named = documents.iter().chain(&for_fleet).map(|d| (&d.key, &d.spec));
+        let warnings = named.flat_map(|of| objects::hints(&next, of, read)).collect();
+        Ok((change, view::Applied { changes, missing, warnings }))
     }
 
     /// Makes an object say again what it said in an earlier version, unless somebody is faster; says
@@ -309,6 +313,10 @@ impl Fleet {
             let none = BTreeSet::new();
             by.extend(policies::new_flaws((policies, &known.objects), (&after, &next), &none));
             if !by.is_empty() && !force {
+                // Of who names it there is no more to say than that.
+                for flaw in by.iter_mut().filter(|f| f.missing) {
+                    flaw.text = format!("names {key}");
+                }
                 return Err(FleetError::Used { key: key.clone(), by });
             }
             if !force {

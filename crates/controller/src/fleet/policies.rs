@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::change::done;
-use super::{FleetError, How, Known};
+use super::{Fleet, FleetError, How, Known};
 use crate::alerts;
 use crate::db::{Change, Policies, Policy};
 use crate::objects::{
@@ -12,6 +12,32 @@ use crate::objects::{
 };
 use crate::rollout::calendar;
 use crate::view;
+
+impl Fleet {
+    /// Makes, changes (`Some`) or removes one of them, as `decide` says of what there is. It is asked
+    /// again if somebody changes one, or an object, before that is written. If it refuses, nothing is
+    /// written.
+    pub(crate) async fn set_policy<E>(
+        &self,
+        key: &Key,
+        author: &str,
+        decide: impl Fn(&Known, &Policies) -> Result<Option<Policy>, E>,
+    ) -> Result<Result<(), E>, FleetError> {
+        let now = self.now();
+        self.with_policies(|known, policies| {
+            let mut change = Change::by(author, now);
+            let policy = match decide(known, policies) {
+                Ok(policy) => policy,
+                Err(refused) => return Ok((change, Err(refused))),
+            };
+            change.log(None, key, if policy.is_some() { "set" } else { "deleted" });
+            change.policies.push((key.clone(), policy));
+            change.policies_then.clone_from(policies);
+            Ok((change, Ok(())))
+        })
+        .await
+    }
+}
 
 /// What is decided of the policies among some documents.
 #[derive(Debug, Default)]
@@ -122,9 +148,9 @@ pub(crate) fn flaws(policies: &Policies, objects: &Objects) -> Vec<Flaw> {
     let mut all = Vec::new();
     for (key, policy) in policies {
         let told = match &policy.spec {
-            Spec::Group(group) => Query::parse(&group.query, &BTreeMap::new())
-                .map(drop)
-                .map_err(|e| (format!("query: {e}"), false)),
+            Spec::Group(group) => {
+                Query::of_group(&group.query).map(drop).map_err(|e| (format!("query: {e}"), false))
+            }
             Spec::Window(window) => calendar::understood(window, &groups)
                 .map(drop)
                 .map_err(|e| (e.to_string(), names_nobody(&window.devices, &groups))),

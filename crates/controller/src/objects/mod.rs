@@ -11,6 +11,7 @@ mod compile;
 #[cfg(test)]
 mod compile_tests;
 mod diff;
+mod hints;
 mod places;
 mod query;
 mod read;
@@ -34,6 +35,7 @@ pub use check::{Flaw, check};
 pub(crate) use compile::content_of;
 pub use compile::{Added, Bumps, Session, Target, bumps, compile, targets};
 pub use diff::{Consequence, Difference, diff};
+pub(crate) use hints::{hints, unlabelled};
 pub use places::{Place, Places};
 pub(crate) use query::{LOCATION, Labels, NAME, coordinates};
 pub use query::{Query, QueryError};

@@ -53,9 +53,12 @@ pub enum QueryError {
          letters, digits, `-`, `_`, `.`, `/`"
     )]
     Condition(String),
-    /// A group that is not there, or that names groups itself.
-    #[error("there is no group {0:?}, and the query of a group cannot name another one")]
+    /// A group that is not there.
+    #[error("there is no group {0:?}")]
     Group(String),
+    /// A group's query names a group.
+    #[error("it names the group {0:?}, and the query of a group cannot name another one")]
+    Nested(String),
 }
 
 impl Query {
@@ -75,6 +78,25 @@ impl Query {
             Condition::Has(key) => labels.contains_key(key),
             Condition::HasNot(key) => !labels.contains_key(key),
             Condition::Group(_, query) => query.fits(labels),
+        })
+    }
+
+    /// The labels whose absence from everywhere would be strange: all but those that are not to be
+    /// there.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|condition| match condition {
+            Condition::In(key, _) | Condition::NotIn(key, _) | Condition::Has(key) => {
+                Some(key.as_str())
+            }
+            Condition::HasNot(_) | Condition::Group(..) => None,
+        })
+    }
+
+    /// Reads the query of a group.
+    pub(crate) fn of_group(text: &str) -> Result<Query, QueryError> {
+        Query::parse(text, &BTreeMap::new()).map_err(|e| match e {
+            QueryError::Group(name) => QueryError::Nested(name),
+            other => other,
         })
     }
 
@@ -195,7 +217,8 @@ fn condition(
             return Ok(Condition::In(name, BTreeSet::from([is])));
         };
         let query = groups.get(&is).ok_or_else(|| QueryError::Group(is.clone()))?;
-        return Ok(Condition::Group(is, Query::parse(query, &BTreeMap::new())?));
+        let query = Query::of_group(query)?;
+        return Ok(Condition::Group(is, query));
     }
     match text.strip_prefix('!') {
         Some(name) => key(name).map(Condition::HasNot),
@@ -313,7 +336,7 @@ mod tests {
             ("a on (b)", "no condition"),
             ("in (a)", "no condition"),
             ("group=none", "no group \"none\""),
-            ("group=ring", "no group \"north\""),
+            ("group=ring", "it names the group \"north\""),
         ] {
             let error = Query::parse(text, &groups()).unwrap_err().to_string();
             assert!(error.contains(want), "{text}: {error}");

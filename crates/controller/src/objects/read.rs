@@ -100,7 +100,7 @@ pub fn read_spec(key: &Key, written: &Value) -> Result<Spec, ReadError> {
         serde_path_to_error::deserialize(value).map_err(|e| {
             let path = e.path().to_string();
             let field = if path == "." { "spec".to_owned() } else { format!("spec.{path}") };
-            let (place, text) = (String::new(), e.into_inner().to_string());
+            let (place, text) = (String::new(), in_words(e.into_inner().to_string()));
             ReadError::Field { place, key: key.clone(), field, text }
         })
     }
@@ -130,6 +130,25 @@ pub fn read_spec(key: &Key, written: &Value) -> Result<Spec, ReadError> {
         Kind::Window => Spec::Window(typed(key, written)?),
         Kind::AlertRule => Spec::AlertRule(typed(key, written)?),
     })
+}
+
+/// What the reader says, in words of documents.
+fn in_words(text: String) -> String {
+    let Some((found, wanted)) = text.split_once(", expected ") else { return text };
+    if wanted == "struct SecretRef" {
+        // What was found may be the value itself.
+        return "expected {secret: NAME}: a password stands in a Secret, and its name here"
+            .to_owned();
+    }
+    let number = ["integer `", "floating point `", "boolean `"];
+    let number = number.iter().any(|kind| found.starts_with(&format!("invalid type: {kind}")));
+    match wanted {
+        "a string" | "a borrowed string" if number => {
+            format!("{text}; write it in quotes, as it would be read as another one else")
+        }
+        _ if wanted.starts_with("struct ") => format!("{found}, expected fields, as `name: value`"),
+        _ => text,
+    }
 }
 
 /// What is shown in place of a secret's value.
@@ -297,6 +316,18 @@ mod tests {
         refused("kind: [\n", "no YAML");
         refused("- 5\n", "document 1: is no object");
         refused("kind: Network\nname: n\nspec: {subnet: 10.1.0.0}\n", "Network n: spec.subnet:");
+        refused(
+            "kind: Device\nname: d\nspec: {serial: 0012}\n",
+            "Device d: spec.serial: invalid type: floating point `12.0`, expected a string; write it in quotes",
+        );
+        refused("kind: Device\nname: d\nspec: {serial: true}\n", "write it in quotes");
+        refused("kind: Device\nname: d\nspec: edge\n", "expected fields, as `name: value`");
+        let datastore = "kind: Datastore\nname: m\nspec: {type: https, password: hunter2}\n";
+        refused(
+            datastore,
+            "Datastore m: spec.password: expected {secret: NAME}: a password stands",
+        );
+        assert!(!read(datastore).unwrap_err().to_string().contains("hunter2"));
     }
 
     #[test]

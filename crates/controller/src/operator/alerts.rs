@@ -11,16 +11,17 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
-use super::rollouts::{By, absent, json, named, said};
+use super::rollouts::{By, absent, hinted, hints, json, named, said, set};
 use super::{Failed, ROWS_DEFAULT, ROWS_MAX, failed};
-use crate::alerts::{self, RuleError, RuleSpec};
-use crate::db::{Alert, RuleRow, Untold};
+use crate::alerts::{self, RuleError, RuleSpec, TestError};
+use crate::db::{Alert, Policy, RuleRow, Untold};
 use crate::fleet::Fleet;
-use crate::objects::TextOrSecret;
+use crate::objects::{Key, Kind, Spec};
 
 pub(super) fn routes() -> Router<Arc<Fleet>> {
     Router::new()
@@ -93,35 +94,33 @@ async fn set_rule(
     Path(name): Path<String>,
     By(by): By,
     request: Request,
-) -> Result<StatusCode, Failed> {
+) -> Result<Response, Failed> {
     let RuleToSet { rule, secret } = json(request).await?;
-    put_rule(&fleet, &name, &rule, secret, &by).await
+    put_rule(&fleet, &name, &rule, secret, &by).await.map(hinted)
 }
 
 impl From<RuleError> for Failed {
     fn from(e: RuleError) -> Failed {
-        match e {
-            RuleError::Db(e) => e.into(),
-            e => failed(StatusCode::UNPROCESSABLE_ENTITY, e),
-        }
+        failed(StatusCode::UNPROCESSABLE_ENTITY, e)
     }
 }
 
-/// Makes or changes a rule; without a secret it keeps the one it has.
+/// Makes or changes a rule; without a secret it keeps the one it has. Tells what may not be meant in
+/// it.
 pub(crate) async fn put_rule(
     fleet: &Fleet,
     name: &str,
     rule: &RuleSpec,
     secret: Option<String>,
     by: &str,
-) -> Result<StatusCode, Failed> {
+) -> Result<Vec<String>, Failed> {
     named(name)?;
-    let row = alerts::checked(fleet, name, rule, secret).await?;
-    // A rule that names a secret has no other one beside it.
-    let keep = !matches!(rule.secret, Some(TextOrSecret::Secret(_)));
-    let said = said(fleet, by, &format!("Alert rule {name}"), "set");
-    fleet.db.set_alert_rule(&row, keep, &said).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let key = Key::new(Kind::AlertRule, name);
+    set(fleet, &key, by, |known, policies| {
+        Ok(Some(alerts::checked(known, policies, &key, (rule, secret.as_deref()))?))
+    })
+    .await?;
+    hints(fleet, &key, &Policy { spec: Spec::AlertRule(rule.clone()), secret: None }).await
 }
 
 async fn remove_rule(
@@ -154,7 +153,13 @@ pub(crate) async fn tested(fleet: &Fleet, name: &str) -> Result<String, Failed> 
     let rules = alerts::with_secrets(fleet, fleet.db.alert_rules().await?);
     let row = rules.iter().find(|r| r.name == name);
     let told = alerts::test(row.ok_or_else(|| absent("alert rule", name))?).await;
-    told.map_err(|why| failed(StatusCode::UNPROCESSABLE_ENTITY, why))
+    told.map_err(|why| {
+        let status = match &why {
+            TestError::NotTaken(_, e) if e.is_theirs() => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        failed(status, why)
+    })
 }
 
 /// Notes that somebody has seen an alert.

@@ -115,7 +115,7 @@ pub(super) const SHAPES: &[(&str, &str)] = &[
     ("Flaw", "key Key, field text, text text, missing bool"),
     ("Object", "kind text, name text, generation number, changed time, spec any, flaws [Flaw]"),
     ("Change", "kind text, name text, action created|changed|unchanged|removed, waits? [text], overwrites? text, notes? [text]"),
-    ("Applied", "changes [Change], missing [Flaw]"),
+    ("Applied", "changes [Change], missing [Flaw], warnings [Flaw]"),
     ("Failure", "error text, flaws? [Flaw]"),
     ("Version", "revision number, generation number, author text, at time, restart number, purge number, spec any"),
     ("Compared", "revision number, generation number, author text, at time, restart number, purge number, spec any, since [text]"),

@@ -14,12 +14,13 @@ use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 
 use super::rollouts::text;
-use super::{Failed, HowToApply, ROWS_DEFAULT, ROWS_MAX, failed, key, unknown};
+use super::{Failed, HowToApply, ROWS_DEFAULT, ROWS_MAX, failed, key, unknown, with_hints};
 use crate::access::Caller;
 use crate::db::{StoredObject, Version};
 use crate::drift::consequence::consequences;
@@ -241,12 +242,12 @@ async fn diff(
     only: Option<&str>,
     how: &How,
     by: &str,
-) -> Result<Vec<DeviceDiff>, Failed> {
+) -> Result<(Vec<DeviceDiff>, Vec<String>), Failed> {
     let documents = objects::read(documents).map_err(crate::fleet::FleetError::from)?;
     let policies = fleet.db.policies().await?;
     let known = fleet.known();
     let now = fleet.now();
-    let (change, _) = fleet.applied(&known, &policies, &documents, how, (by, now))?;
+    let (change, applied) = fleet.applied(&known, &policies, &documents, how, (by, now))?;
     let calendar = Calendar::of(&policies::after(&policies, &change));
     let mut next: Objects = known.objects.clone();
     for stored in &change.put {
@@ -273,7 +274,8 @@ async fn diff(
         let waits = calendar.closed(&labels(&known, stored), now).filter(|_| disrupts);
         all.push(DeviceDiff { device: stored.object.key.name.clone(), consequences, waits });
     }
-    Ok(all)
+    let hints = applied.warnings.iter().map(ToString::to_string).collect();
+    Ok((all, hints))
 }
 
 async fn all_diff(
@@ -281,11 +283,13 @@ async fn all_diff(
     caller: Caller,
     Query(how): Query<HowToApply>,
     request: Request,
-) -> Result<Json<BTreeMap<String, DeviceDiff>>, Failed> {
+) -> Result<Response, Failed> {
     let how = how.read(caller.projects.clone())?;
     let documents = text(request).await?;
-    let all = diff(&fleet, &documents, None, &how, &caller.name).await?;
-    Ok(Json(all.into_iter().map(|d| (d.device.clone(), d)).collect()))
+    let (all, hints) = diff(&fleet, &documents, None, &how, &caller.name).await?;
+    let all: BTreeMap<String, DeviceDiff> =
+        all.into_iter().map(|d| (d.device.clone(), d)).collect();
+    Ok(with_hints(&hints, Json(all)))
 }
 
 async fn device_diff(
@@ -294,12 +298,12 @@ async fn device_diff(
     caller: Caller,
     Query(how): Query<HowToApply>,
     request: Request,
-) -> Result<Json<DeviceDiff>, Failed> {
+) -> Result<Response, Failed> {
     let how = how.read(caller.projects.clone())?;
     let found = fleet.look(|known| known.device_object(&name).map(|s| s.object.key.name.clone()));
     let device = found.ok_or_else(|| unknown(Key::new(Kind::Device, &name)))?;
     let documents = text(request).await?;
-    let found = diff(&fleet, &documents, Some(&device), &how, &caller.name).await?.pop();
+    let (mut found, hints) = diff(&fleet, &documents, Some(&device), &how, &caller.name).await?;
     let none = DeviceDiff { device, consequences: Vec::new(), waits: None };
-    Ok(Json(found.unwrap_or(none)))
+    Ok(with_hints(&hints, Json(found.pop().unwrap_or(none))))
 }

@@ -31,7 +31,7 @@ mod rollouts;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -44,10 +44,12 @@ use crate::access::guard::with_token;
 use crate::access::{Caller, Projects, project_of};
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
-use crate::objects::{Key, Kind};
+use crate::objects::{self, Key, Kind};
 use crate::rollout::calendar;
 use crate::{body, logs, reports, view};
 
+/// The header of answers that say what may not be meant in what was asked for.
+pub(crate) const HINT: &str = "eve-hint";
 /// Documents of at most this size; the reader has a bound of its own.
 const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
 /// Lines or events in one answer.
@@ -77,7 +79,7 @@ pub(crate) fn routes(fleet: &Arc<Fleet>) -> Router<Arc<Fleet>> {
         .route("/apps/{name}/purge", post(purge_app))
         .route("/networks", get(networks))
         .route("/networks/{name}", get(network))
-        .route("/objects", get(objects).post(apply))
+        .route("/objects", get(all_objects).post(apply))
         .route("/objects/{kind}/{name}", get(object).delete(delete))
         .route("/logs", get(log_lines))
         .route("/events", get(events))
@@ -101,6 +103,22 @@ impl IntoResponse for Failed {
     fn into_response(self) -> Response {
         (self.0, Json(self.1)).into_response()
     }
+}
+
+/// An answer with what may not be meant in what was asked for: each in a header [`HINT`].
+fn with_hints(hints: &[String], answer: impl IntoResponse) -> Response {
+    let mut response = answer.into_response();
+    for hint in hints {
+        // Headers are ASCII.
+        let plain = |c: char| {
+            let escaped = (!matches!(c, ' '..='~')).then(|| c.escape_default());
+            escaped.map_or_else(|| c.to_string(), |e| e.to_string())
+        };
+        if let Ok(value) = HeaderValue::from_str(&hint.chars().map(plain).collect::<String>()) {
+            response.headers_mut().append(HINT, value);
+        }
+    }
+    response
 }
 
 fn failed(status: StatusCode, error: impl ToString) -> Failed {
@@ -182,7 +200,7 @@ async fn all_devices(
     State(fleet): State<Arc<Fleet>>,
     Query(which): Query<WhichDevices>,
     caller: Caller,
-) -> Result<Json<Vec<view::Device>>, Failed> {
+) -> Result<Response, Failed> {
     let query = match &which.matching {
         Some(text) => Some(
             calendar::query(&fleet.db, text)
@@ -203,7 +221,8 @@ async fn all_devices(
             devices.push(reports::of_device(&fleet, &known, stored).await?);
         }
     }
-    Ok(Json(devices))
+    let hints = query.map(|q| objects::unlabelled(&known.objects, &q, true)).unwrap_or_default();
+    Ok(with_hints(&hints, Json(devices)))
 }
 
 async fn device(
@@ -268,7 +287,7 @@ async fn network(
     network.map(Json).ok_or_else(|| unknown(Key::new(Kind::Network, name)))
 }
 
-async fn objects(
+async fn all_objects(
     State(fleet): State<Arc<Fleet>>,
     caller: Caller,
 ) -> Result<Json<Vec<view::Object>>, Failed> {

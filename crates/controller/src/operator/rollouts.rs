@@ -11,25 +11,24 @@
 //! | GET `/windows`; PUT, DELETE `/windows/{name}` | maintenance windows: [`WindowSpec`] |
 //! | GET `/scheduled`; PUT, DELETE `/scheduled/{name}` | `{"due": …, "documents": "…"}`; cancels |
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use model::UnixMillis;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::{DOCUMENTS_MAX, Failed, failed};
+use super::{DOCUMENTS_MAX, Failed, failed, with_hints};
 use crate::access::Caller;
-use crate::alerts::RuleSpec;
 use crate::body;
-use crate::db::{Change, ScheduledRow};
-use crate::fleet::Fleet;
-use crate::objects::{self, GroupSpec, Kind};
+use crate::db::{Change, Policies, Policy, ScheduledRow};
+use crate::fleet::{Fleet, Known, policies};
+use crate::objects::{self, GroupSpec, Key, Kind, Spec};
 use crate::rollout::calendar::{self, labels};
 use crate::rollout::drive::{self, RolloutError};
 use crate::rollout::{Event, Plan, Rollout, Scheduled, WindowSpec};
@@ -223,29 +222,58 @@ pub(super) fn said(fleet: &Fleet, by: &str, object: &str, action: &str) -> Chang
     said
 }
 
+/// Makes, changes or removes a group, a window or an alert rule.
+pub(super) async fn set(
+    fleet: &Fleet,
+    key: &Key,
+    by: &str,
+    decide: impl Fn(&Known, &Policies) -> Result<Option<Policy>, Failed>,
+) -> Result<StatusCode, Failed> {
+    fleet.set_policy(key, by, decide).await??;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What may not be meant in a group, a window or a rule that was just set.
+pub(super) async fn hints(
+    fleet: &Fleet,
+    key: &Key,
+    policy: &Policy,
+) -> Result<Vec<String>, Failed> {
+    let groups = calendar::queries(&fleet.db).await?;
+    let read = |text: &str| objects::Query::parse(text, &groups).ok();
+    let found = objects::hints(&fleet.known().objects, (key, &policy.spec), read);
+    Ok(found.iter().map(ToString::to_string).collect())
+}
+
+/// The answer that something was set, with hints.
+pub(super) fn hinted(hints: Vec<String>) -> Response {
+    with_hints(&hints, StatusCode::NO_CONTENT)
+}
+
 async fn set_group(
     State(fleet): State<Arc<Fleet>>,
     Path(name): Path<String>,
     By(by): By,
     request: Request,
-) -> Result<StatusCode, Failed> {
-    put_group(&fleet, &name, &json(request).await?, &by).await
+) -> Result<Response, Failed> {
+    put_group(&fleet, &name, &json(request).await?, &by).await.map(hinted)
 }
 
-/// Makes or changes a group.
+/// Makes or changes a group; tells what may not be meant in it.
 pub(crate) async fn put_group(
     fleet: &Fleet,
     name: &str,
     spec: &GroupSpec,
     by: &str,
-) -> Result<StatusCode, Failed> {
+) -> Result<Vec<String>, Failed> {
     named(name)?;
     // A group cannot name another one: whoever reads it need not look for a ring.
-    objects::Query::parse(&spec.query, &BTreeMap::new())
+    objects::Query::of_group(&spec.query)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("query: {e}")))?;
-    let said = said(fleet, by, &format!("Group {name}"), "set");
-    fleet.db.set_group(name, Some((&spec.query, &spec.note)), &said).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let policy = Policy { spec: Spec::Group(spec.clone()), secret: None };
+    let key = Key::new(Kind::Group, name);
+    set(fleet, &key, by, |_, _| Ok(Some(policy.clone()))).await?;
+    hints(fleet, &key, &policy).await
 }
 
 async fn remove_group(
@@ -267,26 +295,28 @@ pub(crate) async fn delete_group(
     name: &str,
     by: &str,
 ) -> Result<StatusCode, Failed> {
-    let groups = calendar::queries(&fleet.db).await?;
-    if !groups.contains_key(name) {
-        return Err(absent("group", name));
-    }
-    let names = |q: &str| objects::Query::parse(q, &groups).is_ok_and(|q| q.names_group(name));
-    let windows = fleet.db.windows().await?.into_iter().filter_map(|(window, spec)| {
-        let spec = serde_json::from_str::<WindowSpec>(&spec).ok()?;
-        Some((format!("window {window}"), spec.devices))
-    });
-    let rules = fleet.db.alert_rules().await?.into_iter().filter_map(|row| {
-        let spec = serde_json::from_str::<RuleSpec>(&row.spec).ok()?;
-        Some((format!("alert rule {}", row.name), spec.devices))
-    });
-    if let Some((user, _)) = windows.chain(rules).find(|(_, query)| names(query)) {
-        let text = format!("the group {name} is still used by the {user}");
-        return Err(failed(StatusCode::CONFLICT, text));
-    }
-    let said = said(fleet, by, &format!("Group {name}"), "deleted");
-    fleet.db.set_group(name, None, &said).await?;
-    Ok(StatusCode::NO_CONTENT)
+    set(fleet, &Key::new(Kind::Group, name), by, |_, policies| {
+        let groups = policies::groups(policies);
+        if !groups.contains_key(name) {
+            return Err(absent("group", name));
+        }
+        let names = |q: &str| objects::Query::parse(q, &groups).is_ok_and(|q| q.names_group(name));
+        let user = policies.iter().find_map(|(key, policy)| match &policy.spec {
+            Spec::Window(window) => names(&window.devices).then(|| format!("window {}", key.name)),
+            Spec::AlertRule(rule) => {
+                names(&rule.devices).then(|| format!("alert rule {}", key.name))
+            }
+            _ => None,
+        });
+        match user {
+            Some(user) => {
+                let text = format!("the group {name} is still used by the {user}");
+                Err(failed(StatusCode::CONFLICT, text))
+            }
+            None => Ok(None),
+        }
+    })
+    .await
 }
 
 /// A maintenance window.
@@ -327,25 +357,27 @@ async fn set_window(
     Path(name): Path<String>,
     By(by): By,
     request: Request,
-) -> Result<StatusCode, Failed> {
-    put_window(&fleet, &name, &json(request).await?, &by).await
+) -> Result<Response, Failed> {
+    put_window(&fleet, &name, &json(request).await?, &by).await.map(hinted)
 }
 
-/// Makes or changes a window.
+/// Makes or changes a window; tells what may not be meant in it.
 pub(crate) async fn put_window(
     fleet: &Fleet,
     name: &str,
     spec: &WindowSpec,
     by: &str,
-) -> Result<StatusCode, Failed> {
+) -> Result<Vec<String>, Failed> {
     named(name)?;
-    calendar::understood(spec, &calendar::queries(&fleet.db).await?)
-        .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
-    let text =
-        serde_json::to_string(spec).map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
-    let said = said(fleet, by, &format!("Window {name}"), "set");
-    fleet.db.set_window(name, Some(&text), &said).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let policy = Policy { spec: Spec::Window(spec.clone()), secret: None };
+    let key = Key::new(Kind::Window, name);
+    set(fleet, &key, by, |_, policies| {
+        calendar::understood(spec, &policies::groups(policies))
+            .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, e))?;
+        Ok(Some(policy.clone()))
+    })
+    .await?;
+    hints(fleet, &key, &policy).await
 }
 
 async fn remove_window(
@@ -365,9 +397,7 @@ pub(crate) async fn delete_window(
     if !fleet.db.windows().await?.iter().any(|(window, _)| window == name) {
         return Err(absent("window", name));
     }
-    let said = said(fleet, by, &format!("Window {name}"), "deleted");
-    fleet.db.set_window(name, None, &said).await?;
-    Ok(StatusCode::NO_CONTENT)
+    set(fleet, &Key::new(Kind::Window, name), by, |_, _| Ok(None)).await
 }
 
 async fn scheduled(State(fleet): State<Arc<Fleet>>) -> Result<Json<Vec<Scheduled>>, Failed> {

@@ -57,8 +57,8 @@ pub(crate) enum RolloutError {
     Unmatched(String),
     #[error("waves: a wave of {0} is none; leave it out, or write a number or a share above 0")]
     Empty(Share),
-    #[error("{key} is held back from {device} already, by {holder}; end that first")]
-    Held { key: Key, device: String, holder: String },
+    #[error("{key} is held back from {device} already: it {why}; {end}")]
+    Held { key: Key, device: String, why: String, end: String },
 }
 
 impl From<DbError> for RolloutError {
@@ -575,11 +575,17 @@ fn hold(
         }
         let had = known.overlay(id).and_then(|o| o.get(key)).map(|h| &h.said);
         if let Some(held) = had.filter(|h| h.as_of.is_some()) {
-            return Err(RolloutError::Held {
-                key: key.clone(),
-                device: own.name.clone(),
-                holder: held.holder.clone(),
-            });
+            let end = match held.holder.split_once(' ') {
+                Some(("rollout", name)) => format!(
+                    "end that rollout first, with `eve rollout promote {name}` or `eve rollout \
+                     rollback {name}`"
+                ),
+                _ => {
+                    "begin after that, or take the window away with `eve window delete`".to_owned()
+                }
+            };
+            let (key, device) = (key.clone(), own.name.clone());
+            return Err(RolloutError::Held { key, device, why: held.why.clone(), end });
         }
         change.overlays.push(Overlaid {
             device: id,

@@ -385,6 +385,7 @@ fn list_part(
     }
     let words = wish.q.trim();
     let wanted_labels = asked.and_then(|q| q.as_ref().ok());
+    let known = all.first().map(|row| row.known);
     let mut rows: Vec<Row<'_>> =
         all.into_iter().filter(|r| wanted(r, wish, words, wanted_labels)).collect();
     sort(&mut rows, &wish.sort);
@@ -417,7 +418,9 @@ fn list_part(
         @if let Some(Err(why)) = asked { p.note.bad role="alert" { "Labels: " (why) ". All nodes are shown." } }
         div.card {
             @if rows.is_empty() {
-                (empty("No node is so", "Nothing fits all filters together.", Some(("/", "Show all nodes"))))
+                @let nobodys = wanted_labels.and_then(|q| Some(objects::unlabelled(&known?.objects, q, true)));
+                @let why = nobodys.filter(|all| !all.is_empty()).map(|all| format!("Labels: {}.", all.join("; ")));
+                (empty("No node is so", why.as_deref().unwrap_or("Nothing fits all filters together."), Some(("/", "Show all nodes"))))
             } @else {
                 div.scroll { table.stack {
                     caption.hidden { "Nodes" }

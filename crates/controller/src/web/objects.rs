@@ -343,6 +343,9 @@ pub(super) fn outcome(known: &Known, applied: &Applied, text: &str) -> Markup {
                 }
                 @for note in &change.notes { p.soft { (note) } }
             }
+            @if !applied.warnings.is_empty() {
+                div.note.wait { b { "This may not be what you mean" } ul { @for f in &applied.warnings { li { (f) } } } }
+            }
             @if !applied.missing.is_empty() {
                 div.note.wait { b { "It refers to what is not there yet" } ul { @for f in &applied.missing { li { (f) } } } }
             }

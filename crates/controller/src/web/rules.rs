@@ -178,7 +178,9 @@ pub(super) async fn test(
 ) -> Result<Response, Trouble> {
     let (status, tone, words) = match tested(&fleet, &name).await {
         Ok(words) => (StatusCode::OK, "good", words),
-        Err(e) if e.0 == StatusCode::UNPROCESSABLE_ENTITY => (e.0, "bad", e.1.error),
+        Err(e) if [StatusCode::UNPROCESSABLE_ENTITY, StatusCode::BAD_GATEWAY].contains(&e.0) => {
+            (e.0, "bad", e.1.error)
+        }
         Err(e) => return Err(e.into()),
     };
     let said = html! { div class={ "note " (tone) } role="status" { (words) } };

@@ -99,10 +99,13 @@ async fn groups_windows_and_rules_are_documents_as_all_others() {
     assert_eq!(status, 422);
     assert!(text.contains("Window night: spec.match: there is no group \"shops\""), "{text}");
     assert!(text.contains("AlertRule silent: spec.match: there is no group"), "{text}");
-    let e = operator.delete("Group", "shops", false).await.unwrap_err();
-    assert_eq!(refusal(e).0, 409);
+    let (status, text) = refusal(operator.delete("Group", "shops", false).await.unwrap_err());
+    assert_eq!(status, 409);
+    let used = "Group shops is still used: Window night: spec.match: names Group shops; \
+                AlertRule silent: spec.match: names Group shops";
+    assert!(text.starts_with(used), "{text}");
     let e = operator.delete("Secret", "hook", false).await.unwrap_err();
-    assert!(refusal(e).1.contains("AlertRule silent: spec.secret: there is no Secret hook"));
+    assert!(refusal(e).1.contains("AlertRule silent: spec.secret: names Secret hook"));
     let all = [Kind::Group, Kind::Window, Kind::AlertRule];
     let applied = operator.apply_as(group, &prune(&all)).await.unwrap();
     let gone = applied.changes.iter().filter(|c| c.action == Action::Removed).count();
@@ -118,7 +121,10 @@ async fn what_is_wrong_with_one_names_object_and_field_and_changes_nothing() {
     let operator = home.operator();
     for (document, want) in [
         ("{kind: Group, name: g, spec: {query: ''}}", "Group g: spec.query: the query is empty"),
-        ("{kind: Group, name: g, spec: {query: 'group=a'}}", "Group g: spec.query: there is no"),
+        (
+            "{kind: Group, name: g, spec: {query: 'group=a'}}",
+            "Group g: spec.query: it names the group \"a\", and the query of a group cannot",
+        ),
         ("{kind: Group, name: g, spec: {qery: a}}", "Group g: spec.qery: unknown field `qery`"),
         (
             "{kind: Window, name: w, spec: {match: '*', from: '25:00', minutes: 5}}",
@@ -398,4 +404,83 @@ spec: {serial: edge-2}
     }
     let controller = operator.controller().await.unwrap();
     assert_eq!((controller.devices, controller.states.get("expected")), (3, Some(&3)));
+}
+
+/// Somebody deletes a group in the moment in which somebody else sets a window or a rule for it: one of
+/// the two is refused, and nothing names a group that is not there.
+async fn a_group_and_who_names_it(one: &Client, two: &Client) {
+    let window = r#"{"match": "group=shops", "from": "02:00", "minutes": 60}"#;
+    let rule = r#"{"rule": {"when": "silent", "match": "group=shops", "minutes": 5}}"#;
+    let (mut kept, mut refused) = (0, 0);
+    for round in 0..12 {
+        one.put("/groups/shops", r#"{"query": "site=berlin"}"#).await.unwrap();
+        let (path, body) =
+            if round % 2 == 0 { ("/windows/night", window) } else { ("/alert-rules/quiet", rule) };
+        let (set, removed) = tokio::join!(two.put(path, body), one.remove("/groups/shops"));
+        let groups: Vec<Group> = one.ask("/groups").await.unwrap();
+        let windows: Vec<NamedWindow> = one.ask("/windows").await.unwrap();
+        let rules: Vec<NamedRule> = one.ask("/alert-rules").await.unwrap();
+        let named = windows.len() + rules.len();
+        assert_eq!(
+            (groups.len(), named),
+            if set.is_ok() { (1, 1) } else { (0, 0) },
+            "{set:?} {removed:?}"
+        );
+        assert_eq!(set.is_ok(), removed.is_err(), "{set:?} {removed:?}");
+        match (set, removed) {
+            (Ok(()), Err(e)) => {
+                assert!(refusal(e).1.contains("the group shops is still used by the "));
+                one.remove(path).await.unwrap();
+                kept += 1;
+            }
+            (Err(e), Ok(())) => {
+                assert!(refusal(e).1.contains("there is no group \"shops\""));
+                refused += 1;
+            }
+            both => panic!("{both:?}"),
+        }
+    }
+    println!("{kept} set, {refused} refused");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_group_goes_from_under_what_is_just_being_set() {
+    let home = Home::start().await;
+    a_group_and_who_names_it(&home.operator(), &home.operator()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_group_goes_from_under_what_another_process_is_just_setting() {
+    let server = crate::postgres::Postgres::start();
+    let one = Home::on(Some(server.location())).await;
+    let two = one.twin().await;
+    let file = |name: &str| std::fs::read_to_string(one.data().join(name)).unwrap();
+    let url = format!("https://localhost:{}", two.port());
+    let other =
+        Client::new(&url, &file("admin.token"), file("pki/root.cert.pem").as_bytes()).unwrap();
+    a_group_and_who_names_it(&one.operator(), &other).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_keeps_its_secret_unless_it_is_told_another_way_to_one() {
+    let home = Home::start().await;
+    let operator = home.operator();
+    operator.apply("{kind: Secret, name: hook, spec: {value: words}}", false).await.unwrap();
+    let set = async |more: &str, secret: &str| {
+        let body = format!(r#"{{"rule": {{"when": "silent"{more}}}{secret}}}"#);
+        operator.put("/alert-rules/r", &body).await.unwrap();
+        let all: Vec<NamedRule> = operator.ask("/alert-rules").await.unwrap();
+        let named = all[0].rule.secret.as_ref().and_then(|s| s.secret()).map(|s| s.secret.clone());
+        (all[0].has_secret, named)
+    };
+    assert_eq!(set("", "").await, (false, None));
+    assert_eq!(set("", r#", "secret": "one""#).await, (true, None));
+    assert_eq!(set("", "").await, (true, None));
+    let named = Some("hook".to_owned());
+    assert_eq!(set(r#", "secret": {"secret": "hook"}"#, "").await, (true, named.clone()));
+    assert_eq!(set("", "").await, (true, named));
+    assert_eq!(set("", r#", "secret": "two""#).await, (true, None));
+    let wrong = r#"{"rule": {"when": "silent", "secret": {"secret": "none"}}}"#;
+    let e = operator.put("/alert-rules/r", wrong).await.unwrap_err();
+    assert!(refusal(e).1.contains("there is no Secret none"));
 }

@@ -1,8 +1,11 @@
 //! Which devices a query means: in the list of nodes, in groups, windows, rollouts and alert rules.
 
-use controller::view::{Device, DeviceDiff, Group, Rollout};
+use std::sync::Mutex;
 
-use crate::common::{Home, wait_ms};
+use controller::client::Apply;
+use controller::view::{Applied, Device, DeviceDiff, Group, Rollout};
+
+use crate::common::{Home, device, wait_ms};
 use crate::edges::{edges, plan, round, web};
 
 fn names(devices: &[Device]) -> Vec<&str> {
@@ -77,4 +80,66 @@ spec: {when: silent, match: 'site=berlin', minutes: 5}
     }
     let about: Vec<&str> = open.iter().map(|a| a.subject.as_str()).collect();
     assert_eq!(about, ["Device edge-00"], "{open:?}");
+}
+
+/// What the client of this test was hinted at.
+static HINTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+fn hinted() -> Vec<String> {
+    std::mem::take(&mut HINTS.lock().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_meant_is_done_and_said() {
+    let home = Home::start().await;
+    let operator = home.operator().hinting(|hint| HINTS.lock().unwrap().push(hint.to_owned()));
+    operator.apply(&device("edge-1", "one"), false).await.unwrap();
+    let none: Vec<Device> = operator.ask("/devices?match=state%3Dexpected").await.unwrap();
+    assert!(none.is_empty());
+    assert_eq!(hinted(), ["no device has a label \"state\" (none has any)"]);
+    let labelled = "{kind: Device, name: edge-1, spec: {soft_serial: one, labels: {site: berlin}}}";
+    operator.apply(labelled, false).await.unwrap();
+    for good in ["site%3D%3Dberlin", "site%3Dparis,name%3Dx,!lab", "*"] {
+        let _: Vec<Device> = operator.ask(&format!("/devices?match={good}")).await.unwrap();
+        assert!(hinted().is_empty(), "{good}");
+    }
+    // A label may come later: it is set, and said.
+    let text = "no device has a label \"tier\" (there are site)";
+    operator.put("/groups/g", r#"{"query": "tier=a"}"#).await.unwrap();
+    assert_eq!(hinted(), [format!("Group g: spec.query: {text}")]);
+    let window = r#"{"match": "tier", "from": "02:00"}"#;
+    operator.put("/windows/w", window).await.unwrap();
+    assert_eq!(hinted(), [format!("Window w: spec.match: {text}")]);
+    operator
+        .put("/alert-rules/r", r#"{"rule": {"when": "silent", "match": "tier"}}"#)
+        .await
+        .unwrap();
+    assert_eq!(hinted(), [format!("AlertRule r: spec.match: {text}")]);
+    operator.put("/groups/g", r#"{"query": "site=b\u00f6"}"#).await.unwrap();
+    assert!(hinted().is_empty());
+
+    // The same of documents, and of images that nothing vouches for.
+    let documents = "
+{kind: Group, name: g, spec: {query: tier=a}}
+---
+{kind: Datastore, name: files, spec: {type: https, host: files.example}}
+---
+{kind: Image, name: disk, spec: {datastore: files, path: disk.qcow2, format: qcow2}}
+";
+    let dry = Apply { dry_run: true, ..Apply::default() };
+    for applied in [
+        operator.apply_as(documents, &dry).await.unwrap(),
+        operator.apply(documents, false).await.unwrap(),
+    ] {
+        let said: Vec<String> = applied.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(said.len(), 2, "{said:?}");
+        assert!(said.contains(&format!("Group g: spec.query: {text}")), "{said:?}");
+        assert!(said.iter().any(|s| s.starts_with("Image disk: spec.sha256: it is not said")));
+    }
+    assert!(hinted().is_empty());
+    let _: DeviceDiff = operator.send("/devices/edge-1/diff", documents).await.unwrap();
+    assert_eq!(hinted().len(), 2);
+    // An older controller does not say it.
+    let old: Applied = serde_json::from_str(r#"{"changes": [], "missing": []}"#).unwrap();
+    assert!(old.warnings.is_empty());
 }

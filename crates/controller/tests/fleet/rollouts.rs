@@ -72,7 +72,9 @@ async fn what_is_rolled_back_starts_again_where_it_ran_and_nowhere_else() {
     assert!(again.to_string().contains("already"), "{again}");
     let other = plan(&web("3", "64MiB"), "");
     let held = home.operator().send::<Rollout>("/rollouts/web-3", &other).await.unwrap_err();
-    assert!(held.to_string().contains("by rollout web-2"), "{held}");
+    for part in ["waits for its wave of the rollout web-2", "`eve rollout rollback web-2`"] {
+        assert!(held.to_string().contains(part), "{held}");
+    }
 
     round(&mut edges, 31).await;
     round(&mut edges, 31).await;
@@ -214,6 +216,11 @@ async fn what_disrupts_waits_for_the_window_and_the_page_says_so() {
 
     let applied = operator.apply(&web("2", "64MiB"), false).await.unwrap();
     assert_eq!(applied.changes[0].waits, ["1 device waits for a maintenance window"]);
+    let rollout = operator.send::<Rollout>("/rollouts/r", &plan(&web("3", "64MiB"), "")).await;
+    let held = rollout.unwrap_err().to_string();
+    let said = "App web is held back from edge-00 already: it waits for its window night, which opens \
+                at 2026-02-02T03:00:00Z";
+    assert!(held.starts_with(said) && held.contains("`eve window delete`"), "{held}");
     round(&mut edges, 31).await;
     round(&mut edges, 31).await;
     assert_eq!((edges[0].image(), edges[1].image()), ("web:1", "web:2"));

@@ -28,11 +28,16 @@ pub struct WindowSpec {
     pub days: Vec<Day>,
     /// When it opens: `02:00`.
     pub from: String,
-    /// How long it stays open, in minutes.
+    /// How long it stays open, in minutes. Not said: 120.
+    #[serde(default = "two_hours")]
     pub minutes: u32,
     /// The time zone: `Europe/Berlin`. Not said: UTC.
     #[serde(default = "utc")]
     pub zone: String,
+}
+
+fn two_hours() -> u32 {
+    120
 }
 
 fn utc() -> String {
