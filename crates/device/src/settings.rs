@@ -18,6 +18,7 @@ pub const OBEYED: &[&str] = &[
     "debug.kernel.loglevel",
     "debug.kernel.remote.loglevel",
     "maintenance.mode",
+    "network.fallback.any.eth",
     "newlog.allow.fastupload",
     "newlog.gzipfiles.ondisk.maxmegabytes",
     "timer.cert.interval",
@@ -35,6 +36,8 @@ pub const OBEYED: &[&str] = &[
     "timer.lps.radio.interval",
     "timer.metric.diskscan.interval",
     "timer.metric.interval",
+    "timer.port.testbetterinterval",
+    "timer.port.testduration",
     "timer.reboot.no.network",
     "timer.send.timeout",
 ];
@@ -118,11 +121,6 @@ pub const FIXED: &[(&str, &str, &str)] = &[
     ("netdump.topic.preonboard.interval", "3600", NO_NETDUMP),
     ("network.download.max.cost", "255", "downloads go by the cheapest port that is up"),
     (
-        "network.fallback.any.eth",
-        "enabled",
-        "where no port works every Ethernet interface is tried",
-    ),
-    (
         "network.local.legacy.mac.address",
         "false",
         "hardware addresses of apps are made one way only",
@@ -155,8 +153,6 @@ pub const FIXED: &[(&str, &str, &str)] = &[
     ("timer.ntpsources.interval", "600", "time servers are not asked yet"),
     ("timer.port.georedo", "3600", NO_PLACE),
     ("timer.port.georetry", "600", NO_PLACE),
-    ("timer.port.testbetterinterval", "600", "ports that were set aside are tried after 600 s"),
-    ("timer.port.testduration", "60", "new ports have 60 s to get an address"),
     ("timer.port.testinterval", "300", "ports are watched all the time"),
     ("timer.port.timeout", "15", "ports are tested by the questions to the controller"),
     ("timer.test.baseimage.update", "600", NO_UPDATE),

@@ -68,9 +68,10 @@ pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     ctx.ready();
     let mut first = None;
     let mut begun = false;
+    let mut said = first::Said::default();
     loop {
         if !begun {
-            (first, begun) = first::begin(&ctx.paths, &mut writers);
+            (first, begun) = first::begin(&ctx.paths, &mut writers, &mut said);
         }
         let identity = identities.get(&Only);
         if let Some((identity, link)) = identity.and_then(|i| open(&ctx, &mut writers, i)) {
@@ -159,6 +160,8 @@ struct Session<'a> {
     /// What someone near the node changed.
     nearby: Nearby,
     alarms: BTreeMap<Alarm, Instant>,
+    /// When the controller, or its console, last answered anything at all.
+    answered: Option<UnixMillis>,
 }
 
 /// A config that came and is not applied yet.
@@ -211,6 +214,19 @@ enum Came {
     Event(Event),
 }
 
+impl Came {
+    /// Somebody was reached, whatever was said.
+    fn is_answer(&self) -> bool {
+        match self {
+            Came::Certs(said) => said.as_ref().err().is_none_or(CallError::is_answer),
+            Came::Config(said) => said.as_ref().err().is_none_or(CallError::is_answer),
+            Came::Console(said) => said.as_ref().as_ref().err().is_none_or(CallError::is_answer),
+            // What attestation comes to is known by then.
+            Came::Event(_) => false,
+        }
+    }
+}
+
 impl<'a> Session<'a> {
     /// `first`: what counts until there is a config.
     fn new(
@@ -255,6 +271,7 @@ impl<'a> Session<'a> {
             unannounced: watch::Sender::default(),
             nearby: Nearby::open(ctx.paths.persist.join("checkpoint")),
             alarms: BTreeMap::new(),
+            answered: None,
         }
     }
 
@@ -303,12 +320,14 @@ impl<'a> Session<'a> {
 
         let (told, mut answers) = mpsc::unbounded_channel();
         let link = self.link.clone();
-        let is_up = || {
+        // The addresses that may lead to the controller.
+        let look = || {
             let ports = ports.read();
             link.go_through(&ports);
-            ports.values().any(|p| !p.addresses.is_empty())
+            let ways = ports.into_values().filter(|p| p.port.management && !p.addresses.is_empty());
+            ways.map(|p| (p.port.interface, p.addresses, p.gateway)).collect::<Vec<_>>()
         };
-        let mut up = is_up();
+        let mut ways = look();
         let saved = self.saved.as_deref().map(|d| summary(d, &self.properties));
         let floor = self.floor.newest;
         let mut event = Event::Started { certs: self.signers.is_some(), saved, floor };
@@ -324,6 +343,10 @@ impl<'a> Session<'a> {
             let (state, effects) = config::step(std::mem::take(&mut self.state), event, at);
             self.state = state;
             self.tell_trouble(before);
+            if effects.contains(&Effect::Apply) {
+                // That somebody answered through the old ports must be known before there are new ones.
+                self.publish()?;
+            }
             let mut done = None;
             for effect in effects {
                 match effect {
@@ -364,9 +387,11 @@ impl<'a> Session<'a> {
                     }
                     changed = watch.changed() => {
                         changed?;
-                        let before = std::mem::replace(&mut up, is_up());
-                        if up && !before {
+                        let before = std::mem::replace(&mut ways, look());
+                        if !ways.is_empty() && before.is_empty() {
                             break Event::NetworkUp;
+                        } else if !ways.is_empty() && ways != before {
+                            break Event::NetworkChanged;
                         }
                     }
                     () = sleep_until(rings) => if let Some((kind, _)) = ring {
@@ -423,6 +448,9 @@ impl<'a> Session<'a> {
 
     /// Takes what came of a call into our books, and tells it to the mind.
     fn note(&mut self, came: Came) -> Event {
+        if came.is_answer() {
+            self.answered = Some(host::clock::now());
+        }
         match came {
             Came::Event(event) => event,
             Came::Certs(Err(e)) => Event::Certs(Err(problem(e))),
@@ -612,6 +640,7 @@ impl<'a> Session<'a> {
         status.standing.local_profile = self.nearby.kept().overrides.profile;
         status.standing.local_ports = self.in_force.borrow().local_ports.clone();
         status.standing.ports_from = self.in_force.borrow().ports_from;
+        status.standing.answered = self.answered;
         let reached = self.state.last_contact.is_some() && self.state.failures == 0;
         let stands_in = self.console().filter(|_| self.state.stands_in.is_some());
         if let Some(why) = &self.state.stands_in
@@ -674,6 +703,8 @@ fn status(state: &State, server: &str, device: Option<&Device>) -> ControllerSta
             local_profile: String::new(),
             local_ports: Vec::new(),
             ports_from: PortsFrom::Controller,
+            ports_aside: None,
+            answered: None,
         },
     }
 }

@@ -92,6 +92,19 @@ impl CallError {
         }
     }
 
+    /// Somebody was reached, though what they said is no good; a machine that refuses to talk counts.
+    pub(crate) fn is_answer(&self) -> bool {
+        match self {
+            CallError::Status { .. }
+            | CallError::Open { .. }
+            | CallError::Refused { .. }
+            | CallError::Certs(_)
+            | CallError::Answer { .. } => true,
+            CallError::Http(e) => e.is_refused(),
+            _ => false,
+        }
+    }
+
     /// An answer came, and it is not the controller's.
     pub(crate) fn is_unverified(&self) -> bool {
         matches!(self, CallError::Open { .. } | CallError::Refused { .. })

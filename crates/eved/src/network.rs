@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use device::network::choice::{Rules, Seen, Source, Trial, Why, choose};
 use device::network::dhcp::{Chance, Client, Event, Lease, Message, Reply};
-use device::network::{self, Kernel, Op, Source, Trial};
+use device::network::{self, Kernel, Op};
 use host::net::{Changes, DatagramSocket, NetError, Netlink};
 use host::topics::{Reader, Table, Watch, Writer};
 use model::desired::{Addressing, Port, PortName};
-use model::topic::{DesiredPorts, Ports};
+use model::reported::{PortsAside, PortsFrom};
+use model::topic::{
+    Controller, DesiredPorts, DesiredProperties, Identities, Only, Ports, PortsSetAside,
+};
 use model::{Bytes, Diagnosis, Problem, Who};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -28,13 +32,19 @@ const SAVED_MAX: Bytes = Bytes::mib(1);
 
 pub(crate) async fn run(ctx: Context) -> anyhow::Result<()> {
     let mut changes = Changes::listen()?;
-    let desired = Reader::<DesiredPorts>::open(&ctx.roots());
-    let watch = Watch::new(&[desired.dir()])?;
+    let roots = ctx.roots();
+    let desired = Reader::<DesiredPorts>::open(&roots);
+    let controller = Reader::<Controller>::open(&roots);
+    let watch = Watch::new(&[desired.dir(), controller.dir()])?;
     let (told, mut replies) = mpsc::channel(64);
     let mut keeper = Keeper {
         netlink: Netlink::connect()?,
-        ports: Writer::open(&ctx.roots())?,
+        ports: Writer::open(&roots)?,
+        set_aside: Writer::open(&roots)?,
         desired,
+        controller,
+        properties: Reader::open(&roots),
+        identities: Reader::open(&roots),
         state: ctx.paths.persist.join("network"),
         resolv: resolv_folder(&ctx),
         clients: BTreeMap::new(),
@@ -68,7 +78,11 @@ fn resolv_folder(ctx: &Context) -> PathBuf {
 struct Keeper {
     netlink: Netlink,
     ports: Writer<Ports>,
+    set_aside: Writer<PortsSetAside>,
     desired: Reader<DesiredPorts>,
+    controller: Reader<Controller>,
+    properties: Reader<DesiredProperties>,
+    identities: Reader<Identities>,
     state: PathBuf,
     resolv: PathBuf,
     /// By interface: every port that gets its address by DHCP and has a carrier.
@@ -111,7 +125,7 @@ impl Keeper {
         let wake = self.clients.values().map(|l| l.client.wake).min().unwrap_or(u64::MAX);
         let next = Duration::from_millis(wake.saturating_sub(self.now()));
         // A config on trial is judged by the clock.
-        let trial = if self.trial == Trial::default() { RESYNC } else { Duration::from_secs(5) };
+        let trial = if self.trial.is_open() { Duration::from_secs(5) } else { RESYNC };
         next.min(trial).max(Duration::from_millis(5))
     }
 
@@ -176,18 +190,67 @@ impl Keeper {
     fn which_ports(&mut self, kernel: &Kernel) -> BTreeMap<PortName, Port> {
         let desired = self.desired.is_complete().then(|| self.desired.read());
         let saved = load(&self.state);
-        let connected = network::connected(self.ports.table().values());
-        let (trial, source) =
-            network::choose(self.trial, self.now(), desired.as_ref(), &saved, connected);
+        let settings = self.properties.get(&Only).unwrap_or_default();
+        let rules = Rules {
+            test: settings.port_test_duration,
+            again: settings.port_retry_interval,
+            any_ethernet: settings.fallback_any_ethernet,
+        };
+        let seen = Seen {
+            now: self.now(),
+            desired: desired.as_ref(),
+            saved: &saved,
+            connected: network::connected(self.ports.table().values()),
+            answered: self.controller.get(&Only).and_then(|c| c.standing.answered),
+            expected: self.identities.get(&Only).is_some(),
+        };
+        let (trial, source) = choose(std::mem::take(&mut self.trial), &seen, &rules);
         self.trial = trial;
         if self.source != Some(source) {
             tracing::info!("ports come from: {source:?}");
             self.source = Some(source);
         }
+        self.tell_set_aside(desired.as_ref(), source, &rules);
         match source {
             Source::Desired => desired.unwrap_or_default(),
             Source::Saved => saved,
             Source::LastResort => network::last_resort(kernel),
+        }
+    }
+
+    /// Says which ports of the config are not used, and why.
+    fn tell_set_aside(
+        &mut self,
+        desired: Option<&BTreeMap<PortName, Port>>,
+        source: Source,
+        rules: &Rules,
+    ) {
+        let row = self.trial.aside().zip(desired).map(|(aside, desired)| {
+            let why = match aside.why {
+                Why::NoAddress => {
+                    let limit = rules.test.as_secs();
+                    format!("no management port has a link and an address within {limit} s")
+                }
+                Why::NoAnswer => "the controller does not answer through these ports".to_owned(),
+            };
+            let ports: Vec<Port> = desired.values().cloned().collect();
+            let before = self.set_aside.table().get(&Only);
+            let at = before.filter(|b| b.why == why && b.ports == ports).map(|b| b.at);
+            let used = match source {
+                Source::Desired => PortsFrom::Controller,
+                Source::Saved => PortsFrom::LastWorked,
+                Source::LastResort => PortsFrom::LastResort,
+            };
+            PortsAside { ports, at: at.unwrap_or_else(host::clock::now), why, used }
+        });
+        if let Some(row) = &row
+            && self.set_aside.table().is_empty()
+        {
+            tracing::warn!("the ports of the config are set aside: {}", row.why);
+        }
+        let rows = row.into_iter().map(|row| (Only, row)).collect::<Table<PortsSetAside>>();
+        if let Err(error) = self.set_aside.publish(rows) {
+            tracing::error!("{}", model::chain(&error));
         }
     }
 
@@ -297,8 +360,7 @@ impl Keeper {
             .collect();
         let resolv = network::resolv_conf(table.values());
         let named = write_if_changed(&self.resolv, "resolv.conf", resolv.as_bytes());
-        let worked = self.source == Some(Source::Desired) && network::connected(table.values());
-        let kept = if worked { save(&self.state, ports) } else { Ok(()) };
+        let kept = if self.trial.proven() { save(&self.state, ports) } else { Ok(()) };
         self.tell_unsaved(named.map_err(Into::into).and(kept));
         Ok(self.ports.publish(table)?)
     }

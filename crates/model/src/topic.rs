@@ -15,7 +15,8 @@ use crate::desired::{
 };
 use crate::reported::{
     AppNetworkStatus, AppStatus, Boot, ContentStatus, ControllerStatus, DiskSmart, Identity,
-    LogStatus, NetworkInstanceStatus, Onboarding, PortStatus, Resources, Storage, VolumeStatus,
+    LogStatus, NetworkInstanceStatus, Onboarding, PortStatus, PortsAside, Resources, Storage,
+    VolumeStatus,
 };
 use crate::services::Service;
 use crate::{AppId, Bytes, ContentId, DatastoreId, NetworkInstanceId, VolumeId};
@@ -144,6 +145,8 @@ topics! {
     DesiredApps = "desired-apps": AppId => App, Config for Netinst;
     /// Ports as they are.
     Ports = "ports": crate::desired::PortName => PortStatus, Network;
+    /// Ports of the config that are not used for a while; no row: they are.
+    PortsSetAside = "ports-set-aside": Only => PortsAside, Network;
     /// Virtual networks as they are.
     NetworkInstances = "network-instances": NetworkInstanceId => NetworkInstanceStatus, Netinst;
     /// The network of each app: its namespace and interfaces.

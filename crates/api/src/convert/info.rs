@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use model::desired::{
-    Addressing, NetworkInstance, NetworkKind, ObjectKind, Origin, Power, Properties, Refused,
+    Addressing, NetworkInstance, NetworkKind, ObjectKind, Origin, Port, Power, Properties, Refused,
     Volume,
 };
 use model::reported::{
@@ -578,9 +578,10 @@ fn port_dns(status: &PortStatus) -> ZInfoDns {
     }
 }
 
-/// The port config in force, the only one we keep. Ports that were refused are in it, with their
-/// errors.
+/// The port config in force, and before it that of the controller if it is set aside. Ports that were
+/// refused are in the one in force, with their errors.
 fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> SystemAdapterInfo {
+    let aside = controller.standing.ports_aside.as_ref();
     let tests = || ports.iter().filter_map(|p| p.test.as_ref());
     let failed = tests().filter(|t| t.failure.is_some()).map(|t| t.at).max();
     let worked = tests().filter(|t| t.failure.is_none()).map(|t| t.at).max();
@@ -592,8 +593,11 @@ fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> System
     let errors: Vec<String> = refusals.chain(failures).collect();
     let status = DevicePortStatus {
         version: 1,
-        key: "zedagent".to_owned(),
-        time_priority: controller.config_timestamp.map(to_timestamp),
+        key: match aside.map(|aside| aside.used) {
+            Some(PortsFrom::LastResort) => "lastresort".to_owned(),
+            _ => "zedagent".to_owned(),
+        },
+        time_priority: controller.config_timestamp.filter(|_| aside.is_none()).map(to_timestamp),
         last_failed: failed.map(to_timestamp),
         last_succeeded: worked.map(to_timestamp),
         ports: ports
@@ -614,7 +618,43 @@ fn system_adapter(ports: &[PortStatus], controller: &ControllerStatus) -> System
             .collect(),
         last_error: errors.join("; "),
     };
-    SystemAdapterInfo { current_index: 0, status: vec![status] }
+    match aside {
+        None => SystemAdapterInfo { current_index: 0, status: vec![status] },
+        Some(aside) => {
+            let aside = DevicePortStatus {
+                version: 1,
+                key: "zedagent".to_owned(),
+                time_priority: controller.config_timestamp.map(to_timestamp),
+                last_failed: Some(to_timestamp(aside.at)),
+                ports: aside.ports.iter().map(wished_port).collect(),
+                last_error: aside.why.clone(),
+                ..DevicePortStatus::default()
+            };
+            SystemAdapterInfo { current_index: 1, status: vec![aside, status] }
+        }
+    }
+}
+
+fn wished_port(port: &Port) -> DevicePort {
+    DevicePort {
+        ifname: port.interface.clone(),
+        name: port.name.to_string(),
+        is_mgmt: port.management,
+        free: port.cost == 0,
+        dhcp_type: dhcp_type(&port.addressing),
+        cost: port.cost.into(),
+        mtu: port.mtu.unwrap_or_default().into(),
+        ..DevicePort::default()
+    }
+}
+
+fn dhcp_type(addressing: &Addressing) -> u32 {
+    let kind = match addressing {
+        Addressing::Dhcp => DhcpType::Client,
+        Addressing::Static(_) => DhcpType::Static,
+        Addressing::None => DhcpType::DhcpNone,
+    };
+    u32::try_from(i32::from(kind)).unwrap_or_default()
 }
 
 fn device_port(status: &PortStatus, local: bool, controller: &ControllerStatus) -> DevicePort {
@@ -625,14 +665,12 @@ fn device_port(status: &PortStatus, local: bool, controller: &ControllerStatus) 
         (false, PortsFrom::Controller) => (NetworkConfigOrigin::Controller, told),
         (false, PortsFrom::Bootstrap) => (NetworkConfigOrigin::Bootstrap, told),
         (false, PortsFrom::Override) => (NetworkConfigOrigin::Override, told),
+        // When the earlier config was made is not kept.
+        (false, PortsFrom::LastWorked) => (NetworkConfigOrigin::Controller, None),
+        (false, PortsFrom::LastResort) => (NetworkConfigOrigin::Lastresort, None),
     };
     let known = told.is_some() || origin != NetworkConfigOrigin::Controller;
     let port = &status.port;
-    let dhcp = match &port.addressing {
-        Addressing::Dhcp => DhcpType::Client,
-        Addressing::Static(_) => DhcpType::Static,
-        Addressing::None => DhcpType::DhcpNone,
-    };
     let failure = status.test.as_ref().and_then(|t| Some((t.at, t.failure.as_ref()?)));
     let problem = status.problem.as_ref();
     DevicePort {
@@ -640,7 +678,7 @@ fn device_port(status: &PortStatus, local: bool, controller: &ControllerStatus) 
         name: port.name.to_string(),
         is_mgmt: port.management,
         free: port.cost == 0,
-        dhcp_type: u32::try_from(i32::from(dhcp)).unwrap_or_default(),
+        dhcp_type: dhcp_type(&port.addressing),
         subnet: status.addresses.first().map(|a| a.trunc().to_string()).unwrap_or_default(),
         gateway: status.gateway.map(|g| g.to_string()).unwrap_or_default(),
         domainname: status.domain.clone().unwrap_or_default(),

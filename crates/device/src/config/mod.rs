@@ -171,6 +171,8 @@ pub enum Event {
     },
     /// A port came up.
     NetworkUp,
+    /// The way to the controller is another one: whether it leads there is to be found out.
+    NetworkChanged,
     /// Somebody else met an unknown signer.
     CertsStale,
     /// New certificates are verified, saved and in use; or not.
@@ -287,7 +289,7 @@ pub fn step(state: State, event: Event, at: Moment<'_>) -> (State, Vec<Effect>) 
             let next = State { source: ConfigSource::Saved, saved: false, ..state };
             (next, vec![Effect::ApplySaved])
         }
-        (Doing::Waiting, Event::Alarm(Alarm::Poll)) => ask(state),
+        (Doing::Waiting, Event::Alarm(Alarm::Poll) | Event::NetworkChanged) => ask(state),
         // Only who waits because something failed has a reason to hurry.
         (Doing::Waiting, Event::NetworkUp) if state.problem.is_some() => ask(state),
         (Doing::Waiting, Event::Alarm(Alarm::Certs) | Event::CertsStale) => {

@@ -2,14 +2,9 @@
 //!
 //! Three sources say which ports there are, in this order: the controller's config; the ports that
 //! last worked, while there is no config yet; and as last resort every Ethernet interface with DHCP.
-//! A config under which no management port has both a link and an address for [`PATIENCE`] is set
-//! aside for [`SET_ASIDE`]: every Ethernet interface then tries DHCP, and the config is tried again
-//! after that.
-//!
-//! Link and address are all that is looked at. A config that gives a management port an address which
-//! leads nowhere (a wrong static address, gateway or name server) stays in force, and is even kept as
-//! the ports that last worked: such a node must be reached by other means.
+//! [`choice`] finds out a config under which the node is cut off, and goes back for a while.
 
+pub mod choice;
 pub mod dhcp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,68 +68,6 @@ pub struct Kernel {
     pub links: BTreeMap<String, Link>,
     /// Routes of the main table.
     pub routes: BTreeSet<Route>,
-}
-
-/// Who said which ports there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The controller.
-    Desired,
-    /// The ports that last worked.
-    Saved,
-    /// Every Ethernet interface, by DHCP.
-    LastResort,
-}
-
-/// So long a config from the controller may leave us without any address …
-pub const PATIENCE: Duration = Duration::from_secs(60);
-/// … and so long it is then set aside before it is tried again.
-pub const SET_ASIDE: Duration = Duration::from_secs(600);
-
-/// What [`choose`] must remember.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Trial {
-    /// Since when no management port has an address.
-    cut_off: Option<Millis>,
-    /// Until when the config is set aside.
-    aside_until: Option<Millis>,
-}
-
-/// Which source counts now. `desired` is `None` until the config service has published.
-pub fn choose(
-    trial: Trial,
-    now: Millis,
-    desired: Option<&BTreeMap<PortName, Port>>,
-    saved: &BTreeMap<PortName, Port>,
-    connected: bool,
-) -> (Trial, Source) {
-    let Some(desired) = desired else {
-        let source = if saved.is_empty() { Source::LastResort } else { Source::Saved };
-        return (Trial::default(), source);
-    };
-    // A config without ports says nothing about the network.
-    if desired.is_empty() {
-        return (Trial::default(), Source::LastResort);
-    }
-    let long = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
-    match trial.aside_until {
-        Some(until) if now < until => return (trial, Source::LastResort),
-        Some(_) => {
-            let trial = Trial { cut_off: Some(now), aside_until: None };
-            return (trial, Source::Desired);
-        }
-        None => {}
-    }
-    if connected {
-        return (Trial::default(), Source::Desired);
-    }
-    let since = trial.cut_off.unwrap_or(now);
-    if now - since >= long(PATIENCE) {
-        let aside_until = Some(now + long(SET_ASIDE));
-        (Trial { cut_off: None, aside_until }, Source::LastResort)
-    } else {
-        (Trial { cut_off: Some(since), aside_until: None }, Source::Desired)
-    }
 }
 
 /// Every Ethernet interface as a management port with DHCP.
@@ -315,8 +248,7 @@ fn is_domain(text: &str) -> bool {
     (1..=253).contains(&text.len()) && text.chars().all(plain)
 }
 
-/// Whether a management port has a link and an address. Whether the controller answers through it is
-/// not asked.
+/// Whether a management port has a link and an address.
 pub fn connected<'a>(ports: impl IntoIterator<Item = &'a PortStatus>) -> bool {
     ports.into_iter().any(|p| p.port.management && p.link && !p.addresses.is_empty())
 }

@@ -163,41 +163,6 @@ fn without_a_config_every_ethernet_interface_tries_dhcp() {
 }
 
 #[test]
-fn a_config_that_leaves_no_port_an_address_is_set_aside_and_tried_again() {
-    let desired = by_name(&[port("eth0", 0, fixed("192.0.2.9/24", "192.0.2.1"))]);
-    let saved = BTreeMap::new();
-    let mut trial = Trial::default();
-    let mut seen = Vec::new();
-    for second in (0..=800).step_by(20) {
-        let (next, source) = choose(trial, second * 1000, Some(&desired), &saved, false);
-        trial = next;
-        if seen.last().is_none_or(|(_, last)| *last != source) {
-            seen.push((second, source));
-        }
-    }
-    assert_eq!(
-        seen,
-        [
-            (0, Source::Desired),
-            (60, Source::LastResort),
-            (660, Source::Desired),
-            (720, Source::LastResort)
-        ]
-    );
-    let (_, source) = choose(Trial::default(), 0, Some(&desired), &saved, true);
-    assert_eq!(source, Source::Desired);
-}
-
-#[test]
-fn until_the_config_speaks_the_ports_that_worked_count() {
-    let saved = by_name(&[port("eth1", 0, Addressing::Dhcp)]);
-    assert_eq!(choose(Trial::default(), 0, None, &saved, false).1, Source::Saved);
-    let none = BTreeMap::new();
-    assert_eq!(choose(Trial::default(), 0, None, &none, false).1, Source::LastResort);
-    assert_eq!(choose(Trial::default(), 0, Some(&none), &saved, false).1, Source::LastResort);
-}
-
-#[test]
 fn resolv_conf_names_the_servers_of_the_cheapest_port_first() {
     let wall = UnixMillis(0);
     let of = |p: &Port, l: &Link, lease: Option<&Lease>| status(p, Some(l), lease, None, 0, wall);

@@ -19,7 +19,7 @@ use model::reported::{
 };
 use model::topic::{
     AppNetworks, Apps, Boots, Contents, Controller, NetworkInstances, OnboardingState, Only, Ports,
-    ResourceUse, Volumes,
+    PortsSetAside, ResourceUse, Volumes,
 };
 use model::{AppId, ContentId, DeviceId, NetworkInstanceId, UnixMillis, VolumeId, chain};
 use tokio::sync::watch;
@@ -157,6 +157,7 @@ struct Topics {
     boots: Reader<Boots>,
     resources: Reader<ResourceUse>,
     onboarding: Reader<OnboardingState>,
+    set_aside: Reader<PortsSetAside>,
 }
 
 impl Topics {
@@ -172,6 +173,7 @@ impl Topics {
             boots: Reader::open(roots),
             resources: Reader::open(roots),
             onboarding: Reader::open(roots),
+            set_aside: Reader::open(roots),
         }
     }
 
@@ -185,6 +187,7 @@ impl Topics {
             self.ports.dir(),
             self.controller.dir(),
             self.boots.dir(),
+            self.set_aside.dir(),
         ])
     }
 
@@ -199,7 +202,14 @@ impl Topics {
             contents: self.contents.read(),
             instances: self.instances.read(),
             ports: self.ports.read().into_values().map(still_port).collect(),
-            controller: self.controller.get(&Only).map(still_controller),
+            controller: self.controller.get(&Only).map(|controller| {
+                let mut controller = still_controller(controller);
+                controller.standing.ports_aside = self.set_aside.get(&Only);
+                if let Some(aside) = &controller.standing.ports_aside {
+                    controller.standing.ports_from = aside.used;
+                }
+                controller
+            }),
             boot: self.boots.get(&Only).unwrap_or_else(unknown_boot),
             machine: machine(serial, resources, &inventory),
             inventory,

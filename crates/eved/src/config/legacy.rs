@@ -10,6 +10,7 @@ use api::convert::legacy::{self, LegacyError, LegacyPorts};
 use model::desired::Device;
 use model::{DeviceId, Diagnose, Diagnosis, UnixMillis, Who};
 
+use super::first::Said;
 use crate::service::Paths;
 
 const ITEMS: &str = "GlobalConfig/global.json";
@@ -48,12 +49,12 @@ pub(super) struct Legacy {
 }
 
 /// Reads them. `None`: there are none, or they do not count here, which the log says.
-pub(super) fn read(paths: &Paths) -> Option<Legacy> {
+pub(super) fn read(paths: &Paths, said: &mut Said) -> Option<Legacy> {
     let files = || [ITEMS].into_iter().chain(PORTS);
     let there = |file: &str| paths.config.join(file).exists();
     if let Some(newer) = newer(paths) {
         for file in files().filter(|file| there(file)) {
-            tracing::info!("{file} is not read: {newer}");
+            tell(said, &format!("{file} is not read: {newer}"));
         }
         return None;
     }
@@ -71,11 +72,11 @@ pub(super) fn read(paths: &Paths) -> Option<Legacy> {
         match take(paths, file, legacy::ports) {
             Ok(Some(Some(ports))) => match &newest {
                 Some((winner, before)) if age(before) > age(&ports) => {
-                    tracing::info!("{file} is not used: {winner} is newer");
+                    tell(said, &format!("{file} is not used: {winner} is newer"));
                 }
                 before => {
                     if let Some((loser, _)) = before {
-                        tracing::info!("{loser} is not used: {file} is newer, or as new");
+                        tell(said, &format!("{loser} is not used: {file} is newer, or as new"));
                     }
                     newest = Some((file, ports));
                 }
@@ -92,6 +93,12 @@ pub(super) fn read(paths: &Paths) -> Option<Legacy> {
     }
     device::able::limit(&mut device);
     Some(Legacy { device, has_ports, troubles })
+}
+
+fn tell(said: &mut Said, text: &str) {
+    if said.is_news(text) {
+        tracing::info!("{text}");
+    }
 }
 
 /// Why the old files have had their time.

@@ -179,6 +179,12 @@ pub enum HttpError {
 }
 
 impl HttpError {
+    /// Whether the machine was reached, and nobody there takes calls.
+    pub fn is_refused(&self) -> bool {
+        let refused = io::ErrorKind::ConnectionRefused;
+        matches!(self, HttpError::Connect { source, .. } if source.kind() == refused)
+    }
+
     /// Whether TLS failed because a certificate is outside its time.
     pub fn is_certificate_time(&self) -> bool {
         let HttpError::Tls { source, .. } = self else { return false };

@@ -18,8 +18,8 @@ pub use hardware::{
 pub use network::{DhcpLease, Lease, NetworkInstanceStatus, PortStatus, PortTest};
 pub use node::{
     Attestation, Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus,
-    Maintenance, Onboarding, OnboardingStep, PortsFrom, Resources, SecretFailure, SecretsOpened,
-    ServiceUse, Standing, Storage, TimelineMark,
+    Maintenance, Onboarding, OnboardingStep, PortsAside, PortsFrom, Resources, SecretFailure,
+    SecretsOpened, ServiceUse, Standing, Storage, TimelineMark,
 };
 pub use usage::{
     CallCounts, DiskTraffic, LogCounts, LogFiles, ProcessUse, Traffic, UrlCounts, Way,

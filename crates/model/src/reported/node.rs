@@ -48,7 +48,7 @@ pub enum OnboardingStep {
 }
 
 /// The controller, seen from the node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ControllerStatus {
     /// Host and port.
     pub server: String,
@@ -74,7 +74,7 @@ pub struct ControllerStatus {
 }
 
 /// How a node stands towards its controller, beyond the config.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Standing {
     /// How far proving what we are is.
     pub attestation: Attestation,
@@ -91,6 +91,25 @@ pub struct Standing {
     /// Who wished the ports that are in force.
     #[serde(default)]
     pub ports_from: PortsFrom,
+    /// The config's ports, if others are used for a while. Known to whoever reads [`PortsAside`].
+    #[serde(default)]
+    pub ports_aside: Option<PortsAside>,
+    /// When the controller, or a console that stands in for it, last answered anything at all.
+    #[serde(default)]
+    pub answered: Option<UnixMillis>,
+}
+
+/// Ports of the config that cut the node off, and are not used for a while.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortsAside {
+    /// The ports.
+    pub ports: Vec<crate::desired::Port>,
+    /// Since when they are not used.
+    pub at: UnixMillis,
+    /// Why.
+    pub why: String,
+    /// Who wished those that are used.
+    pub used: PortsFrom,
 }
 
 /// Who wishes the ports of a node, as far as it is said in the EVE API (`NetworkConfigOrigin`).
@@ -104,6 +123,10 @@ pub enum PortsFrom {
     Bootstrap,
     /// EVE's old files of ports on CONFIG: there was no config yet, and no bootstrap file.
     Override,
+    /// An earlier config, under which the controller was reached.
+    LastWorked,
+    /// Nobody: every Ethernet interface is tried.
+    LastResort,
 }
 
 /// How far attestation is (EVE API, attestation states, as far as a node without a TPM has them).
