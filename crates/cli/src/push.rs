@@ -44,6 +44,8 @@ pub(crate) async fn run(to: &To, args: &Args) -> anyhow::Result<()> {
     let path = &args.file;
     let name = args.name.as_deref().or(args.named.as_deref());
     let from = args.from.as_deref();
+    // Nothing is read or unpacked for nobody.
+    to.client()?;
     if path.is_dir() {
         if !args.as_file && path.join("oci-layout").is_file() {
             return push_image::layout(to, path, name, from).await;

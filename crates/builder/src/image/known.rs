@@ -7,7 +7,7 @@ use std::fmt;
 use formats::fat::Files;
 use model::installer::{ANSWERS, WISHES};
 
-use crate::near::nearest;
+use crate::near::{distance, nearest};
 
 /// What lies in a CONFIG partition has at most so many bytes as a serialized message.
 const MESSAGE_MAX: usize = 1 << 20;
@@ -71,10 +71,12 @@ const NAMES: [&str; 29] = [
     "identity/",
 ];
 
-/// Refuses what is called almost like a file that is known: nobody would read it.
+/// Refuses what is called almost like a file that is known: nobody would read it. Two letters are a
+/// slip of the fingers; more are another name.
 fn check_name(path: &str) -> Result<(), String> {
+    let slip = |known: &str| distance(&path.to_ascii_lowercase(), &known.to_ascii_lowercase()) <= 2;
     match nearest(path, NAMES) {
-        Some(known) if known != path && !path.starts_with("origin.") => {
+        Some(known) if known != path && slip(known) => {
             Err(format!("is read by nobody: did you mean {known}?"))
         }
         _ => Ok(()),
@@ -279,8 +281,12 @@ mod tests {
             let said = check_name(path).unwrap_err();
             assert_eq!(said, format!("is read by nobody: did you mean {known}?"), "{path}");
         }
-        for path in NAMES.iter().chain(&["notes.txt", "origin.2026-11-22.1.0", "vendor/site.json"])
-        {
+        for path in NAMES.iter().chain(&[
+            "notes.txt",
+            "origin.2026-11-22.1.0",
+            "vendor/site.json",
+            "vpn.cert.pem",
+        ]) {
             assert_eq!(check_name(path), Ok(()), "{path}");
         }
     }
