@@ -83,6 +83,12 @@ pub(crate) fn device(d: &view::Device) -> String {
     text.fact("state", format_args!("{}, last seen {}", d.state.name(), ago(d.seen)));
     text.fact("serials", [d.serial.as_str(), &d.soft_serial].join(" ").trim());
     text.fact("labels", labels(d));
+    let certificates = [("certificate", &d.certificate), ("onboarding", &d.onboard_certificate)];
+    for (what, sha256) in certificates {
+        if let Some(sha256) = sha256 {
+            text.fact(what, format_args!("SHA-256 {sha256}"));
+        }
+    }
     text.fact("version", [d.version.as_str(), &d.slot].join(" ").trim());
     text.fact("hardware", &d.hardware);
     if let Some(boot) = &d.boot {

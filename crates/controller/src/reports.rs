@@ -289,6 +289,8 @@ fn expected(fleet: &Fleet, known: &Known, stored: &StoredObject) -> view::Device
         registered,
         serial: row.map(|r| r.serial.clone()).unwrap_or_default(),
         soft_serial: row.map(|r| r.soft_serial.clone()).unwrap_or_default(),
+        certificate: row.and_then(|r| r.cert_hash.as_ref()).map(hex::encode),
+        onboard_certificate: row.filter(|r| !r.onboard.is_empty()).map(|r| hex::encode(&r.onboard)),
         labels: labels.map(|(key, value)| (key.to_owned(), value.into_owned())).collect(),
         version: String::new(),
         slot: String::new(),

@@ -146,6 +146,12 @@ pub struct Device {
     pub serial: String,
     /// Soft serial number.
     pub soft_serial: String,
+    /// SHA-256 of its certificate, 64 hexadecimal digits. `None`: it has none yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// SHA-256 of the onboarding certificate it has to come with. `None`: this controller's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onboard_certificate: Option<String>,
     /// Its labels, with those of its template: what queries look at.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

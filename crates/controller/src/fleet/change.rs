@@ -109,7 +109,10 @@ impl Fleet {
             Ok((change, applied))
         });
         let mut applied = applied.await?;
-        self.tell_deleted(&mut applied).await?;
+        // It is done, whatever else can be said of it.
+        if let Err(e) = self.tell_deleted(&mut applied).await {
+            tracing::warn!("nobody looked up who had the names before: {}", model::chain(&e));
+        }
         Ok(applied)
     }
 

@@ -101,7 +101,7 @@ pub(super) const SHAPES: &[(&str, &str)] = &[
     ("Quarantine", "reason? text"),
     ("NewSession", "dispatcher text, minutes number, instances? number"),
     ("Session", "token text, until time, generation number"),
-    ("Device", "id id, name text, state expected|registered|online|silent, seen time?, registered time?, serial text, soft_serial text, labels {text}, version text, slot text, config_in_force time?, config_given? ConfigGiven?, hardware text, boot Boot?, ports [Port], usage Usage?, apps [AppOnDevice], networks [NetworkOnDevice], pending [Pending], problems [text], asked? [text]"),
+    ("Device", "id id, name text, state expected|registered|online|silent, seen time?, registered time?, serial text, soft_serial text, certificate? text, onboard_certificate? text, labels {text}, version text, slot text, config_in_force time?, config_given? ConfigGiven?, hardware text, boot Boot?, ports [Port], usage Usage?, apps [AppOnDevice], networks [NetworkOnDevice], pending [Pending], problems [text], asked? [text]"),
     ("ConfigGiven", "version text, author text, at time"),
     ("Boot", "at time?, reason text, count number, timeline [any]"),
     ("Port", "name text, mac text, addresses [text], up bool, problem text?"),

@@ -102,11 +102,16 @@ async fn one_that_never_came_keeps_its_onboarding_certificate(home: Home) {
         ..NewDevice::default()
     };
     let id = operator.add_device(&new).await.unwrap().id;
+    let shown = operator.device("edge-2").await.unwrap();
+    let digest = hex::encode(node.onboard.digest().0);
+    assert_eq!((shown.certificate, shown.onboard_certificate), (None, Some(digest)));
     operator.delete("device", "edge-2", false).await.unwrap();
     assert_eq!(node.register().await, StatusCode::FORBIDDEN);
     let applied = rolled_back(&home, "edge-2").await;
     assert_eq!(notes(&applied), "");
     assert_eq!(node.onboard().await, id);
+    let shown = operator.device("edge-2").await.unwrap();
+    assert_eq!(shown.certificate, Some(hex::encode(node.certificate.digest().0)));
 
     // Of one that nothing is kept of nothing is lost but what its object does not say.
     operator.apply(&device("edge-3", "C1"), false).await.unwrap();
