@@ -20,11 +20,13 @@ pub enum Kind {
     Tri,
     /// How grave a line of the log must be: logrus' or syslog's word, `all` or `none`.
     Level,
+    /// One of these words, in large or small letters.
+    Word(&'static [&'static str]),
     /// Any text.
     Text,
 }
 
-use Kind::{Bool, Int, Level, Text, Tri};
+use Kind::{Bool, Int, Level, Text, Tri, Word};
 
 const MAX: u32 = u32::MAX;
 
@@ -33,7 +35,7 @@ const MAX: u32 = u32::MAX;
 const TABLE: &[(&str, Kind, &str)] = &[
     ("airgap.mode", Tri, "none"),
     ("app.allow.vnc", Bool, "false"),
-    ("app.boot.order", Text, ""),
+    ("app.boot.order", Word(&["", "usb", "nousb"]), ""),
     ("app.enable.tcp.mss.clamping", Bool, "true"),
     ("app.fml.resolution", Text, ""),
     ("blob.download.max.retries", Int(1, 10), "5"),
@@ -58,7 +60,7 @@ const TABLE: &[(&str, Kind, &str)] = &[
     ("debug.qemu.trace.events", Text, ""),
     ("debug.syslog.loglevel", Level, "info"),
     ("debug.syslog.remote.loglevel", Level, "info"),
-    ("debug.tui.loglevel", Text, "info"),
+    ("debug.tui.loglevel", Word(&["off", "error", "warn", "info", "debug", "trace"]), "info"),
     ("dhcp.enable.vendorclassid", Bool, "true"),
     ("diag.probe.remote.http.endpoint", Text, "www.google.com"),
     ("diag.probe.remote.https.endpoint", Text, "www.google.com"),
@@ -243,6 +245,13 @@ fn check(key: &str, value: &str) -> Result<Value, String> {
         Level => LogLevel::parse(value)
             .map(Value::Level)
             .ok_or_else(|| format!("{:?} is no level of a log", shown())),
+        Word(words) if words.iter().any(|word| word.eq_ignore_ascii_case(value)) => {
+            Ok(Value::Other)
+        }
+        Word(words) => {
+            let words: Vec<&str> = words.iter().copied().filter(|w| !w.is_empty()).collect();
+            Err(format!("{:?} is none of {}", shown(), words.join(", ")))
+        }
         Text => Ok(Value::Other),
     }
 }
@@ -434,6 +443,11 @@ mod tests {
             ("timer.metric.interval", "-1", false),
             ("timer.metric.interval", "", false),
             ("debug.enable.usb", "yes", false),
+            ("debug.tui.loglevel", "OFF", true),
+            ("debug.tui.loglevel", "fatal", false),
+            ("app.boot.order", "", true),
+            ("app.boot.order", "nousb", true),
+            ("app.boot.order", "cd", false),
             ("maintenance.mode", "off", true),
             ("maintenance.mode", "maybe", false),
             ("agent.zedagent.debug.loglevel", "debug", true),

@@ -11,6 +11,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Map, Value, json};
 
+use super::HINT;
 use super::calls::{CALLS, SHAPES};
 use crate::access::permit::need;
 use crate::fleet::Fleet;
@@ -52,6 +53,10 @@ fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "EVE-OS controller: operator API",
+            "description": format!(
+                "Any answer may have headers `{HINT}`: what is allowed in what was asked for, and \
+                 still may not be meant."
+            ),
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
