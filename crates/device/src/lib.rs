@@ -4,6 +4,7 @@
 pub mod able;
 pub mod app;
 pub mod backoff;
+pub mod clock;
 pub mod config;
 pub mod content;
 pub mod health;

@@ -22,6 +22,7 @@ mod metrics;
 mod nearby;
 mod profile;
 mod secrets;
+mod time;
 #[cfg(test)]
 mod vectors;
 
@@ -56,6 +57,8 @@ use crate::exchange::Exchange;
 use crate::link::{CallError, Link};
 use crate::service::Context;
 
+/// So long after new ports were wished the controller is asked through them.
+const NEW_PORTS: Duration = Duration::from_secs(15);
 /// A node without what it needs looks again this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
@@ -162,6 +165,8 @@ struct Session<'a> {
     alarms: BTreeMap<Alarm, Instant>,
     /// When the controller, or its console, last answered anything at all.
     answered: Option<UnixMillis>,
+    /// Other ports were wished than before, and nothing was asked since.
+    new_ports: bool,
 }
 
 /// A config that came and is not applied yet.
@@ -272,6 +277,7 @@ impl<'a> Session<'a> {
             nearby: Nearby::open(ctx.paths.persist.join("checkpoint")),
             alarms: BTreeMap::new(),
             answered: None,
+            new_ports: false,
         }
     }
 
@@ -306,6 +312,12 @@ impl<'a> Session<'a> {
                 self.link.clone(),
                 self.in_force.subscribe(),
             )),
+            tokio::spawn(time::tell(
+                roots.clone(),
+                self.id,
+                self.link.clone(),
+                self.in_force.subscribe(),
+            )),
             tokio::spawn(announce::tell(
                 ctx.paths.persist.join("certs"),
                 self.id,
@@ -325,7 +337,7 @@ impl<'a> Session<'a> {
             let ports = ports.read();
             link.go_through(&ports);
             let ways = ports.into_values().filter(|p| p.port.management && !p.addresses.is_empty());
-            ways.map(|p| (p.port.interface, p.addresses, p.gateway)).collect::<Vec<_>>()
+            ways.map(|p| (p.port.interface, p.addresses, p.gateway, p.dns)).collect::<Vec<_>>()
         };
         let mut ways = look();
         let saved = self.saved.as_deref().map(|d| summary(d, &self.properties));
@@ -375,6 +387,7 @@ impl<'a> Session<'a> {
                 continue;
             }
             self.publish()?;
+            self.try_new_ports();
             event = loop {
                 let ring = self.alarms.iter().min_by_key(|(_, at)| **at).map(|(k, at)| (*k, *at));
                 let rings = ring.map_or_else(|| Instant::now() + LOOK_AGAIN, |(_, at)| at);
@@ -384,6 +397,7 @@ impl<'a> Session<'a> {
                     Ok(()) = changed_nearby.changed() => {
                         self.change();
                         self.publish()?;
+                        self.try_new_ports();
                     }
                     changed = watch.changed() => {
                         changed?;
@@ -400,6 +414,16 @@ impl<'a> Session<'a> {
                     }
                 }
             };
+        }
+    }
+
+    /// Whether somebody answers through new ports must be known soon, however seldom configs are asked
+    /// for: `eved network` waits for it.
+    fn try_new_ports(&mut self) {
+        if let Some(poll) = self.alarms.get_mut(&Alarm::Poll)
+            && std::mem::take(&mut self.new_ports)
+        {
+            *poll = (*poll).min(Instant::now() + NEW_PORTS);
         }
     }
 
@@ -616,6 +640,8 @@ impl<'a> Session<'a> {
         };
         let published = published.and_then(|()| desired.publish_local_power(kept.power));
         self.link.obey(&self.properties);
+        let ports_before = self.in_force.borrow().device.as_ref().map(|d| d.ports.clone());
+        self.new_ports |= ports_before.as_ref() != Some(&device.ports);
         let (device, properties) = (Arc::new(device), self.properties.clone());
         self.in_force.send_modify(|f| {
             f.purged = device::local::purged(&told, &kept.overrides);
@@ -675,7 +701,7 @@ impl<'a> Session<'a> {
     }
 }
 
-struct AbortOnDrop([tokio::task::JoinHandle<()>; 5]);
+struct AbortOnDrop([tokio::task::JoinHandle<()>; 6]);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {

@@ -5,6 +5,7 @@
 
 mod app;
 mod chance;
+mod clock;
 mod config;
 mod content;
 mod debug;
@@ -50,6 +51,7 @@ async fn run(ctx: Context) -> anyhow::Result<()> {
         Service::Install => install::run(ctx).await,
         Service::Log => log::run(ctx).await,
         Service::Netinst => netinst::run(ctx).await,
+        Service::Clock => clock::run(ctx).await,
         Service::Network => network::run(ctx).await,
         Service::Onboard => onboard::run(ctx).await,
         Service::Storage => storage::run(ctx).await,

@@ -15,7 +15,8 @@ use host::topics::{Table, Writer};
 use model::reported::{ConfigSource, OnboardingStep};
 use model::services::Service;
 use model::topic::{
-    Boots, Controller, DesiredApps, DesiredProperties, Identities, OnboardingState, Only,
+    Boots, Controller, DesiredApps, DesiredPorts, DesiredProperties, Identities, OnboardingState,
+    Only,
 };
 
 /// Asked for the config each so many seconds at most.
@@ -829,4 +830,92 @@ async fn metrics_tell_what_went_through_ports_and_to_the_controller() {
     assert!(cloud.success > 0 && cloud.last_success.is_some(), "{cloud:?}");
     let asked = cloud.url_metrics.iter().find(|call| call.url.ends_with("/metrics")).unwrap();
     assert!(asked.sent_byte_count > 0 && asked.try_msg_count >= asked.sent_msg_count, "{asked:?}");
+}
+
+/// A time server of ours, which a port names, is asked; the controller learns of it. Our own clock is
+/// right, and stays as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn time_servers_are_asked_and_told_of() {
+    use api::pb::info::{NtpSourceState, ZInfoMsg, z_info_msg::InfoContent};
+    use model::reported::PortStatus;
+    use model::topic::{Clock, Ports};
+    if golden().is_none() {
+        return;
+    }
+    let server = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let at = server.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut asked = [0; 64];
+        while let Ok((48, from)) = server.recv_from(&mut asked).await {
+            let seconds = host::clock::now().0 / 1000 + 2_208_988_800;
+            let parts = (host::clock::now().0 % 1000) * ((1 << 32) / 1000);
+            let now = ((seconds << 32) + parts).to_be_bytes();
+            let mut answer = [0; 48];
+            (answer[0], answer[1]) = (0x24, 2);
+            answer[24..32].copy_from_slice(&asked[40..48]);
+            answer[32..40].copy_from_slice(&now);
+            answer[40..48].copy_from_slice(&now);
+            let _ = server.send_to(&answer, from).await;
+        }
+    });
+    let scripted = Scripted::start(move |asked| {
+        let answer = config("h1", empty(1000, FAST));
+        (asked.path == "{id}/config").then_some(Answer::Signed(answer, SIGNING))
+    })
+    .await;
+    let node = scripted.node();
+    let row = node.table::<Ports>().into_iter().next().unwrap();
+    let mut port = row.1.port.clone();
+    port.options.ntp = vec![at.to_string()];
+    let mut ports = Writer::<Ports>::open(&node.roots()).unwrap();
+    ports.publish([(row.0, PortStatus { port, ..row.1 })].into()).unwrap();
+    let _services = node.start(&[Service::Onboard, Service::Config, Service::Clock]);
+    let state =
+        eventually("the time", || node.get::<Clock>(&Only).filter(|c| c.in_step.is_some())).await;
+    assert_eq!(state.sources[0].name, at.to_string());
+    assert!(state.sources[0].offset_ns.abs() < 100_000_000, "{state:?}");
+    let told = eventually("the info of time servers", || {
+        scripted.asked("{id}/info").into_iter().find_map(|asked| {
+            let info: ZInfoMsg = api::wire::decode(&asked.payload, model::Bytes::mib(4)).unwrap();
+            let Some(InfoContent::NtpSources(list)) = info.info_content else { return None };
+            Some(list)
+        })
+    })
+    .await;
+    let [source] = &told.sources[..] else { panic!("{told:?}") };
+    assert_eq!((source.state(), source.stratum), (NtpSourceState::Sync, 2));
+    assert_eq!(source.dst_addr, "127.0.0.1");
+}
+
+/// New ports are tried soon, however seldom the node asks for its config.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gets_new_ports_asks_soon_whether_they_lead_anywhere() {
+    if golden().is_none() {
+        return;
+    }
+    let scripted = Scripted::start(|_| None).await;
+    let gives = |hash: &'static str, seconds: &'static str, cost: u32| {
+        let mut told = told("minimal-device");
+        told.config_items = empty(0, &[("timer.config.interval", seconds)]).config_items;
+        told.config_timestamp = empty(1_900_000_000, &[]).config_timestamp;
+        told.system_adapter_list[0].cost = cost;
+        let answer = config(hash, told);
+        scripted.rule(move |asked| {
+            (asked.path == "{id}/config").then(|| Answer::Signed(answer.clone(), SIGNING))
+        });
+    };
+    let node = scripted.node();
+    gives("h1", "5", 0);
+    let _services = node.start(&[Service::Onboard, Service::Config]);
+    let cost = || node.table::<DesiredPorts>().into_values().next().map(|port| port.cost);
+    eventually("ports", cost).await;
+    // What the boot asks for by itself is over by then.
+    let asked = || scripted.asked("{id}/config").len();
+    eventually("more questions", || (asked() > 5).then_some(())).await;
+    gives("h2", "86400", 7);
+    eventually("other ports", || cost().filter(|cost| *cost == 7)).await;
+    let (before, answered) = (asked(), || node.get::<Controller>(&Only)?.standing.answered);
+    let last = answered().unwrap();
+    eventually("a question through them", || (asked() > before).then_some(())).await;
+    eventually("another answer", || answered().filter(|at| *at > last)).await;
 }

@@ -16,7 +16,7 @@ use crate::desired::{
 use crate::reported::{
     AppNetworkStatus, AppStatus, Boot, ContentStatus, ControllerStatus, DiskSmart, Identity,
     LogStatus, NetworkInstanceStatus, Onboarding, PortStatus, PortsAside, Resources, Storage,
-    VolumeStatus,
+    TimeState, VolumeStatus,
 };
 use crate::services::Service;
 use crate::{AppId, Bytes, ContentId, DatastoreId, NetworkInstanceId, VolumeId};
@@ -165,6 +165,8 @@ topics! {
     Boots = "boot": Only => Boot, Health;
     /// What the node's services use.
     ResourceUse = "resources": Only => Resources, Health;
+    /// Time servers, and whether the clock goes by them.
+    Clock = "clock": Only => TimeState, Clock;
     /// Queued, sent and dropped logs.
     LogState = "log-status": Only => LogStatus, Log;
 }

@@ -20,6 +20,7 @@ use model::{
     AppId, Bytes, ContentId, DeviceId, NetworkInstanceId, Problem, UnixMillis, VolumeId, Who,
 };
 
+use super::metrics::PERSIST;
 use super::{mac_text, to_timestamp};
 use crate::pb::common::{DhcpType, NetworkConfigOrigin, PortConfigSource};
 use crate::pb::config::ZNetworkInstType;
@@ -30,8 +31,8 @@ use crate::pb::info::{
     DevicePortStatus, Entity, ErrorInfo, HwSecurityModuleStatus, MaintenanceModeReason,
     OptionalCapabilities, Severity, SystemAdapterInfo, VolumeResources, ZDeviceState, ZInfoApp,
     ZInfoConfigItem, ZInfoConfigItemStatus, ZInfoContentTree, ZInfoDevSw, ZInfoDevice, ZInfoDns,
-    ZInfoManufacturer, ZInfoMsg, ZInfoNetwork, ZInfoNetworkInstance, ZInfoTypes, ZInfoVolume,
-    ZNetworkInstanceState, ZSwState, ZmetIpAssignmentEntry, ZmetVifInfo,
+    ZInfoManufacturer, ZInfoMsg, ZInfoNetwork, ZInfoNetworkInstance, ZInfoStorage, ZInfoTypes,
+    ZInfoVolume, ZNetworkInstanceState, ZSwState, ZmetIpAssignmentEntry, ZmetVifInfo,
 };
 use crate::wire;
 
@@ -52,6 +53,12 @@ pub struct Machine {
     pub product: String,
     /// Its serial number (SMBIOS).
     pub serial: String,
+    /// Maker of its firmware.
+    pub firmware_vendor: String,
+    /// Version of its firmware.
+    pub firmware_version: String,
+    /// What its maker calls the processor.
+    pub processor: String,
     /// There is a hardware watchdog.
     pub watchdog: bool,
     /// The processor can run virtual machines.
@@ -104,8 +111,19 @@ pub fn device(own: DeviceId, at: UnixMillis, facts: &DeviceFacts<'_>) -> Vec<u8>
             manufacturer: machine.manufacturer.clone(),
             product_name: machine.product.clone(),
             serial_number: machine.serial.clone(),
+            bios_vendor: machine.firmware_vendor.clone(),
+            bios_version: machine.firmware_version.clone(),
             ..ZInfoManufacturer::default()
         }),
+        cpu_arch: machine.processor.clone(),
+        storage_list: vec![ZInfoStorage {
+            mount_path: PERSIST.to_owned(),
+            total: machine.storage.0 >> 20,
+            storage_location: true,
+            ..ZInfoStorage::default()
+        }],
+        dns: facts.ports.iter().find(|p| p.port.management && p.link).map(port_dns),
+
         network: facts.ports.iter().map(port_network).collect(),
         boot_time: Some(to_timestamp(boot.started)),
         sw_list: vec![software],
@@ -252,19 +270,25 @@ pub fn network_instance<'a>(
     message(own, at, ZInfoTypes::ZiNetworkInstance, InfoContent::Niinfo(info))
 }
 
-/// The payload of a volume info. `content` is the download it starts as, if any.
+/// The payload of a volume info. `content` is the download it starts as, if any; `used` what it takes
+/// of the disk, if that was measured.
 pub fn volume(
     own: DeviceId,
     at: UnixMillis,
     status: &VolumeStatus,
     wanted: Option<&Volume>,
     content: Option<&ContentStatus>,
+    used: Option<Bytes>,
 ) -> Vec<u8> {
     let max_size = wanted.and_then(|w| w.max_size);
     let info = ZInfoVolume {
         uuid: status.id.to_string(),
         display_name: status.name.clone(),
-        resources: max_size.map(|max| VolumeResources { max_size_bytes: max.0, cur_size_bytes: 0 }),
+        resources: (max_size.is_some() || used.is_some()).then(|| VolumeResources {
+            max_size_bytes: max_size.unwrap_or_default().0,
+            // To the MiB, so that it is not told again for every byte.
+            cur_size_bytes: used.unwrap_or_default().0 >> 20 << 20,
+        }),
         state: volume_state(status, content).into(),
         progress_percentage: match status.state {
             VolumeState::AwaitingContent => content.map_or(0, progress),
@@ -683,6 +707,8 @@ fn device_port(status: &PortStatus, local: bool, controller: &ControllerStatus) 
         gateway: status.gateway.map(|g| g.to_string()).unwrap_or_default(),
         domainname: status.domain.clone().unwrap_or_default(),
         dns_servers: status.dns.iter().map(ToString::to_string).collect(),
+        ntp_server: status.ntp.first().map(ToString::to_string).unwrap_or_default(),
+        more_ntp_servers: status.ntp.iter().skip(1).map(ToString::to_string).collect(),
         mac_addr: status.mac.map(mac_text).unwrap_or_default(),
         ip_addrs: status.addresses.iter().map(|a| a.addr().to_string()).collect(),
         default_routers: status.gateway.iter().map(ToString::to_string).collect(),

@@ -24,6 +24,7 @@ mod patch;
 mod ports;
 mod refuse;
 pub mod secret;
+pub mod time;
 pub mod view;
 mod wireless;
 

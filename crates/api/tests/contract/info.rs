@@ -298,7 +298,7 @@ fn networks_volumes_and_contents_are_shown_as_they_are() {
 
     let half = content_status(ContentState::Downloading { done: Bytes(50), total: Bytes(200) });
     let volume = volume_status(VolumeState::AwaitingContent);
-    let payload = info::volume(own(), T0, &volume, Some(&wanted_volume()), Some(&half));
+    let payload = info::volume(own(), T0, &volume, Some(&wanted_volume()), Some(&half), None);
     let Report::Volume(volume) = view::info(&payload).unwrap().report else { panic!() };
     assert_eq!((volume.state.as_str(), volume.progress), ("downloading", 25));
     let payload = info::content(own(), T0, &content_status(loaded()));

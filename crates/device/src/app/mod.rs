@@ -117,6 +117,13 @@ struct Pause {
     why: Why,
 }
 
+impl Pause {
+    /// A clock that was set back must not hold an app for longer than any pause is.
+    fn counts(&self, now: UnixMillis) -> bool {
+        now < self.until && self.until.since(now) <= BACKOFF.longest
+    }
+}
+
 #[derive(Debug, Clone, PartialEq)]
 enum Why {
     Ended(i32),
@@ -234,7 +241,7 @@ fn down(
         Container::Running { .. } => {
             let (asked, act) = match state.asked {
                 None => (Asked { at: view.now, kills: 0 }, Some(Act::Term)),
-                Some(asked) if view.now.since(asked.at) >= GRACE => {
+                Some(asked) if view.now.since(asked.at) >= GRACE || asked.at > view.now => {
                     (Asked { at: view.now, kills: asked.kills + 1 }, Some(Act::Kill))
                 }
                 Some(asked) => (asked, None),
@@ -257,7 +264,7 @@ fn ended(state: State, status: i32, now: UnixMillis, jitter: Jitter) -> (State, 
 
 /// Brings it up, or says what it waits for.
 fn up(state: State, app: &App, view: &View<'_>) -> (State, Decision) {
-    if let Some(pause) = state.pause.clone().filter(|p| view.now < p.until) {
+    if let Some(pause) = state.pause.clone().filter(|p| p.counts(view.now)) {
         let told = match pause.why {
             Why::Ended(status) => quiet(AppState::Ended { status, again: pause.until }),
             Why::Failed(why) => Decision { problem: Some(why), ..quiet(AppState::Broken) },

@@ -68,6 +68,14 @@ struct Held {
     until: UnixMillis,
 }
 
+impl Held {
+    /// Whether it still counts. No wait is longer than the longest: a clock that was set back must
+    /// not hold a message for years.
+    fn holds(self, now: UnixMillis) -> bool {
+        now < self.until && self.until.since(now) <= BACKOFF.longest
+    }
+}
+
 impl<K: Ord + Clone, V: PartialEq + Clone> Default for Queue<K, V> {
     fn default() -> Self {
         Queue {
@@ -110,10 +118,10 @@ impl<K: Ord + Clone, V: PartialEq + Clone> Queue<K, V> {
 
     /// The next message, if one may go out now.
     pub fn next(&self, now: UnixMillis) -> Option<(K, Message<V>)> {
-        if self.all_held.is_some_and(|h| now < h.until) {
+        if self.all_held.is_some_and(|h| h.holds(now)) {
             return None;
         }
-        let free = |key: &K| self.held.get(key).is_none_or(|h| now >= h.until);
+        let free = |key: &K| self.held.get(key).is_none_or(|h| !h.holds(now));
         let key = self.due().find(|k| free(k))?.clone();
         let message = self.wanted.get(&key).cloned().map_or(Message::Gone, Message::Is);
         Some((key, message))
@@ -219,6 +227,17 @@ mod tests {
         assert_eq!(queue.wake(), Some(UnixMillis(60_000)));
         send(&mut queue, Outcome::Later, 60_000);
         assert_eq!(queue.wake(), Some(UnixMillis(180_000)));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_holds_nothing() {
+        let mut queue = Words::default();
+        queue.want(table(&[(1, "a"), (2, "b")]));
+        let year = 365 * 24 * 3_600_000;
+        send(&mut queue, Outcome::Later, year);
+        assert_eq!(send(&mut queue, Outcome::Unreachable, year), Some((2, Message::Is("b"))));
+        assert_eq!(queue.next(UnixMillis(year)), None);
+        assert_eq!(queue.next(UnixMillis(1)), Some((1, Message::Is("a"))));
     }
 
     #[test]

@@ -96,7 +96,9 @@ impl<E> Batch<E> {
     /// Whether it is time to make a file of it.
     pub fn is_due(&self, now: UnixMillis, fast: bool) -> bool {
         let age = if fast { BATCH_AGE_FAST } else { BATCH_AGE };
-        self.size >= BATCH_MAX || self.first.is_some_and(|first| now.since(first) >= age)
+        // A line of the future is one from before the clock was set back.
+        let old = |first: UnixMillis| now.since(first) >= age || first > now;
+        self.size >= BATCH_MAX || self.first.is_some_and(old)
     }
 
     /// When it will be, if nothing comes. `None`: it is empty.
@@ -222,6 +224,9 @@ mod tests {
         assert!(!batch.is_due(at(299), false) && batch.is_due(at(300), false));
         assert!(batch.is_due(at(10), true));
         assert_eq!(batch.due(false), Some(at(300)));
+        let mut later = Batch::default();
+        later.add("a", Bytes(1), at(1000));
+        assert!(later.is_due(at(999), false), "the clock was set back");
         batch.add("b", BATCH_MAX, at(1));
         assert!(batch.is_due(at(1), false));
         assert_eq!(batch.take(), ["a", "b"]);

@@ -19,7 +19,7 @@ use model::reported::{
 };
 use model::topic::{
     AppNetworks, Apps, Boots, Contents, Controller, NetworkInstances, OnboardingState, Only, Ports,
-    PortsSetAside, ResourceUse, Volumes,
+    PortsSetAside, ResourceUse, VolumeUse, Volumes,
 };
 use model::{AppId, ContentId, DeviceId, NetworkInstanceId, UnixMillis, VolumeId, chain};
 use tokio::sync::watch;
@@ -150,6 +150,7 @@ struct Topics {
     apps: Reader<Apps>,
     networks: Reader<AppNetworks>,
     volumes: Reader<Volumes>,
+    volume_use: Reader<VolumeUse>,
     contents: Reader<Contents>,
     instances: Reader<NetworkInstances>,
     ports: Reader<Ports>,
@@ -166,6 +167,7 @@ impl Topics {
             apps: Reader::open(roots),
             networks: Reader::open(roots),
             volumes: Reader::open(roots),
+            volume_use: Reader::open(roots),
             contents: Reader::open(roots),
             instances: Reader::open(roots),
             ports: Reader::open(roots),
@@ -199,6 +201,7 @@ impl Topics {
             apps: self.apps.read(),
             networks: self.networks.read(),
             volumes: self.volumes.read(),
+            volume_use: self.volume_use.read(),
             contents: self.contents.read(),
             instances: self.instances.read(),
             ports: self.ports.read().into_values().map(still_port).collect(),
@@ -224,6 +227,7 @@ struct Facts {
     apps: Table<Apps>,
     networks: Table<AppNetworks>,
     volumes: Table<Volumes>,
+    volume_use: Table<VolumeUse>,
     contents: Table<Contents>,
     instances: Table<NetworkInstances>,
     ports: Vec<PortStatus>,
@@ -287,7 +291,14 @@ impl Facts {
                     Some(model::desired::Origin::Content(c)) => self.contents.get(c),
                     _ => None,
                 };
-                info::volume(self.own, at, status, wanted, content)
+                info::volume(
+                    self.own,
+                    at,
+                    status,
+                    wanted,
+                    content,
+                    self.volume_use.get(&id).copied(),
+                )
             }),
             Key::Content(id) => {
                 self.contents.get(&id).map(|status| info::content(self.own, at, status))
@@ -382,6 +393,9 @@ fn machine(
         manufacturer: dmi("sys_vendor"),
         product: dmi("product_name"),
         serial,
+        firmware_vendor: inventory.firmware_vendor.clone(),
+        firmware_version: inventory.firmware_version.clone(),
+        processor: inventory.processors.first().map(|p| p.model.clone()).unwrap_or_default(),
         watchdog: inventory.watchdog,
         virtualization: inventory.virtualization,
         io_virtualization: inventory.io_virtualization,

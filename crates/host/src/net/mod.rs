@@ -1,6 +1,7 @@
 //! Networks of this machine: interfaces, addresses and routes, namespaces, raw packets. The packet
 //! filter is `nft`, called through [`apply_filter`].
 
+mod ask;
 mod bridge;
 mod dhcp_server;
 pub mod dns;
@@ -10,6 +11,7 @@ mod packet;
 
 use std::io;
 
+pub use ask::{Answered, ask};
 pub use dhcp_server::udp_on;
 pub use namespace::Namespace;
 pub use netlink::{Changes, Link, Netlink, Route};

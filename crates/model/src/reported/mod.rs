@@ -19,7 +19,8 @@ pub use network::{DhcpLease, Lease, NetworkInstanceStatus, PortStatus, PortTest}
 pub use node::{
     Attestation, Boot, BootReason, ConfigSource, ControllerStatus, Identity, LogStatus,
     Maintenance, Onboarding, OnboardingStep, PortsAside, PortsFrom, Resources, SecretFailure,
-    SecretsOpened, ServiceUse, Standing, Storage, TimelineMark,
+    SecretsOpened, ServiceUse, Standing, Storage, TimeSource, TimeSourceState, TimeState,
+    TimelineMark,
 };
 pub use usage::{
     CallCounts, DiskTraffic, LogCounts, LogFiles, ProcessUse, Traffic, UrlCounts, Way,

@@ -331,6 +331,64 @@ pub struct Storage {
     pub repaired: String,
 }
 
+/// What is known of the time.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeState {
+    /// When the node's clock was last known to be right. `None`: not in this boot.
+    pub in_step: Option<UnixMillis>,
+    /// The servers that are asked, in order.
+    pub sources: Vec<TimeSource>,
+}
+
+/// A time server (NTP).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeSource {
+    /// As the config or the network names it.
+    pub name: String,
+    /// Where it answered from last. `None`: it never did.
+    pub address: Option<std::net::IpAddr>,
+    /// At which address of ours.
+    pub own: Option<std::net::IpAddr>,
+    /// What is thought of it.
+    pub state: TimeSourceState,
+    /// The last eight tries: 1 is an answer, the newest is the lowest bit.
+    pub reach: u8,
+    /// Hops from a reference clock; 0: it never answered.
+    pub stratum: u8,
+    /// The last minute of the day has 61 (1) or 59 (2) seconds.
+    pub leap: u8,
+    /// What it follows.
+    pub reference: String,
+    /// When its own clock was last set.
+    pub reference_set: Option<UnixMillis>,
+    /// Log2 of the seconds between questions.
+    pub poll: u8,
+    /// So much our clock is behind its, in nanoseconds.
+    pub offset_ns: i64,
+    /// So long an answer is on its way, both ways together.
+    pub delay_ns: i64,
+    /// By so much its answers differ.
+    pub jitter_ns: i64,
+    /// Its way to the reference clock and back.
+    pub root_delay_ns: i64,
+    /// How far off it may be itself.
+    pub root_dispersion_ns: i64,
+}
+
+/// What is thought of a time server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeSourceState {
+    /// It does not answer.
+    Unreachable,
+    /// Most others disagree with it.
+    Wrong,
+    /// It could be followed.
+    Candidate,
+    /// The node's clock goes by it.
+    Followed,
+}
+
 /// Queued, sent and dropped logs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogStatus {
