@@ -12,6 +12,7 @@ pub(crate) mod policies;
 mod register;
 mod revival;
 mod seal;
+mod serials;
 mod told;
 mod trust;
 mod viewing;
