@@ -295,6 +295,22 @@ spec:
 }
 
 #[test]
+fn a_template_gives_no_project_away() {
+    flaws(
+        "
+kind: Template
+name: t
+spec: {device: {template: t, project: a, labels: {project: a, site: berlin}}}
+",
+        expect![[r#"
+            Template t: spec.device.template: a template has none itself
+            Template t: spec.device.project: write it in each Device: its project decides who may change it
+            Template t: spec.device.labels.project: write it in each Device: its project decides who may change it
+        "#]],
+    );
+}
+
+#[test]
 fn apps_are_checked_beyond_the_simple() {
     flaws(
         "

@@ -274,6 +274,12 @@ impl Found<'_> {
         if spec.device.get("template").is_some() {
             self.say(key, "spec.device.template", "a template has none itself");
         }
+        for path in ["/project", "/labels/project"] {
+            if spec.device.pointer(path).is_some() {
+                let text = "write it in each Device: its project decides who may change it";
+                self.say(key, format!("spec.device{}", path.replace('/', ".")), text);
+            }
+        }
         for name in spec.variables.keys().filter(|n| !is_variable(n)) {
             let text = "use letters, digits, `_` and `-`";
             self.say(key, format!("spec.variables.{name}"), text);
