@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use controller::{BackupKey, BlobLocation, Counted, Location, Sealing, Whole};
 use host::clock;
 use model::Secret;
@@ -163,6 +163,10 @@ pub(crate) async fn backup(args: Backup, data: PathBuf) -> anyhow::Result<()> {
         }
         write(&whole, std::io::stdout(), key.as_ref(), blobs).await?;
         return Ok(());
+    }
+    // A device or a pipe would be replaced by a file of its name.
+    if std::fs::metadata(&args.out).is_ok_and(|there| !there.is_file()) {
+        bail!("{} is no file: name one, or `-` for standard output", args.out.display());
     }
     // Under another name until it is whole, and for nobody else to read.
     let draft = args.out.with_added_extension("partial");

@@ -25,6 +25,8 @@ pub const PATIENCE: Duration = Duration::from_secs(5);
 pub const STEP: Duration = Duration::from_millis(100);
 /// More servers than this are not asked.
 pub const SERVERS_MAX: usize = 8;
+/// Who may be further off than this is not followed (RFC 5905, MAXDIST): its word would agree with any.
+const DISTANCE_MAX: Nanos = SECOND * 3 / 2;
 /// Seconds from 1900, when NTP begins, to 1970.
 const ERA: i64 = 2_208_988_800;
 /// Log2 of seconds between questions: the least, and the most.
@@ -97,9 +99,12 @@ pub enum Unusable {
     /// It answers another question.
     #[error("the answer is to another question")]
     NotOurs,
-    /// It says so itself, or what it wants instead.
+    /// It says so itself, or is too far off what it follows.
     #[error("the server does not know the time")]
     NotInStep,
+    /// It wants to be asked less, or not at all (a kiss-o'-death: stratum 0).
+    #[error("the server does not want to be asked")]
+    Unwilling,
 }
 
 impl Reply {
@@ -117,6 +122,9 @@ impl Reply {
             return Err(Unusable::NotOurs);
         }
         let stratum = bytes[1];
+        if stratum == 0 {
+            return Err(Unusable::Unwilling);
+        }
         if leap == 3 || !(1..=15).contains(&stratum) || word(32) == 0 || word(40) == 0 {
             return Err(Unusable::NotInStep);
         }
@@ -125,14 +133,18 @@ impl Reply {
             let n = i64::try_from(word(at) >> 32).unwrap_or_default();
             n * SECOND / 65_536
         };
+        let (root_delay, root_dispersion) = (short(4), short(8));
+        if root_delay / 2 + root_dispersion > DISTANCE_MAX {
+            return Err(Unusable::NotInStep);
+        }
         let set = u64::try_from(time(word(16)) / 1_000_000).ok().filter(|_| word(16) != 0);
         Ok(Reply {
             stratum,
             leap,
             reference: [bytes[12], bytes[13], bytes[14], bytes[15]],
             set: set.map(UnixMillis),
-            root_delay: short(4),
-            root_dispersion: short(8),
+            root_delay,
+            root_dispersion,
             received: time(word(32)),
             sent: time(word(40)),
         })
@@ -186,8 +198,13 @@ impl Server {
     /// It answered a request that went out at `asked`; the answer was here at `here`, both by our
     /// clock.
     pub fn answered(&mut self, reply: Reply, asked: Nanos, here: Nanos) {
-        let offset = ((reply.received - asked) + (reply.sent - here)) / 2;
-        let delay = ((here - asked) - (reply.sent - reply.received)).max(0);
+        // A clock may show any year; the sum of two differences fits into no more than this.
+        let [received, sent, asked, here] =
+            [reply.received, reply.sent, asked, here].map(i128::from);
+        let held =
+            |n: i128| Nanos::try_from(n).unwrap_or(if n < 0 { Nanos::MIN } else { Nanos::MAX });
+        let offset = held(((received - asked) + (sent - here)) / 2);
+        let delay = held((here - asked) - (sent - received)).max(0);
         self.reach = (self.reach << 1) | 1;
         self.said = Some(reply);
         self.samples.insert(0, Sample { offset, delay });
@@ -201,16 +218,22 @@ impl Server {
         self.poll = POLL.0;
     }
 
+    /// It does not want to be asked so often.
+    pub fn unwilling(&mut self) {
+        self.reach <<= 1;
+        self.poll = POLL.1;
+    }
+
     /// Our clock was moved forward by so much.
     pub fn moved(&mut self, by: Nanos) {
         self.samples.truncate(1);
-        self.samples.iter_mut().for_each(|s| s.offset -= by);
+        self.samples.iter_mut().for_each(|s| s.offset = s.offset.saturating_sub(by));
         self.poll = POLL.0;
     }
 
     /// Until it is asked again. One that never answered is asked more often, for a while.
     pub fn pause(&self, tries: u32) -> Duration {
-        if self.said.is_none() && tries < 4 {
+        if self.said.is_none() && tries < 4 && self.poll == POLL.0 {
             return Duration::from_secs(4 << tries);
         }
         Duration::from_secs(1 << self.poll)
@@ -224,7 +247,7 @@ impl Server {
     /// How far off what it says may be.
     fn distance(&self) -> Option<Nanos> {
         let (said, sample) = (self.said?, self.best()?);
-        Some((said.root_delay + sample.delay) / 2 + said.root_dispersion)
+        Some((said.root_delay / 2 + said.root_dispersion).saturating_add(sample.delay / 2))
     }
 }
 
@@ -235,6 +258,8 @@ pub struct Verdict {
     pub states: Vec<TimeSourceState>,
     /// So much our clock is behind. `None`: nobody knows.
     pub offset: Option<Nanos>,
+    /// So far off that may be.
+    pub doubt: Nanos,
 }
 
 /// Judges all servers: those that most others can agree with, within what each may be off, tell the
@@ -243,8 +268,8 @@ pub fn judge(servers: &[Server]) -> Verdict {
     // Also a clock nearby may be off by a little.
     let slack = SECOND / 50;
     let range = |s: &Server| {
-        let (offset, distance) = (s.best()?.offset, s.distance()? + slack);
-        Some((offset - distance, offset + distance))
+        let (offset, distance) = (s.best()?.offset, s.distance()?.saturating_add(slack));
+        Some((offset.saturating_sub(distance), offset.saturating_add(distance)))
     };
     let ranges: Vec<Option<(Nanos, Nanos)>> = servers.iter().map(range).collect();
     let agree = |a: (Nanos, Nanos), b: (Nanos, Nanos)| a.0 <= b.1 && b.0 <= a.1;
@@ -266,13 +291,14 @@ pub fn judge(servers: &[Server]) -> Verdict {
     Verdict {
         states: servers.iter().zip(&ranges).map(state).collect(),
         offset: best.and_then(|best| best.best()).map(|sample| sample.offset),
+        doubt: best.and_then(Server::distance).unwrap_or_default(),
     }
 }
 
-/// By how much our clock is to be moved. `None`: it is good enough.
+/// By how much our clock is to be moved. `None`: it is good enough, or as good as what is known.
 pub fn step(verdict: &Verdict) -> Option<Nanos> {
-    let limit = i64::try_from(STEP.as_nanos()).unwrap_or(i64::MAX);
-    verdict.offset.filter(|offset| offset.abs() > limit)
+    let limit = i64::try_from(STEP.as_nanos()).unwrap_or(i64::MAX).max(verdict.doubt);
+    verdict.offset.filter(|offset| offset.saturating_abs() > limit)
 }
 
 /// What is told of all this. `set`: when our clock was last known to be right.
@@ -368,7 +394,8 @@ mod tests {
         assert_eq!(with(0, 0x23), Err(Unusable::NoNtp), "a request");
         assert_eq!(with(24, 9), Err(Unusable::NotOurs));
         assert_eq!(with(0, 0xe4), Err(Unusable::NotInStep), "its clock is not set");
-        assert_eq!(with(1, 0), Err(Unusable::NotInStep), "it wants to be left alone");
+        assert_eq!(with(1, 0), Err(Unusable::Unwilling), "it wants to be left alone");
+        assert_eq!(with(9, 2), Err(Unusable::NotInStep), "two seconds off, it says itself");
         assert_eq!(with(1, 16), Err(Unusable::NotInStep));
         assert_eq!(Reply::read(&answer(2)[..47], CHANCE), Err(Unusable::NoNtp));
     }
@@ -399,6 +426,30 @@ mod tests {
         let verdict = judge(&all[1..3]);
         assert_eq!((verdict.states.as_slice(), verdict.offset), (&[Wrong, Wrong][..], None));
         assert_eq!(judge(&[]).offset, None);
+    }
+
+    #[test]
+    fn a_clock_is_not_moved_by_less_than_is_known_of_it() {
+        let far = |offset: Nanos| {
+            let mut server = server("far", 2, 0);
+            let reply = server.said.unwrap();
+            // Its answer took 600 ms, all of it one way or the other.
+            server.samples.clear();
+            server.answered(
+                reply,
+                reply.received - 600 * SECOND / 1000 - offset,
+                reply.sent - offset,
+            );
+            step(&judge(&[server]))
+        };
+        assert_eq!(far(0), None);
+        assert_eq!(far(10 * SECOND), Some(10_300 * SECOND / 1000));
+        // Whatever our clock shows.
+        let mut lost = server("a", 2, 0);
+        let reply = lost.said.unwrap();
+        lost.samples.clear();
+        lost.answered(reply, Nanos::MIN, Nanos::MIN);
+        assert!(step(&judge(&[lost])).is_some());
     }
 
     #[test]
@@ -471,6 +522,11 @@ mod tests {
         assert_eq!(pauses, [256, 512, 1024, 1024, 1024]);
         server.silent();
         assert_eq!(server.pause(9).as_secs(), 64);
+        server.unwilling();
+        assert_eq!(server.pause(9).as_secs(), 1024);
+        let mut never = Server::new("c");
+        never.unwilling();
+        assert_eq!(never.pause(1).as_secs(), 1024);
         let unknown = Server::new("b");
         assert_eq!(
             (0..5).map(|n| unknown.pause(n).as_secs()).collect::<Vec<_>>(),

@@ -90,7 +90,10 @@ async fn ask(asked: &mut Asked) {
             if asked.tries == 0 && (was_silent || asked.server.reach == 1) {
                 tracing::warn!(server = asked.server.name, "no time: {}", chain(&why));
             }
-            asked.server.silent();
+            match why {
+                AskError::Unusable(Unusable::Unwilling) => asked.server.unwilling(),
+                _ => asked.server.silent(),
+            }
             asked.tries = asked.tries.saturating_add(1);
         }
     }

@@ -447,4 +447,8 @@ fn what_is_done_to_users_and_logins_is_said_for_programs_too() {
     let done = json("backup --data data --out all.backup", "");
     assert_eq!((&done["done"], &done["devices"]), (&"backed up".into(), &0.into()));
     assert_eq!(site.fails("backup --data data --out - --json").0, 2);
+    // What is no file is not replaced by one.
+    std::fs::create_dir(site.dir.path().join("taken")).unwrap();
+    let (status, why) = site.fails("backup --data data --out taken");
+    assert!(status == 1 && why.contains("taken is no file"), "{status}: {why}");
 }

@@ -283,7 +283,7 @@ impl Db {
         for sql in [
             "DELETE FROM nonces",
             // Also those that were deleted: they may be rolled back.
-            "INSERT INTO restored (device) SELECT id FROM devices WHERE cert_hash IS NOT NULL",
+            "INSERT INTO restored (device) SELECT id FROM devices WHERE cert_pem IS NOT NULL",
             // Nothing says how many sessions there were since; an open one is not ours any more.
             "UPDATE devices SET views = views + 1000, view_token = NULL, view_until_ms = NULL
              WHERE views > 0",

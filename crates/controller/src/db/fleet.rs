@@ -403,6 +403,14 @@ pub(super) async fn remove_object(
         "DELETE FROM escrow WHERE device = $1",
         // One that never came, and has nothing but what its object says, leaves no memory.
         "DELETE FROM devices WHERE id = $1 AND cert_hash IS NULL AND LENGTH(onboard) = 0",
+        "DELETE FROM overlays WHERE device = $1
+         AND NOT EXISTS (SELECT 1 FROM devices WHERE id = device)",
+        "DELETE FROM configs WHERE device = $1
+         AND NOT EXISTS (SELECT 1 FROM devices WHERE id = device)",
+        "DELETE FROM device_certs WHERE device = $1
+         AND NOT EXISTS (SELECT 1 FROM devices WHERE id = device)",
+        "DELETE FROM baselines WHERE device = $1
+         AND NOT EXISTS (SELECT 1 FROM devices WHERE id = device)",
     ] {
         sqlx::query(sql).bind(raw).execute(&mut **tx).await.doing(doing)?;
     }

@@ -30,13 +30,11 @@ struct Aged {
 fn forgettable(all: &[Aged], keep: usize, until: UnixMillis, needed: &BTreeSet<u64>) -> Vec<u64> {
     let over = all.first().is_some_and(|newest| newest.deleted && newest.at < until);
     let keep = if over { 0 } else { keep.max(1) };
-    let needed: BTreeSet<u64> = needed
-        .iter()
-        .filter_map(|upto| all.iter().find(|v| v.revision <= *upto))
-        // That it was not there then needs no version.
-        .filter(|v| !v.deleted)
-        .map(|v| v.revision)
-        .collect();
+    let found = || needed.iter().filter_map(|upto| all.iter().find(|v| v.revision <= *upto));
+    let oldest = found().filter(|v| !v.deleted).map(|v| v.revision).min();
+    // That it was not there then needs no version, unless an older one stays.
+    let stays = |v: &&Aged| !v.deleted || oldest.is_some_and(|oldest| v.revision > oldest);
+    let needed: BTreeSet<u64> = found().filter(stays).map(|v| v.revision).collect();
     let old = |n: usize, version: &Aged| {
         // It was said until the next one came.
         let ended = n.checked_sub(1).and_then(|next| all.get(next)).map_or(version.at, |v| v.at);
@@ -296,6 +294,8 @@ mod tests {
         check("-9@100 7@40 5@30", 1, &[], &[5]);
         // It was made again.
         check("11@98 -9@90 7@40", 1, &[], &[9, 7]);
+        // Or what is not there as of 10 would look as if it was.
+        check("11@98 -9@90 7@40", 1, &[8, 10], &[]);
     }
 
     /// Whatever is needed of an object whose versions these are.

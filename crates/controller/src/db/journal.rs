@@ -35,9 +35,9 @@ pub(crate) struct Change {
     pub(crate) overlays: Vec<Overlaid>,
     /// Groups, windows and alert rules that are made, changed or removed (`None`).
     pub(crate) policies: Vec<(Key, Option<Policy>)>,
-    /// All of these as they were when `policies` was decided on: the change is made only if they still
-    /// are.
-    pub(crate) policies_then: Policies,
+    /// All of these as they were when the change was decided on: it is made only if they still are.
+    /// `None`: it does not hang on them.
+    pub(crate) policies_then: Option<Policies>,
     /// What must be written with it, or the whole change is not; alone it makes no change.
     pub(crate) also: Vec<Also>,
     /// What people will read of it.
@@ -152,7 +152,9 @@ impl Db {
             tx.rollback().await.doing(doing)?;
             return Ok(Written::Behind);
         }
-        if !change.policies.is_empty() && !self.still(&mut tx, &change.policies_then).await? {
+        if let Some(then) = &change.policies_then
+            && !self.still(&mut tx, then).await?
+        {
             tx.rollback().await.doing(doing)?;
             return Ok(Written::Overtaken);
         }

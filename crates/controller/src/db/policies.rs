@@ -136,7 +136,7 @@ mod tests {
         let by = || Change::by("ann", UnixMillis(1));
         let change = |then: &Policies, query: &str| Change {
             policies: vec![group("shops", query)],
-            policies_then: then.clone(),
+            policies_then: Some(then.clone()),
             ..by()
         };
         let then = db.policies().await.unwrap();
@@ -144,11 +144,17 @@ mod tests {
         // The revision is the newest, and what was looked at is not what there is.
         let late = change(&then, "a=2");
         assert_eq!(db.store(2, &late).await.unwrap(), Written::Overtaken);
+        // Also a change that writes none of them was decided on with them.
+        let admits =
+            |then| Change { serials: vec![("s".into(), true)], policies_then: then, ..by() };
+        assert_eq!(db.store(2, &admits(Some(then))).await.unwrap(), Written::Overtaken);
+        let free = admits(None);
+        assert_eq!(db.store(2, &free).await.unwrap(), Written::As(3));
         let set = group_query("bars", Some(("b=1", "")));
         db.write_logged(set, &by()).await.unwrap();
         let now = db.policies().await.unwrap();
         assert_eq!(now.keys().map(|k| k.name.as_str()).collect::<Vec<_>>(), ["bars", "shops"]);
         assert_eq!(now.get(&late.policies[0].0), group("shops", "a=1").1.as_ref());
-        assert_eq!(db.store(2, &change(&now, "a=2")).await.unwrap(), Written::As(3));
+        assert_eq!(db.store(3, &change(&now, "a=2")).await.unwrap(), Written::As(4));
     }
 }

@@ -73,7 +73,12 @@ impl Fleet {
     ) -> Result<T, FleetError> {
         for _ in 0..TRIES {
             let policies = self.db.policies().await?;
-            match self.change(|known| decide(known, &policies)).await {
+            let decided = self.change(|known| {
+                let (mut change, outcome) = decide(known, &policies)?;
+                change.policies_then = Some(policies.clone());
+                Ok((change, outcome))
+            });
+            match decided.await {
                 Err(FleetError::Faster) => {}
                 done => return done,
             }
@@ -196,9 +201,6 @@ impl Fleet {
         change.removed = removed;
         let decided = policies::decide(known, policies, &for_fleet, how, &next)?;
         change.policies = decided.writes;
-        if !change.policies.is_empty() {
-            change.policies_then = policies.clone();
-        }
         changes.extend(decided.changes);
         missing.extend(decided.missing);
         for done in changes.iter().filter(|c| c.action != view::Action::Unchanged) {
@@ -238,13 +240,11 @@ impl Fleet {
             let differ = if differ.is_empty() { "a value that is not shown" } else { &differ };
             Some(format!("version {} by {by} of {}: {differ}", last.revision, time(last.at)))
         });
-        let policies = self.db.policies().await?;
-        let calendar = Calendar::of(&policies);
         let now = self.now();
-        self.change(|known| {
+        self.with_policies(|known, policies| {
             let by = (author, now);
-            let (mut change, mut applied) = self.applied(known, &policies, &documents, &how, by)?;
-            calendar.hold_back(self, known, &mut change);
+            let (mut change, mut applied) = self.applied(known, policies, &documents, &how, by)?;
+            Calendar::of(policies).hold_back(self, known, &mut change);
             for done in applied.changes.iter_mut().filter(|c| c.action == view::Action::Changed) {
                 done.waits = waits(known, &change, &done.key);
                 done.overwrites.clone_from(&overwrites);
@@ -294,13 +294,13 @@ impl Fleet {
     }
 
     /// Removes an object. If `force`, what refers to it is left to say so, and nodes that were given
-    /// their config whole go on as they are.
+    /// their config whole go on as they are. Returns what nodes wait for that go on with it.
     pub(crate) async fn delete(
         &self,
         key: &Key,
         force: bool,
         author: &str,
-    ) -> Result<(), FleetError> {
+    ) -> Result<Vec<String>, FleetError> {
         self.with_policies(|known, policies| {
             let (mut next, mut after) = (known.objects.clone(), policies.clone());
             let found = next.remove(key).is_some() || after.remove(key).is_some();
@@ -323,12 +323,13 @@ impl Fleet {
             let mut change = Change::by(author, self.now());
             if key.kind.is_policy() {
                 change.policies.push((key.clone(), None));
-                change.policies_then.clone_from(policies);
             } else {
                 change.removed.push(key.clone());
             }
             change.log(None, key, "deleted");
-            Ok((change, ()))
+            Calendar::of(policies).hold_back(self, known, &mut change);
+            let waits = waits(known, &change, key);
+            Ok((change, waits))
         })
         .await
     }

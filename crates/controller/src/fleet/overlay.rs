@@ -218,7 +218,9 @@ impl Fleet {
         let mut rows: Vec<Overlaid> = going
             .iter()
             .map(|said| {
-                let (restart, purge) = counters(&said.key);
+                // A new object of the name of one that is gone begins anew.
+                let gone = !next.contains_key(&said.key) && said.key != *own;
+                let (restart, purge) = if gone { (0, 0) } else { counters(&said.key) };
                 Overlaid { restart, purge, ..released(said) }
             })
             .collect();

@@ -32,7 +32,6 @@ impl Fleet {
             };
             change.log(None, key, if policy.is_some() { "set" } else { "deleted" });
             change.policies.push((key.clone(), policy));
-            change.policies_then.clone_from(policies);
             Ok((change, Ok(())))
         })
         .await

@@ -31,7 +31,7 @@ pub(super) fn revived(
     let Some(before) = before else {
         let lost = format!(
             "nothing is kept of the certificate it had, and it has no serial number to be expected by: \
-             `eve device delete {name}`, then `eve device add {name} --cert FILE`"
+             `eve delete device {name}`, then `eve device add {name} --cert FILE`"
         );
         let nameless = spec.serial.is_empty() && spec.soft_serial.is_empty();
         return Ok((None, if nameless { vec![lost] } else { Vec::new() }));
@@ -48,7 +48,7 @@ pub(super) fn revived(
         && !known.onboard_certs.iter().any(|c| c.digest().0 == *before.onboard)
     {
         notes.push(format!(
-            "the onboarding certificate it was to come with is no longer known: `eve device delete \
+            "the onboarding certificate it was to come with is no longer known: `eve delete device \
              {name}`, then `eve device add {name} --onboard-cert FILE` with its serial number"
         ));
     }
@@ -115,7 +115,7 @@ impl Fleet {
             let (name, at) = (&change.key.name, time(deleted.at));
             change.notes.push(format!(
                 "it is a new node; the one of this name that was deleted at {at} is not let in again \
-                 (it would be by `eve device delete {name}` and `eve rollback device {name} {}`)",
+                 (it would be by `eve delete device {name}` and `eve rollback device {name} {}`)",
                 last.revision
             ));
         }

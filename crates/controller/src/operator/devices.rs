@@ -62,7 +62,7 @@ pub(super) async fn add(
     let unusable = |text: String| failed(StatusCode::UNPROCESSABLE_ENTITY, text);
     let certificate = |field: &str, pem: Option<String>| {
         let pem = pem.filter(|p| !p.trim().is_empty());
-        pem.map(|p| api::Certificate::from_pem(p.as_bytes()))
+        pem.map(|p| signing(&p))
             .transpose()
             .map_err(|e| unusable(format!("{field}: {}", model::chain(&e))))
     };
@@ -86,6 +86,13 @@ pub(super) async fn add(
     }
     let id = fleet.add_device(&what, &caller.name).await?;
     Ok((StatusCode::CREATED, Json(view::Added { name, id })))
+}
+
+/// A certificate that a node could sign with.
+fn signing(pem: &str) -> Result<api::Certificate, api::CertificateError> {
+    let certificate = api::Certificate::from_pem(pem.as_bytes())?;
+    api::Signer::device(&certificate)?;
+    Ok(certificate)
 }
 
 /// A name made of what the node is expected by.

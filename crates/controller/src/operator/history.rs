@@ -29,7 +29,7 @@ use crate::drift::{Consequence, Drift, Facts, HeldBack, drift};
 use crate::fleet::{Fleet, How, Known, policies};
 use crate::history;
 use crate::objects::{self, Key, Kind, Objects};
-use crate::rollout::calendar::{Calendar, labels};
+use crate::rollout::calendar::{Calendar, labels_among};
 use crate::rollout::drive::is_silent;
 use crate::view;
 
@@ -262,16 +262,16 @@ async fn diff(
         let before = fleet.compiled(&known, stored.object.uid);
         // What waits already comes with it.
         let free = fleet.let_go(&known, stored.object.uid, &next, None).map(|free| free.told);
-        let after = free.or_else(|| {
-            next.get(&stored.object.key).and_then(|d| fleet.would_tell(&known, d, &next))
-        });
+        let device = next.get(&stored.object.key);
+        let after = free.or_else(|| device.and_then(|d| fleet.would_tell(&known, d, &next)));
         let (Some(before), Some(after)) = (before, after) else { continue };
         let consequences = consequences(&before, &after);
         if consequences.is_empty() {
             continue;
         }
         let disrupts = consequences.iter().any(|c| c.disrupts);
-        let waits = calendar.closed(&labels(&known, stored), now).filter(|_| disrupts);
+        let closed = device.and_then(|d| calendar.closed(&labels_among(&next, d), now));
+        let waits = closed.filter(|_| disrupts);
         all.push(DeviceDiff { device: stored.object.key.name.clone(), consequences, waits });
     }
     let hints = applied.warnings.iter().map(ToString::to_string).collect();

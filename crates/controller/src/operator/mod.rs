@@ -40,7 +40,7 @@ use model::Bytes;
 use serde::Deserialize;
 use uuid::Uuid;
 
-use crate::access::guard::with_token;
+use crate::access::guard::{DryRun, with_token};
 use crate::access::{Caller, Projects, project_of};
 use crate::db::{DbError, LogFilter};
 use crate::fleet::{Fleet, FleetError, How};
@@ -55,6 +55,8 @@ const DOCUMENTS_MAX: Bytes = Bytes::mib(1);
 /// Lines or events in one answer.
 const ROWS_MAX: u32 = 10_000;
 const ROWS_DEFAULT: u32 = 200;
+/// Clients read a hundred headers of an answer at most, and some proxies less.
+const HINTS_MAX: usize = 20;
 
 pub(crate) use crate::objects::GroupSpec;
 pub(crate) use access::put_user as put_user_as;
@@ -108,7 +110,9 @@ impl IntoResponse for Failed {
 /// An answer with what may not be meant in what was asked for: each in a header [`HINT`].
 fn with_hints(hints: &[String], answer: impl IntoResponse) -> Response {
     let mut response = answer.into_response();
-    for hint in hints {
+    let more = hints.len().saturating_sub(HINTS_MAX);
+    let more = (more > 0).then(|| format!("… and {more} more like these"));
+    for hint in hints.iter().take(HINTS_MAX).chain(&more) {
         // Headers are ASCII.
         let plain = |c: char| {
             let escaped = (!matches!(c, ' '..='~')).then(|| c.escape_default());
@@ -361,7 +365,7 @@ async fn apply(
     caller: Caller,
     Query(how): Query<HowToApply>,
     request: Request,
-) -> Result<Json<view::Applied>, Failed> {
+) -> Result<Response, Failed> {
     let (head, body) = request.into_parts();
     let bytes = body::read(&head.headers, body, DOCUMENTS_MAX)
         .await
@@ -369,7 +373,12 @@ async fn apply(
     let text = std::str::from_utf8(&bytes)
         .map_err(|e| failed(StatusCode::UNPROCESSABLE_ENTITY, format!("no UTF-8: {e}")))?;
     let how = how.read(caller.projects.clone())?;
-    Ok(Json(fleet.apply(text, &how, &caller.name).await?))
+    let applied = fleet.apply(text, &how, &caller.name).await;
+    let answer = match applied {
+        Ok(applied) => Json(applied).into_response(),
+        Err(e) => Failed::from(e).into_response(),
+    };
+    Ok(DryRun::mark(answer, how.dry_run))
 }
 
 #[derive(Debug, Deserialize)]
@@ -383,14 +392,15 @@ async fn delete(
     caller: Caller,
     Path((kind, name)): Path<(String, String)>,
     Query(how): Query<HowToDelete>,
-) -> Result<StatusCode, Failed> {
+) -> Result<Response, Failed> {
     let key = key(&kind, name)?;
     let for_all = key.kind.is_policy() && !caller.projects.all();
     if for_all || !caller.covers_named(&fleet.known(), key.kind, &key.name) {
         return Err(unknown(key));
     }
-    fleet.delete(&key, how.force, &caller.name).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let waits = fleet.delete(&key, how.force, &caller.name).await?;
+    let hints: Vec<String> = waits.iter().map(|waits| format!("{key}: {waits}")).collect();
+    Ok(with_hints(&hints, StatusCode::NO_CONTENT))
 }
 
 #[derive(Debug, Deserialize)]

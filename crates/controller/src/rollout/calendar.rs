@@ -10,7 +10,7 @@ use super::window::{Window, WindowError};
 use crate::db::{Change, Db, DbError, Overlaid, Policies, StoredObject};
 use crate::drift::consequence::consequences;
 use crate::fleet::{Fleet, Known, policies};
-use crate::objects::{self, Key, Kind, Labels, NAME, Objects, Query, QueryError, Spec};
+use crate::objects::{self, Key, Kind, Labels, NAME, Object, Objects, Query, QueryError, Spec};
 use crate::words::time;
 
 /// Who holds what waits for a window.
@@ -32,10 +32,15 @@ pub(crate) async fn queries(db: &Db) -> Result<BTreeMap<String, String>, DbError
 
 /// What queries look at: the labels of a device, its template's among them, with its name.
 pub(crate) fn labels(known: &Known, stored: &StoredObject) -> Labels {
-    let labels = objects::labels(&known.objects, &stored.object);
+    labels_among(&known.objects, &stored.object)
+}
+
+/// The same of a device as it is among these objects.
+pub(crate) fn labels_among(objects: &Objects, device: &Object) -> Labels {
+    let labels = objects::labels(objects, device);
     let mut labels: Labels =
         labels.into_iter().map(|(key, value)| (key.to_owned(), value.into_owned())).collect();
-    labels.insert(NAME.to_owned(), stored.object.key.name.clone());
+    labels.insert(NAME.to_owned(), device.key.name.clone());
     labels
 }
 
@@ -115,7 +120,7 @@ impl Calendar {
 
     /// Holds a change back from the devices that it would disrupt and whose windows are closed.
     pub(crate) fn hold_back(&self, fleet: &Fleet, known: &Known, change: &mut Change) {
-        if self.is_empty() || change.put.is_empty() {
+        if self.is_empty() || (change.put.is_empty() && change.removed.is_empty()) {
             return;
         }
         let mut next: Objects = known.objects.clone();
@@ -126,9 +131,11 @@ impl Calendar {
             next.remove(key);
         }
         for stored in known.of_kind(Kind::Device) {
-            let Some(closed) = self.closed(&labels(known, stored), change.at) else { continue };
             let id = stored.object.uid;
             let Some(device) = next.get(&stored.object.key) else { continue };
+            // By the labels that the change gives it: those count when windows open, too.
+            let labels = labels_among(&next, device);
+            let Some(closed) = self.closed(&labels, change.at) else { continue };
             // What else is held back from it is not of this change.
             let (Some(before), Some(after)) = (
                 fleet.would_tell(known, &stored.object, &known.objects),
@@ -144,7 +151,9 @@ impl Calendar {
                 && let Some(told) = fleet.compiled(known, id)
                 && !consequences(&told, &free.told).iter().any(|c| c.disrupts)
             {
-                change.overlays.extend(free.rows);
+                let there = |row: &Overlaid| !change.removed.contains(&row.key);
+                let rows: Vec<_> = free.rows.into_iter().filter(there).collect();
+                change.overlays.extend(rows);
                 continue;
             }
             let all = consequences(&before, &after);
@@ -153,8 +162,7 @@ impl Calendar {
             let runs = |app: &str| {
                 before.apps.values().chain(after.apps.values()).any(|told| told.name == app)
             };
-            for put in &change.put {
-                let key = &put.object.key;
+            for key in change.put.iter().map(|put| &put.object.key).chain(&change.removed) {
                 let others = match key.kind {
                     Kind::Device => *key != stored.object.key,
                     Kind::App => !runs(&key.name),
@@ -164,14 +172,15 @@ impl Calendar {
                     continue;
                 }
                 let had = held.and_then(|o| o.get(key)).map(|h| &h.said);
-                // What is held already stays as old as it is.
-                if had.is_some_and(|h| h.as_of.is_some()) {
+                // What is held already stays as old as it is; with a removed object that would go.
+                let as_of = had.and_then(|h| h.as_of);
+                if as_of.is_some() && !change.removed.contains(key) {
                     continue;
                 }
                 change.overlays.push(Overlaid {
                     device: id,
                     key: key.clone(),
-                    as_of: Some(known.revision),
+                    as_of: as_of.or(Some(known.revision)),
                     restart: had.map_or(0, |h| h.restart),
                     purge: had.map_or(0, |h| h.purge),
                     holder: HOLDER.to_owned(),

@@ -268,6 +268,17 @@ async fn refusals_about_nodes_name_what_is_meant() {
     operator.add_device(&new("edge-5")).await.unwrap();
     let said = operator.add_device(&new("edge-6")).await.unwrap_err().to_string();
     assert!(said.contains("Device edge-6: this certificate is that of Device edge-5"), "{said}");
+
+    // No node could sign with this one.
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let odd = rcgen::CertificateParams::default().self_signed(&key).unwrap().pem();
+    for (new, field) in [
+        (controller::view::NewDevice { certificate: Some(odd.clone()), ..new("p") }, "certificate"),
+        (controller::view::NewDevice { onboard_cert: Some(odd), ..new("p") }, "onboard_cert"),
+    ] {
+        let said = operator.add_device(&new).await.unwrap_err().to_string();
+        assert!(said.contains(&format!("{field}: the certificate has a key of type")), "{said}");
+    }
     let with_onboard = controller::view::NewDevice {
         serial: "SN-7".to_owned(),
         onboard_cert: Some(pem),
@@ -327,4 +338,9 @@ async fn the_audit_log_tells_dry_runs() {
     let lines = operator.audit(&which).await.unwrap();
     let outcomes: Vec<&str> = lines.iter().map(|l| l.outcome.as_str()).collect();
     assert_eq!(outcomes, ["dry run, nothing changed", "dry run, refused: 422", "done"]);
+    // Who only says so makes no dry run of what knows none.
+    operator.remove("/objects/Device/edge-1?dry_run=true").await.unwrap();
+    let deletes = controller::AuditFilter { action: "DELETE".to_owned(), ..which };
+    let lines = operator.audit(&deletes).await.unwrap();
+    assert_eq!(lines.iter().map(|l| l.outcome.as_str()).collect::<Vec<_>>(), ["done"]);
 }

@@ -5,7 +5,7 @@
 use controller::client::Apply;
 use controller::view::{Applied, DeviceDiff, Rollout, Version};
 
-use crate::common::{Home, wait_ms};
+use crate::common::{Home, device, wait_ms};
 use crate::edges::{edges, plan, round, until_it_rests, web};
 
 const NIGHT: &str = r#"{"match": "name=edge-00", "from": "03:00", "minutes": 60}"#;
@@ -112,4 +112,77 @@ async fn what_a_rollout_never_told_costs_nothing_when_it_is_taken_back() {
     assert!(edges.iter().all(|e| e.image() == "web:1"));
     assert!(edges[0].counters().1 >= before.1 + 2, "it had the change");
     assert_eq!([edges[1].counters(), edges[2].counters()], [before; 2]);
+}
+
+async fn is_gone_when_the_window_opens(prune: bool) {
+    let apps = |edges: &[crate::edges::Edge]| -> Vec<usize> {
+        edges.iter().map(|e| e.told.as_ref().unwrap().apps.len()).collect()
+    };
+    let mut home = Home::start().await;
+    let mut edges = edges(&home, 2).await;
+    let operator = home.operator();
+    operator.put("/windows/night", NIGHT).await.unwrap();
+    let before = edges[0].counters();
+    // Also an app whose change waits already.
+    operator.apply(&web("2", "64MiB"), false).await.unwrap();
+    round(&mut edges, 31).await;
+    if prune {
+        let how = Apply { prune: vec![controller::objects::Kind::App], ..Apply::default() };
+        let applied = operator.apply_as(&device("edge-00", "edge-00"), &how).await.unwrap();
+        assert_eq!(waits(&applied), ["1 device waits for a maintenance window"]);
+    } else {
+        operator.delete("App", "web", false).await.unwrap();
+    }
+    round(&mut edges, 31).await;
+    assert_eq!(apps(&edges), [1, 0]);
+    home.again().await;
+    edges.iter_mut().for_each(|e| e.node.port = home.port());
+    round(&mut edges, 1).await;
+    assert_eq!(apps(&edges), [1, 0], "a start of the controller changes nothing");
+    assert_eq!((edges[0].image(), edges[0].counters()), ("web:1", before));
+    wait_ms(20 * 60_000);
+    round(&mut edges, 31).await;
+    round(&mut edges, 1).await;
+    assert_eq!(apps(&edges), [0, 0]);
+    // A new app of that name is told as it is.
+    home.operator().apply(&web("3", "64MiB"), false).await.unwrap();
+    round(&mut edges, 1).await;
+    assert_eq!(apps(&edges), [1, 1]);
+    assert_eq!(edges[0].counters(), edges[1].counters());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_runs_on_until_the_window_opens() {
+    is_gone_when_the_window_opens(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_documents_leave_out_runs_on_until_the_window_opens() {
+    is_gone_when_the_window_opens(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn windows_are_those_of_the_labels_that_a_change_gives() {
+    let home = Home::start().await;
+    let mut edges = edges(&home, 1).await;
+    let operator = home.operator();
+    let window = r#"{"match": "site=a", "from": "03:00", "minutes": 60}"#;
+    operator.put("/windows/night", window).await.unwrap();
+    let at = |site: &str| {
+        let spec = format!("{{soft_serial: edge-00, labels: {{site: {site}}}}}");
+        format!("{{kind: Device, name: edge-00, spec: {spec}}}\n---\n")
+    };
+    // Into the window, which is closed.
+    let applied = operator.apply(&(at("a") + &web("2", "64MiB")), false).await.unwrap();
+    assert_eq!(waits(&applied).last(), Some(&"1 device waits for a maintenance window"));
+    round(&mut edges, 31).await;
+    assert_eq!(edges[0].image(), "web:1");
+    // And out of it.
+    let out = at("b") + &web("3", "64MiB");
+    let diff: DeviceDiff = operator.send("/devices/edge-00/diff", &out).await.unwrap();
+    assert!(diff.waits.is_none() && diff.consequences.iter().any(|c| c.disrupts), "{diff:?}");
+    operator.apply(&out, false).await.unwrap();
+    round(&mut edges, 31).await;
+    round(&mut edges, 1).await;
+    assert_eq!(edges[0].image(), "web:3");
 }

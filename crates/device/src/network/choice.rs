@@ -115,7 +115,8 @@ impl Trial {
 
     /// Something may change only because time goes by.
     pub fn is_open(&self) -> bool {
-        self.aside.is_some() || self.cut_off.is_some() || !(self.proven || self.accepted)
+        let unsettled = self.cut_off.is_some() || !(self.proven || self.accepted);
+        self.source.is_some() && (self.aside.is_some() || unsettled)
     }
 
     fn switch(&mut self, to: Source, seen: &Seen<'_>) {
@@ -182,7 +183,10 @@ pub fn choose(trial: Trial, seen: &Seen<'_>, rules: &Rules) -> (Trial, Source) {
         }
         Some(aside) => {
             let helpless = aside.why == Why::NoAnswer && (cut_off || unheard);
-            if helpless || aside.again.is_some_and(|again| seen.now >= again) {
+            // Nothing else is left, and only they may lead anywhere again.
+            let last = trial.source != Some(Saved) || !rules.any_ethernet;
+            let stuck = aside.again.is_none() && cut_off && last;
+            if helpless || stuck || aside.again.is_some_and(|again| seen.now >= again) {
                 trial.aside = None;
                 trial.accepted |= helpless;
                 trial.switch(Desired, seen);
@@ -288,6 +292,11 @@ mod tests {
         assert_eq!(world.runs(700), "0 Desired, 40 Saved, 640 Desired, 680 Saved");
         let never = Rules { again: Duration::ZERO, ..world.rules };
         assert_eq!(World { rules: never, ..world }.runs(3000), "0 Desired, 40 Saved");
+        // Where nothing has an address, they are not forgotten: the cable may come back.
+        let nothing =
+            World { saved: ports("eth1"), address: |_| false, rules: never, ..World::default() };
+        assert_eq!(nothing.runs(130), "0 Desired, 40 Saved, 80 Desired, 120 Saved");
+        assert!(!Trial::default().is_open());
     }
 
     #[test]
