@@ -321,6 +321,7 @@ mod tests {
             expect![[r#"
                 at 0: Start(Storage)
                 at 1000: Start(App)
+                at 1000: Start(Clock)
                 at 1000: Start(Config)
                 at 1000: Start(Content)
                 at 1000: Start(Health)
