@@ -66,7 +66,7 @@ impl Ways {
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
-        // Two plain values: whoever panicked in between left nothing half done.
+        // Plain values: whoever panicked in between left nothing half done.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -44,10 +44,12 @@ pub struct Properties {
     /// `timer.download.retry`: at most so long between tries of a download.
     pub download_retry: Duration,
     /// `timer.download.stalled`: a download that is silent for so long is given up and tried again.
+    /// Kept as told: nothing here obeys it yet.
     pub download_stalled: Duration,
     /// `timer.defer.content.delete`: so long what nobody needs any more is kept.
     pub defer_content_delete: Duration,
     /// `timer.boot.retry`: at most so long between starts of an app that does not stay up.
+    /// Kept as told: nothing here obeys it yet.
     pub boot_retry: Duration,
     /// `newlog.allow.fastupload`.
     pub log_fast_upload: bool,
